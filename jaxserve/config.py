@@ -1,0 +1,48 @@
+"""One frozen configuration of the engine, derived once from the command line and the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything the engine needs to know, fixed at start."""
+
+    model_dir: Path
+    """Local directory in hub layout (config.json, *.safetensors, tokenizer files)."""
+    dtype: Dtype
+    """Type of weights and KV pages."""
+    max_num_seqs: int
+    """S: sequences that run at once (slots)."""
+    max_model_len: int
+    """Context length: prompt plus output tokens of one sequence."""
+    page_size: int
+    """Token positions per KV page."""
+    num_pages: int
+    """P: KV pages per layer; page 0 is never allocated (padding writes go there)."""
+    max_num_batched_tokens: int
+    """Token budget of one step; also the largest token bucket."""
+    token_buckets: tuple[int, ...]
+    """T: ascending static sizes of the packed token axis; the last equals `max_num_batched_tokens`."""
+    mesh_shape: tuple[int, int, int] = (1, 1, 1)
+    """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
+    layer_loop: Literal["scan", "unroll"] = "unroll"
+    """How layers are looped: scan on TPU, unroll on CPU and GPU (measured: docs/decisions.md)."""
+    attention_backend: Literal["blocked"] = "blocked"
+    prefix_caching: bool = True
+    max_waiting: int = 1024
+    """Requests that may wait before new ones are refused as overloaded."""
+
+    @property
+    def pages_per_seq(self) -> int:
+        """Pages that hold one sequence of the full context."""
+        return -(-self.max_model_len // self.page_size)
+
+    def row_bucket(self, token_bucket: int) -> int:
+        """R: rows of the packed batch for a token bucket; a row holds at least one token, so min(T, S)."""
+        return min(token_bucket, self.max_num_seqs)

@@ -1,0 +1,44 @@
+"""Everything that can go wrong on purpose. `jaxserve.api.errors` maps these to HTTP, `jaxserve.cli` to exit codes."""
+
+from __future__ import annotations
+
+
+class JaxserveError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class InvalidRequest(JaxserveError):
+    """A request that can't be honoured. `field` names the request field that is at fault."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt (plus `max_tokens`, where the caller asked for an error) does not fit the model's context."""
+
+
+class TemplateError(InvalidRequest):
+    """The model's chat template refused these messages; `message` quotes the template."""
+
+
+class UnknownModel(InvalidRequest):
+    """The request names a model this server does not serve."""
+
+
+class Overloaded(JaxserveError):
+    """The waiting queue is full; try again later."""
+
+
+class EngineStopped(JaxserveError):
+    """The engine has stopped, or died, while or before the request ran."""
+
+
+class RequestFailed(JaxserveError):
+    """This request alone failed while running (for example a bias that bans every token)."""
+
+
+class ModelLoadError(JaxserveError):
+    """The model directory can't be served; the message is one clear sentence (exit code 2)."""

@@ -1,0 +1,1 @@
+"""Logits to tokens: pure functions of arrays. Imports nothing of models, engine, text or api."""
