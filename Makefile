@@ -1,0 +1,60 @@
+# `make serve` and `make test` need nothing but Python 3.11 and a network: both set .venv up by themselves.
+MODEL ?=
+PORT ?= 8000
+HOST = 127.0.0.1
+ARGS ?=
+PYTEST_ARGS ?=
+VENV ?= .venv
+BIN ?= $(VENV)/bin
+SETUP ?= VENV="$(VENV)" scripts/venv.sh
+SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-slow check check-format check-lint check-types check-imports check-shell format bench clean check-env
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+serve: ## serve a model: MODEL=directory (default: the bundled one) PORT=8000 HOST=127.0.0.1 ARGS='further flags'
+	@$(SETUP)
+	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
+
+test: ## run the tests: PYTEST_ARGS='-k name'
+	@$(SETUP) test dev --optional aot
+	@"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: ## run the sweeps that `make test` leaves out
+	@$(SETUP) test dev --optional aot
+	@"$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
+
+check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
+
+check-env:
+	@$(SETUP) test dev --optional aot
+
+check-format: check-env
+	"$(BIN)/ruff" format --check .
+
+check-lint: check-env
+	"$(BIN)/ruff" check .
+
+check-types: check-env
+	"$(BIN)/mypy"
+
+check-imports: check-env
+	"$(BIN)/lint-imports" --no-cache
+
+check-shell: check-env
+	"$(BIN)/shellcheck" $(SHELL_SCRIPTS)
+
+format: check-env ## rewrite the code in the project's format
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+bench: ## measure against other engines: BENCH_PYTHON=python with torch, transformers, llama-cpp-python, gguf
+	@$(SETUP) bench
+	@"$(BIN)/python" -m benchmarks $(ARGS)
+
+clean: ## remove the environment, caches and build outputs
+	rm -rf "$(VENV)" "$(VENV).lock" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
