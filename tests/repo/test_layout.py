@@ -1,0 +1,57 @@
+"""What the repository promises about itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, text=True, capture_output=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name]
+
+
+@pytest.mark.parametrize("room", ["models", "sampling", "api"])
+def test_root_links_lead_into_the_package(room: str) -> None:
+    assert (ROOT / room).readlink() == Path("jaxserve") / room
+
+
+def test_nothing_requires_torch() -> None:
+    optional = PROJECT["optional-dependencies"]
+    required = [*PROJECT["dependencies"], *optional["test"], *optional["dev"], *optional["tpu"], *optional["gpu"]]
+    names = {re.match(r"[A-Za-z0-9_.-]+", line).group().lower() for line in required}  # type: ignore[union-attr]
+    assert not names & {"torch", "transformers", "vllm"}
+
+
+def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
+    forbidden = re.compile(rb"pypi\.(org|python)|pythonhosted|/ro{2}t/|/h[o]me/[a-z]|/w[o]rk/")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.is_file() and not path.is_symlink() and path != Path(__file__) and forbidden.search(path.read_bytes())
+    ]
+    assert found == []
+
+
+def test_readme_starts_with_the_two_commands_and_a_request() -> None:
+    text = (ROOT / "README.md").read_text()
+    opening = text[: text.index("jaxserve is ")]
+    assert "make serve" in opening
+    assert "make test" in opening
+    assert "curl http://127.0.0.1:8000/v1/" in opening
+
+
+def test_readme_names_only_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z][a-z-]+)", (ROOT / "README.md").read_text()))
+    assert named <= targets
+    assert named
