@@ -135,6 +135,10 @@ class Sequence:
     """Output tokens launched so far: `len(output)` plus at most one in flight."""
     cached: int = 0
     """Prompt tokens found in the prefix cache at first admission."""
+    registered: int = 0
+    """Leading entries of `pages` that the prefix cache knows."""
+    in_flight: int = 0
+    """Rows of this sequence that have been planned and not yet committed."""
     preemptions: int = 0
     finish_reason: FinishReason | None = None
 

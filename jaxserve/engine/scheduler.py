@@ -1,0 +1,486 @@
+"""Which sequence computes what in the next step: continuous batching with chunked prefill over paged KV.
+
+In: `Request`s, and what steps sampled. Out: `Plan`s. Pure Python; owns slots and pages as numbers only.
+
+Order is everything here. Sequences are admitted strictly in order of arrival, and the one that arrived last is the
+first to lose its pages, so everything running arrived before everything waiting. The oldest sequence therefore always
+advances, and by induction every sequence ends.
+
+A step may be planned before the one before it has been committed. The device runs programs in the order of their
+launch, so what a planned step writes may be read by any later one, and a page or slot given up now can be handed on
+at once: whatever still reads it was launched before whatever overwrites it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, OrderedDict
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from jaxserve.engine.pages import PageAllocator
+from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
+from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
+
+IN_FLIGHT = -1
+"""Token id that stands for "what this slot sampled last", still on the device."""
+
+
+@dataclass
+class _Step:
+    """The plan being built."""
+
+    budget: int
+    """Tokens that may still be planned."""
+    rows: dict[Sequence, PlannedRow] = field(default_factory=dict)
+
+    def computed_before(self, sequence: Sequence) -> int:
+        """Positions of a sequence that earlier steps compute; its own step must not read another row's."""
+        row = self.rows.get(sequence)
+        return sequence.computed if row is None else row.start
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """Pages, held by someone or idle, that hold the beginning of a sequence to be admitted."""
+
+    pages: list[int]
+    registered: int
+    """How many of them the prefix cache knows."""
+    donor: Sequence | None
+    """The sibling that computed them; None if they come from the prefix cache."""
+
+
+class Scheduler:
+    """Sequences in, plans out.
+
+    Args:
+        max_num_seqs: S, slots of the device.
+        max_model_len: positions of one sequence at most, prompt and output.
+        num_pages: P, KV pages counting the reserved page 0.
+        page_size: positions per page.
+        token_budget: tokens of one step at most.
+        prefix_caching: whether pages are shared between requests (choices of one request share in any case).
+        max_waiting: requests that may wait for their first step.
+        chunk_multiple: prefill chunks start and end at multiples of this (the last one ends with the prompt), a
+            multiple of page_size and by default page_size. Boundaries that don't depend on load keep results so.
+
+    Raises:
+        ValueError: with these numbers some sequence could never run.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_num_seqs: int,
+        max_model_len: int,
+        num_pages: int,
+        page_size: int,
+        token_budget: int,
+        prefix_caching: bool = True,
+        max_waiting: int = 1024,
+        chunk_multiple: int | None = None,
+    ) -> None:
+        chunk = page_size if chunk_multiple is None else chunk_multiple
+        _check_capacity(max_num_seqs, max_model_len, num_pages, page_size, token_budget, chunk)
+        self.max_model_len = max_model_len
+        self.max_num_seqs = max_num_seqs
+        self.preemptions = 0
+        """Times a running sequence lost its pages."""
+        self.prefix_query_tokens = 0
+        """Prompt tokens looked up in the prefix cache."""
+        self.prefix_hit_tokens = 0
+        """Prompt tokens found there."""
+        self._page_size = page_size
+        self._token_budget = token_budget
+        self._prefix_caching = prefix_caching
+        self._max_waiting = max_waiting
+        self._chunk = chunk
+        self._pages = PageAllocator(num_pages, page_size)
+        self._slots = list(range(max_num_seqs))  # a heap: low slots first
+        self._arrivals = itertools.count()
+        self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
+        self._running: dict[Sequence, None] = {}  # by arrival, which is also the order of admission
+        self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
+        self._unstarted: set[str] = set()  # requests none of whose choices has ever run
+        self._stuck: tuple[Sequence, int] | None = None  # head of the queue and the pages that were too few for it
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without a slot."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences with a slot."""
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence has not ended."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that no sequence holds, those of the prefix cache included."""
+        return self._pages.available
+
+    @property
+    def cached_pages(self) -> int:
+        """Pages that no sequence holds and the prefix cache keeps."""
+        return self._pages.idle
+
+    def add(self, request: Request) -> list[Sequence]:
+        """Queue a request.
+
+        Returns:
+            Its `n` sequences, in order of their choice.
+
+        Raises:
+            Overloaded: `max_waiting` requests wait already.
+            ContextLengthExceeded: the prompt leaves no room for a token within max_model_len.
+            InvalidRequest: an empty prompt, no choice, or the id of a request that has not ended.
+        """
+        self._check_request(request)
+        if len(self._unstarted) >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
+        sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
+        self._waiting.update(dict.fromkeys(sequences))
+        self._live[request.id] = list(sequences)
+        self._unstarted.add(request.id)
+        return sequences
+
+    def plan(self) -> Plan | None:
+        """What the next step computes; None when there is nothing to do (until a commit, or for want of work).
+
+        At most the step before may be uncommitted when steps are deep by one; any depth is correct.
+        """
+        step = _Step(self._token_budget)
+        self._plan_single_tokens(step)
+        self._plan_chunks(step)
+        self._admit(step)
+        if not step.rows:
+            return None
+        return Plan(tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot)))
+
+    def commit(self, plan: Plan, sampled: Seq[SampledToken | None]) -> list[tuple[Sequence, SampledToken | None]]:
+        """Take over what a step returned; plans are committed in the order they were made.
+
+        Args:
+            plan: the step.
+            sampled: one entry for each of its rows; None for rows that sampled nothing.
+
+        Returns:
+            The sequences that advanced: with the token appended, with a failed token (not appended; the sequence ends
+            with 'error'), or with None (a prompt that was only scored ended with 'length'). Rows of sequences that
+            had ended before are dropped.
+        """
+        advanced: list[tuple[Sequence, SampledToken | None]] = []
+        for row, token in zip(plan.rows, sampled, strict=True):
+            sequence = row.sequence
+            sequence.in_flight -= 1
+            if sequence.state is SequenceState.FINISHED:
+                continue
+            if self._take(row, token):
+                advanced.append((sequence, token))
+        return advanced
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End a sequence, in whatever state it is; pages and slot are free at once. Nothing happens if it has ended.
+
+        Rows in flight still write to its pages and slot, but they were launched before anything that may get them
+        next, and the device keeps that order.
+        """
+        if sequence.state is SequenceState.FINISHED:
+            return
+        if sequence.state is SequenceState.RUNNING:
+            self._vacate(sequence)
+        else:
+            del self._waiting[sequence]
+        sequence.state = SequenceState.FINISHED
+        sequence.finish_reason = reason
+        siblings = self._live[sequence.request.id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._live[sequence.request.id]
+            self._unstarted.discard(sequence.request.id)
+
+    def abort(self, request_id: str) -> list[Sequence]:
+        """End every choice of a request that has not ended, with reason 'abort'.
+
+        Returns:
+            These sequences; none when the request is unknown or over.
+        """
+        sequences = list(self._live.get(request_id, ()))
+        for sequence in sequences:
+            self.finish(sequence, "abort")
+        return sequences
+
+    def check(self) -> None:
+        """Verify that pages, slots and queues are conserved. O(pages), for idle moments and tests.
+
+        Raises:
+            RuntimeError: they are not; the message says what is wrong.
+        """
+        self._pages.check(Counter(page for sequence in self._running for page in sequence.pages))
+        slots = [*self._slots, *(sequence.slot for sequence in self._running)]
+        if sorted(slots) != list(range(self.max_num_seqs)):
+            raise RuntimeError("a slot is lost or taken twice")
+        order = [sequence.arrival for sequence in (*self._running, *self._waiting)]
+        if order != sorted(order):
+            raise RuntimeError("a sequence runs or waits out of turn")
+        if any(sequence.pages or sequence.computed or sequence.slot >= 0 for sequence in self._waiting):
+            raise RuntimeError("a waiting sequence holds pages or a slot")
+        live = [sequence for choices in self._live.values() for sequence in choices]
+        if set(live) != {*self._running, *self._waiting} or len(live) != len(order):
+            raise RuntimeError("the unfinished sequences are not those that run or wait")
+        if not self._unstarted <= self._live.keys():
+            raise RuntimeError("a request that is over counts as waiting")
+
+    # Planning
+
+    def _plan_single_tokens(self, step: _Step) -> None:
+        """One row for each running sequence that lacks one token: all that decode, oldest first."""
+        for sequence in list(self._running):
+            if step.budget == 0:
+                return
+            if sequence.state is not SequenceState.RUNNING:
+                continue  # lost its pages to an older one in this loop
+            if sequence.length - sequence.computed == 1 and self._unfinished(sequence) and self._make_room(sequence):
+                self._plan_row(step, sequence, 1)
+
+    def _plan_chunks(self, step: _Step) -> None:
+        """The next chunk of each prompt under way (or prompt and output, after a preemption), oldest first."""
+        for sequence in self._running:
+            if sequence.length - sequence.computed > 1 and sequence not in step.rows:
+                count = self._chunk_length(sequence, step.budget)
+                if count == 0:
+                    return
+                self._plan_row(step, sequence, count)
+
+    def _admit(self, step: _Step) -> None:
+        """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival."""
+        while self._waiting and self._slots:
+            sequence = next(iter(self._waiting))
+            if sequence.in_flight or step.budget < min(sequence.length, self._chunk):
+                return
+            if self._stuck is not None and self._stuck[0] is sequence and self._spare_pages() <= self._stuck[1]:
+                return
+            prefix = self._find_prefix(step, sequence)
+            if prefix is None:
+                return
+            if not self._start(sequence, prefix):
+                self._stuck = sequence, self._spare_pages()
+                return
+            self._plan_row(step, sequence, self._chunk_length(sequence, step.budget), fresh=True)
+
+    def _plan_row(self, step: _Step, sequence: Sequence, count: int, *, fresh: bool = False) -> None:
+        start, end = sequence.computed, sequence.computed + count
+        samples = end == sequence.length and sequence.request.max_tokens > 0
+        step.rows[sequence] = PlannedRow(
+            sequence=sequence,
+            start=start,
+            tokens=_tokens(sequence, start, end),
+            pages=tuple(sequence.pages),
+            samples=samples,
+            fresh=fresh,
+            position=sequence.sampled,
+        )
+        step.budget -= count
+        sequence.computed = end
+        sequence.sampled += samples
+        sequence.in_flight += 1
+
+    def _chunk_length(self, sequence: Sequence, budget: int) -> int:
+        """Tokens of the next chunk: all that is missing, or up to the last canonical boundary within the budget."""
+        missing = sequence.length - sequence.computed
+        if missing <= budget:
+            return missing
+        return (sequence.computed + budget) // self._chunk * self._chunk - sequence.computed
+
+    def _unfinished(self, sequence: Sequence) -> bool:
+        """Whether more is wanted than what is launched already; false if what is in flight surely ends it."""
+        return sequence.sampled < self._limit(sequence.request) or sequence.request.max_tokens == 0
+
+    def _limit(self, request: Request) -> int:
+        return min(request.max_tokens, self.max_model_len - len(request.prompt))
+
+    # Pages and slots
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Make sure that the next position has a page, at the cost of younger sequences, or of this one.
+
+        Everything younger than the sequence being planned is not in the plan yet, so no planned row loses its pages.
+        """
+        if sequence.computed < len(sequence.pages) * self._page_size:
+            return True
+        while self._pages.available == 0:
+            youngest = next(reversed(self._running))
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        sequence.pages += self._pages.allocate(1)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take pages and slot; prompt and committed output are computed again once it is the sequence's turn."""
+        self._vacate(sequence)
+        sequence.state = SequenceState.WAITING
+        sequence.preemptions += 1
+        self._waiting[sequence] = None
+        self._waiting.move_to_end(sequence, last=False)
+        self.preemptions += 1
+
+    def _vacate(self, sequence: Sequence) -> None:
+        del self._running[sequence]
+        self._pages.release(sequence.pages)
+        heapq.heappush(self._slots, sequence.slot)
+        sequence.pages, sequence.slot = [], -1
+        sequence.computed = sequence.registered = 0
+
+    def _spare_pages(self) -> int:
+        """Pages for newcomers: every running sequence may need its next one soon, and admitting what must be
+        preempted a moment later wastes its prefill."""
+        return self._pages.available - len(self._running)
+
+    def _start(self, sequence: Sequence, prefix: _Prefix) -> bool:
+        """Move the head of the queue to a slot, if pages for all its known tokens are to be had."""
+        missing = -(-sequence.length // self._page_size) - len(prefix.pages)
+        if missing > self._pages.available_beside(prefix.pages) - len(self._running):
+            return False
+        self._pages.acquire(prefix.pages)
+        sequence.pages = prefix.pages + self._pages.allocate(missing)
+        sequence.registered = prefix.registered
+        sequence.computed = len(prefix.pages) * self._page_size
+        sequence.slot = heapq.heappop(self._slots)
+        sequence.state = SequenceState.RUNNING
+        del self._waiting[sequence]
+        self._running[sequence] = None
+        self._unstarted.discard(sequence.request.id)
+        if sequence.preemptions == 0:
+            self._count_cached(sequence, prefix)
+        return True
+
+    def _count_cached(self, sequence: Sequence, prefix: _Prefix) -> None:
+        if prefix.donor is not None:
+            sequence.cached = prefix.donor.cached  # one prompt, computed once
+        elif self._prefix_caching:
+            sequence.cached = sequence.computed
+            self.prefix_query_tokens += len(sequence.request.prompt)
+            self.prefix_hit_tokens += sequence.cached
+
+    # Prefixes
+
+    def _find_prefix(self, step: _Step, sequence: Sequence) -> _Prefix | None:
+        """Pages that hold the beginning of a sequence already; None while a sibling is computing them.
+
+        The last token is always computed (its logits are wanted), and with it everything after the canonical
+        boundary before it.
+        """
+        limit = self._reusable(sequence, sequence.length)
+        shared = self._reusable(sequence, len(sequence.request.prompt))
+        donor = None
+        for sibling in self._live[sequence.request.id]:
+            if sibling.state is SequenceState.RUNNING and shared > 0:
+                if step.computed_before(sibling) >= shared:
+                    donor = sibling
+                    break
+                return None
+        cached: list[int] = []
+        if self._prefix_caching:
+            cached = self._pages.lookup(sequence.request.cache_key, tuple(sequence.tokens), limit)
+            del cached[len(cached) - len(cached) % (self._chunk // self._page_size) :]
+        forked = shared // self._page_size
+        if donor is not None and len(cached) < forked:
+            return _Prefix(donor.pages[:forked], min(donor.registered, forked), donor)
+        return _Prefix(cached, len(cached), None)
+
+    def _reusable(self, sequence: Sequence, length: int) -> int:
+        """Leading tokens, of `length`, that need not be computed if they are found somewhere."""
+        limit = length - 1
+        first_score = sequence.request.prompt_logprobs_from
+        if first_score is not None and sequence.choice == 0 and not sequence.output:
+            # The score of a token comes out of the position before it, so that one must be computed here.
+            limit = min(limit, max(0, first_score - 1))
+        return limit // self._chunk * self._chunk
+
+    def _register(self, sequence: Sequence, end: int) -> None:
+        """Offer the pages that the first `end` positions fill, all of them computed, to the prefix cache."""
+        if sequence.request.cache_max_len is not None:
+            end = min(end, sequence.request.cache_max_len)
+        pages, size = sequence.pages, self._page_size
+        while (sequence.registered + 1) * size <= end:
+            index = sequence.registered
+            before = pages[index - 1] if index else sequence.request.cache_key
+            tokens = _tokens(sequence, index * size, (index + 1) * size)
+            pages[index] = self._pages.register(before, tokens, pages[index])
+            sequence.registered += 1
+
+    # Committing
+
+    def _take(self, row: PlannedRow, token: SampledToken | None) -> bool:
+        """Append what a row of an unfinished sequence returned, keep its full pages, and see whether it ends.
+
+        Returns:
+            Whether its reader has anything to hear of.
+        """
+        sequence, end = row.sequence, row.start + row.count
+        if (token is not None) != row.samples:
+            raise ValueError(
+                f"a row of request {sequence.request.id} that samples must come with a token, others without"
+            )
+        if token is not None and token.failed:
+            self.finish(sequence, "error")
+            return True
+        # A sequence that was preempted since has given its pages away; it is not admitted again before this commit.
+        if self._prefix_caching and sequence.state is SequenceState.RUNNING:
+            self._register(sequence, end)
+        if token is None:
+            scored = sequence.request.max_tokens == 0 and end == len(sequence.request.prompt)
+            if scored:
+                self.finish(sequence, "length")
+            return scored
+        sequence.output.append(token.token)
+        if token.token in sequence.request.stop_token_ids:
+            self.finish(sequence, "stop")
+        elif len(sequence.output) >= self._limit(sequence.request):
+            self.finish(sequence, "length")
+        return True
+
+    def _check_request(self, request: Request) -> None:
+        if not request.prompt:
+            raise InvalidRequest("prompt", "the prompt holds no token")
+        if request.n < 1:
+            raise InvalidRequest("n", "at least one choice must be asked for")
+        if len(request.prompt) + (request.max_tokens > 0) > self.max_model_len:
+            raise ContextLengthExceeded(
+                "prompt", f"a prompt of {len(request.prompt)} tokens does not fit the context of {self.max_model_len}"
+            )
+        if request.id in self._live:
+            raise InvalidRequest("id", f"request {request.id} is running already")
+
+
+def _tokens(sequence: Sequence, start: int, end: int) -> tuple[int, ...]:
+    """Token ids of positions [start, end); only the last may be in flight."""
+    prompt, output = sequence.request.prompt, sequence.output
+    if end <= len(prompt):
+        return prompt[start:end]
+    known = prompt[start:] + tuple(output[max(0, start - len(prompt)) : end - len(prompt)])
+    return known if len(known) == end - start else (*known, IN_FLIGHT)
+
+
+def _check_capacity(
+    max_num_seqs: int, max_model_len: int, num_pages: int, page_size: int, token_budget: int, chunk: int
+) -> None:
+    if min(max_num_seqs, max_model_len, page_size) < 1:
+        raise ValueError("max_num_seqs, max_model_len and page_size must be at least 1")
+    if chunk < page_size or chunk % page_size:
+        raise ValueError(f"chunk_multiple {chunk} is not a multiple of the page size {page_size}")
+    if token_budget < chunk:
+        raise ValueError(f"a step of {token_budget} tokens is smaller than the smallest prefill chunk ({chunk})")
+    needed = -(-max_model_len // page_size)
+    if num_pages - 1 < needed:
+        raise ValueError(
+            f"one sequence of {max_model_len} tokens needs {needed} pages of {page_size}, there are {num_pages - 1}"
+        )
