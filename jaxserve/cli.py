@@ -1,0 +1,277 @@
+"""The command line: `jaxserve serve` and `jaxserve generate`. Wires the rooms together and owns the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from jaxserve.errors import JaxserveError, ModelLoadError
+
+if TYPE_CHECKING:
+    from jaxserve.engine.sizing import EngineOptions
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+_console = Console(stderr=True)
+
+_LOAD_FAILED = 2
+"""Exit code when the model can't be served."""
+_ENGINE_DIED = 3
+"""Exit code when the engine died while serving."""
+
+ModelArgument = Annotated[
+    Path | None, typer.Argument(help="Local model directory in hub layout. Default: the bundled story model.")
+]
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="Weights and KV pages. Default: float32 on CPU, else bfloat16."),
+]
+SeqsOption = Annotated[int | None, typer.Option(min=1, help="Sequences that run at once.")]
+LengthOption = Annotated[int | None, typer.Option(min=2, help="Context length. Default: the model's, or what fits.")]
+MemoryOption = Annotated[
+    str | None, typer.Option(help="Memory for KV pages per device, such as 2GiB. Default: derived from the device.")
+]
+MeshOption = Annotated[str, typer.Option(help="Devices for tensor parallelism: a number, or replica=1,kv=4,group=2.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(help="Directory for compiled programs. Default: jaxserve/xla in the user's cache directory."),
+]
+TokensOption = Annotated[
+    int | None, typer.Option(min=2, help="Token budget of one step. Default: 512 on CPU, else 2048.")
+]
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """LLM inference in JAX behind the Fireworks AI inference API."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("jax", "orbax", "absl", "httpx", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+def serve(
+    model: ModelArgument = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(help="Key that clients must send (repeatable). Also: JAXSERVE_API_KEYS, comma separated."),
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with one key per line.")] = None,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="Name clients use for the model (repeatable). Default: the directory's.")
+    ] = None,
+    dtype: DtypeOption = None,
+    max_num_seqs: SeqsOption = None,
+    max_model_len: LengthOption = None,
+    kv_memory: MemoryOption = None,
+    mesh: MeshOption = "1",
+    max_num_batched_tokens: TokensOption = None,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait before 429.")] = 1024,
+    prefix_caching: Annotated[bool, typer.Option(help="Share the KV pages of equal prompt beginnings.")] = True,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Chat template file to use instead of the model's.")
+    ] = None,
+    default_max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="max_tokens where a request has none. Default: chat 200, completions 16.")
+    ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Ignore unknown request fields instead of refusing.")
+    ] = False,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="Origin allowed to call from browsers.")] = None,
+    compilation_cache: CacheOption = None,
+    shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds running requests get at shutdown.")] = 20.0,
+) -> None:
+    """Serve a model over HTTP."""
+    from jaxserve import serving  # imports jax: not needed for --help
+
+    options = _engine_options(
+        model, dtype, max_num_seqs, max_model_len, kv_memory, max_num_batched_tokens, max_waiting, prefix_caching
+    )
+    with _clear_errors():
+        keys = serving.api_keys(api_key or [], api_key_file)
+        socket = serving.bind(host, port)
+        with _progress() as progress:
+            server = serving.Server.start(
+                options,
+                mesh_shape=parse_mesh(mesh),
+                compilation_cache=compilation_cache or default_compilation_cache(),
+                progress=progress,
+                http=serving.HttpOptions(
+                    api_keys=keys,
+                    served_model_names=tuple(served_model_name or ()),
+                    chat_template=chat_template,
+                    default_max_tokens=default_max_tokens,
+                    lenient=lenient,
+                    cors_origins=tuple(cors_origin or ()),
+                    shutdown_timeout=shutdown_timeout,
+                ),
+            )
+    _console.print(summary_table(server.summary()))
+    _console.print(f"serving on http://{host}:{socket.getsockname()[1]}/v1", style="bold green", highlight=False)
+    healthy = server.run(socket)
+    raise typer.Exit(0 if healthy else _ENGINE_DIED)
+
+
+@app.command()
+def generate(
+    model: ModelArgument = None,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "Once upon a time",
+    max_tokens: Annotated[int, typer.Option(min=1)] = 200,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, max=100)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text. Default: a random one.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the completion (repeatable).")] = None,
+    dtype: DtypeOption = None,
+    max_model_len: LengthOption = None,
+    kv_memory: MemoryOption = None,
+    mesh: MeshOption = "1",
+    compilation_cache: CacheOption = None,
+) -> None:
+    """Complete one prompt, printing the text as it comes."""
+    from jaxserve.llm import LLM
+    from jaxserve.sampling.params import SamplingParams
+    from jaxserve.startup import use_compilation_cache
+
+    options = _engine_options(model, dtype, 2, max_model_len, kv_memory, None, 16, False)
+    with _clear_errors():
+        use_compilation_cache(compilation_cache or default_compilation_cache())
+        sampling = SamplingParams(
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=int.from_bytes(os.urandom(4)) if seed is None else seed,
+        )
+        with _progress() as progress:
+            llm = LLM.from_options(options, mesh=parse_mesh(mesh), progress=progress)
+        with llm:
+            sys.stdout.write(prompt)
+            for text in llm.stream(prompt, sampling, max_tokens=max_tokens, stop=stop or ()):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+
+
+def main() -> None:
+    """Entry point of the `jaxserve` script."""
+    app()
+
+
+def parse_mesh(text: str) -> int | tuple[int, int, int]:
+    """Reads `8` or `replica=1,kv=4,group=2` (missing axes are 1).
+
+    Raises:
+        ModelLoadError: anything else, naming --mesh.
+    """
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    axes = {"replica": 1, "kv": 1, "group": 1}
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if name.strip() not in axes or not size.strip().isdecimal() or int(size) < 1:
+            raise ModelLoadError(f"--mesh {text!r} is neither a number of devices nor axes such as kv=4,group=2")
+        axes[name.strip()] = int(size)
+    return axes["replica"], axes["kv"], axes["group"]
+
+
+def default_compilation_cache() -> Path:
+    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "jaxserve" / "xla"
+
+
+def _engine_options(
+    model: Path | None,
+    dtype: Literal["float32", "bfloat16"] | None,
+    max_num_seqs: int | None,
+    max_model_len: int | None,
+    kv_memory: str | None,
+    max_num_batched_tokens: int | None,
+    max_waiting: int,
+    prefix_caching: bool,
+) -> EngineOptions:
+    from jaxserve.engine.sizing import EngineOptions, parse_bytes
+    from jaxserve.startup import bundled_model_dir
+
+    try:
+        memory = None if kv_memory is None else parse_bytes(kv_memory)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--kv-memory") from None
+    return EngineOptions(
+        model_dir=model or bundled_model_dir(),
+        dtype=dtype,
+        max_num_seqs=max_num_seqs,
+        max_model_len=max_model_len,
+        kv_memory=memory,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_waiting=max_waiting,
+        prefix_caching=prefix_caching,
+    )
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Errors made on purpose end the process with one sentence, not a traceback."""
+    try:
+        yield
+    except JaxserveError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    _console.print(f"error: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(_LOAD_FAILED)
+
+
+@contextmanager
+def _progress() -> Iterator[_Bars]:
+    with Progress(
+        TextColumn("{task.description:>18}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=_console,
+    ) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """Start-up stages as progress bars; without a terminal, one line when a stage is done."""
+
+    _LABELS = {"weights": "loading weights", "programs": "compiling programs"}
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._started = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(self._LABELS[stage], total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
+def summary_table(rows: dict[str, str]) -> Table:
+    """The start-up summary, one fact a row."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,111 @@
+"""A `Plan` becomes one packed int32 buffer of a static shape: one host-to-device copy per step.
+
+Layout for a bucket of T tokens and R rows: tokens[T], cu_q_lens[R+1], kv_lens[R], page_table[R, pages_per_seq],
+rows[R, NUM_COLUMNS] (slots, positions and sampling knobs; floats bit-cast). `Layout` is the only place that knows the
+offsets, on the host and on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from jaxserve.config import EngineConfig
+from jaxserve.engine.types import Plan, PlannedRow
+from jaxserve.sampling.rows import NUM_COLUMNS
+
+Int32Array = npt.NDArray[np.int32]
+_A = TypeVar("_A", Int32Array, jax.Array)
+
+
+@dataclass(frozen=True)
+class Views(Generic[_A]):
+    """The parts of a packed buffer."""
+
+    tokens_T: _A  # noqa: N815
+    """Token ids; -1 = what the row's slot sampled last; 0 beyond the packed ones."""
+    cu_q_lens: _A
+    """[R+1] cumulative tokens per row; unused rows repeat the total."""
+    kv_lens_R: _A  # noqa: N815
+    """Positions of each row's sequence after this step; 0 for unused rows."""
+    page_table_RP: _A  # noqa: N815
+    """[R, pages_per_seq] physical pages, 0 beyond the used ones."""
+    rows_RC: _A  # noqa: N815
+    """[R, NUM_COLUMNS] as `sampling.rows` defines them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Static shape of one bucket's buffer."""
+
+    tokens: int
+    """T."""
+    rows: int
+    """R."""
+    pages_per_seq: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """int32 words of each part, in order."""
+        return (self.tokens, self.rows + 1, self.rows, self.rows * self.pages_per_seq, self.rows * NUM_COLUMNS)
+
+    @property
+    def size(self) -> int:
+        """int32 words of the whole buffer."""
+        return sum(self.sizes)
+
+    def split(self, buffer: _A) -> Views[_A]:
+        """Views into a host buffer, or slices of a traced one."""
+        parts, start = [], 0
+        for size in self.sizes:
+            parts.append(buffer[start : start + size])
+            start += size
+        tokens, cu_q_lens, kv_lens, pages, rows = parts
+        return Views(
+            tokens,
+            cu_q_lens,
+            kv_lens,
+            pages.reshape(self.rows, self.pages_per_seq),
+            rows.reshape(self.rows, NUM_COLUMNS),
+        )
+
+
+def layouts(config: EngineConfig) -> tuple[Layout, ...]:
+    """One layout for each token bucket, ascending."""
+    return tuple(Layout(size, config.row_bucket(size), config.pages_per_seq) for size in config.token_buckets)
+
+
+def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
+    """The smallest bucket that holds the plan."""
+    for layout in ascending:
+        if plan.num_tokens <= layout.tokens and len(plan.rows) <= layout.rows:
+            return layout
+    raise ValueError(f"a plan of {plan.num_tokens} tokens in {len(plan.rows)} rows exceeds every bucket")
+
+
+def build(plan: Plan, layout: Layout, pack_sampling: Callable[[Int32Array, PlannedRow], None]) -> Int32Array:
+    """Packs a plan. Always a new buffer: on CPU the device may read the host's memory while the step runs.
+
+    Args:
+        plan: at most `layout.tokens` tokens in at most `layout.rows` rows.
+        layout: the bucket.
+        pack_sampling: writes one sampling row's knobs into its [NUM_COLUMNS] part; rows that do not sample stay zero.
+    """
+    buffer = np.zeros(layout.size, np.int32)
+    views = layout.split(buffer)
+    start = 0
+    for index, row in enumerate(plan.rows):
+        views.tokens_T[start : start + row.count] = row.tokens
+        start += row.count
+        views.cu_q_lens[index + 1] = start
+        views.kv_lens_R[index] = row.start + row.count
+        views.page_table_RP[index, : len(row.pages)] = row.pages
+        if row.samples:
+            pack_sampling(views.rows_RC[index], row)
+    views.cu_q_lens[len(plan.rows) + 1 :] = start
+    return buffer

@@ -1,0 +1,321 @@
+"""The engine loop and its thread: requests come in through an inbox, deltas leave through each request's sink.
+
+One step ahead: step N+1 is launched before step N's tokens are read, so the device never waits for Python. Everything
+but `submit`, `abort`, `stats` and `close` runs on the engine thread; there is no polling.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxserve.engine.scheduler import Scheduler
+from jaxserve.engine.stream import RequestStream
+from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
+from jaxserve.errors import EngineStopped, JaxserveError, RequestFailed
+from jaxserve.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What a step returned for one planned row."""
+
+    sampled: SampledToken | None = None
+    """None where the row ended inside its prompt."""
+    prompt_logprobs: tuple[tuple[int, TokenLogprob], ...] = ()
+    """(prompt position, score) of the positions this row computed, when asked for."""
+    activation: bytes | None = None
+    routing: bytes | None = None
+
+
+class StepRunner(Protocol):
+    """Executes plans. `launch` returns at once; `fetch` waits for the device."""
+
+    def launch(self, plan: Plan) -> object:
+        """Enqueues the step and returns a ticket for `fetch`."""
+
+    def fetch(self, ticket: object) -> list[RowResult]:
+        """Results of a launched step, aligned with its plan's rows."""
+
+    @property
+    def compilations(self) -> int:
+        """XLA compilations of this process so far."""
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A snapshot for `/metrics`; counters only grow."""
+
+    waiting: int
+    running: int
+    free_pages: int
+    total_pages: int
+    cached_pages: int
+    requests: int
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    generated_tokens: int
+    preemptions: int
+    steps: int
+    compilations: int
+
+
+@dataclass
+class _Counters:
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class _Submit:
+    request: Request
+    sink: Sink
+    arrived: float
+
+
+@dataclass(frozen=True)
+class _Abort:
+    request_id: str
+
+
+@dataclass(frozen=True)
+class _Close:
+    deadline: float
+    """`time.monotonic()` until which running requests may finish."""
+
+
+_Message = _Submit | _Abort | _Close
+
+
+class Engine:
+    """Continuous batching over one runner.
+
+    Raises:
+        EngineStopped: from `submit`, after `close` or after the loop died.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: StepRunner,
+        tokenizer: Tokenizer,
+        *,
+        total_pages: int,
+        on_death: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._total_pages = total_pages
+        self._on_death = on_death
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._streams: dict[str, RequestStream] = {}
+        self._counters = _Counters()
+        self._lock = threading.Lock()
+        self._accepting = True
+        self._failure: BaseException | None = None
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name="jaxserve-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """False once the loop has died or has been closed."""
+        return self._thread.is_alive() and self._failure is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted (everything is compiled before an engine is made)."""
+        return self.healthy and self._accepting
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """Queues a request; its deltas go to `sink`. Thread-safe.
+
+        Raises:
+            EngineStopped: the engine no longer runs.
+            Overloaded: too many requests wait; raised through the sink when only the scheduler can tell.
+        """
+        with self._lock:
+            if not self._accepting:
+                raise EngineStopped(self._stop_message())
+            self._inbox.put(_Submit(request, sink, time.monotonic()))
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request wherever it is; unknown ids are ignored. Thread-safe."""
+        self._inbox.put(_Abort(request_id))
+
+    def stats(self) -> EngineStats:
+        """A snapshot of queues and counters. Thread-safe (single reads of integers)."""
+        scheduler, counters = self._scheduler, self._counters
+        return EngineStats(
+            waiting=scheduler.num_waiting,
+            running=scheduler.num_running,
+            free_pages=scheduler.free_pages,
+            total_pages=self._total_pages,
+            cached_pages=scheduler.cached_pages,
+            requests=counters.requests,
+            prompt_tokens=counters.prompt_tokens,
+            cached_prompt_tokens=counters.cached_prompt_tokens,
+            generated_tokens=counters.generated_tokens,
+            preemptions=scheduler.preemptions,
+            steps=counters.steps,
+            compilations=self._runner.compilations,
+        )
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Stops accepting, lets running requests finish for up to `timeout` seconds, fails the rest. Idempotent."""
+        with self._lock:
+            self._accepting = False
+        self._inbox.put(_Close(time.monotonic() + timeout))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # ------------------------------------------------------------------ the engine thread
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:  # noqa: BLE001 - every open stream must hear of it
+            self._failure = error
+            _log.critical("the engine died", exc_info=error)
+            if self._on_death is not None:
+                self._on_death(error)
+        finally:
+            self._end_everything()
+
+    def _loop(self) -> None:
+        in_flight: tuple[Plan, object] | None = None
+        while True:
+            idle = in_flight is None and not self._scheduler.has_work
+            self._drain_inbox(wait=idle)
+            if self._closing(idle=in_flight is None and not self._scheduler.has_work):
+                return
+            plan = self._scheduler.plan()
+            launched = None
+            if plan is not None:
+                self._note_admissions(plan)
+                launched = (plan, self._runner.launch(plan))
+            if in_flight is not None:
+                self._commit(*in_flight)
+            in_flight = launched
+
+    def _closing(self, *, idle: bool) -> bool:
+        return self._deadline is not None and (idle or time.monotonic() >= self._deadline)
+
+    def _drain_inbox(self, *, wait: bool) -> None:
+        """Handles every queued message; blocks for the first one when there is nothing else to do."""
+        if wait and self._deadline is None:
+            self._scheduler.check()
+            self._handle(self._inbox.get())
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            self._handle(message)
+
+    def _handle(self, message: _Message) -> None:
+        match message:
+            case _Submit(request, sink, arrived):
+                self._add(request, sink, arrived)
+            case _Abort(request_id):
+                self._scheduler.abort(request_id)
+                stream = self._streams.pop(request_id, None)
+                if stream is not None:
+                    stream.abort()
+            case _Close(deadline):
+                self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+
+    def _add(self, request: Request, sink: Sink, arrived: float) -> None:
+        stream = RequestStream(request, sink, self._tokenizer, arrived)
+        try:
+            self._scheduler.add(request)
+        except JaxserveError as error:
+            stream.fail(error)
+            return
+        self._counters.requests += 1
+        self._counters.prompt_tokens += len(request.prompt)
+        self._streams[request.id] = stream
+
+    def _note_admissions(self, plan: Plan) -> None:
+        for row in plan.rows:
+            if row.fresh:
+                stream = self._streams.get(row.sequence.request.id)
+                if stream is not None and stream.admitted is None:
+                    stream.admitted = time.monotonic()
+                    stream.cached_tokens = row.sequence.cached
+                    self._counters.cached_prompt_tokens += row.sequence.cached
+
+    def _commit(self, plan: Plan, ticket: object) -> None:
+        results = self._runner.fetch(ticket)
+        self._counters.steps += 1
+        for row, result in zip(plan.rows, results, strict=True):
+            self._keep_prompt_logprobs(row, result)
+        committed = self._scheduler.commit(plan, [result.sampled for result in results])
+        by_sequence = {id(row.sequence): result for row, result in zip(plan.rows, results, strict=True)}
+        for sequence, sampled in committed:
+            self._deliver(sequence, sampled, by_sequence[id(sequence)])
+
+    def _keep_prompt_logprobs(self, row: PlannedRow, result: RowResult) -> None:
+        if result.prompt_logprobs:
+            stream = self._streams.get(row.sequence.request.id)
+            if stream is not None:
+                stream.prompt_logprobs.update(result.prompt_logprobs)
+
+    def _deliver(self, sequence: Sequence, sampled: SampledToken | None, result: RowResult) -> None:
+        """Sends one committed token on; a failure here ends this request only."""
+        stream = self._streams.get(sequence.request.id)
+        if stream is None:
+            return
+        try:
+            if sampled is not None and sampled.failed:
+                error = RequestFailed("no token is left to sample from: logit_bias or a grammar bans every token")
+                stream.fail(error, sequence.choice)
+            else:
+                self._counters.generated_tokens += sampled is not None
+                stopped = stream.push(
+                    sequence,
+                    sampled,
+                    running=self._scheduler.num_running,
+                    activation=result.activation,
+                    routing=result.routing,
+                )
+                if stopped and sequence.finish_reason is None:
+                    self._scheduler.finish(sequence, "stop")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
+            _log.exception("request %s failed", sequence.request.id)
+            self._scheduler.abort(sequence.request.id)
+            stream.fail(RequestFailed(f"internal error while producing the output: {error}"))
+        if not stream.open:
+            self._streams.pop(sequence.request.id, None)
+
+    def _end_everything(self) -> None:
+        """After the loop: no stream stays open, no message stays unanswered."""
+        with self._lock:
+            self._accepting = False
+        error = EngineStopped(self._stop_message())
+        for stream in self._streams.values():
+            stream.fail(error)
+        self._streams.clear()
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(message, _Submit):
+                message.sink(Delta(request_id=message.request.id, choice=0, finish_reason="error", error=error))
+
+    def _stop_message(self) -> str:
+        if self._failure is not None:
+            return f"the engine has died: {type(self._failure).__name__}"
+        return "the engine is shutting down"

@@ -1,0 +1,102 @@
+"""The step: two jitted functions that every batch runs through.
+
+`forward` runs the model over the packed tokens and updates the KV pages in place; `sample` turns the rows' logits into
+tokens and updates the slot state in place. They are separate programs so that a grammar's mask for this step can be
+computed on the host while the forward pass runs. `score` adds log-probabilities of prompt tokens where asked for.
+All three are pure; static shapes come from the batch `Layout`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxserve import models
+from jaxserve.engine.batch import Layout
+from jaxserve.sampling import pipeline
+from jaxserve.sampling.logprobs import score_prompt
+from jaxserve.sampling.rows import unpack_rows
+from jaxserve.sampling.state import SlotState
+
+Cache = dict[str, jax.Array]
+
+
+class ForwardResult(NamedTuple):
+    """What the forward pass of one step leaves on the device."""
+
+    cache: Cache
+    """The donated cache, updated."""
+    hidden_TD: jax.Array  # noqa: N815
+    """After the final norm; for `score`."""
+    hidden_RD: jax.Array  # noqa: N815
+    """Of each row's last token."""
+    logits_RV: jax.Array  # noqa: N815
+    """float32; garbage for unused rows."""
+    rows_RC: jax.Array  # noqa: N815
+    """The batch's sampling rows, for `sample`: so that its program depends on R only, not on T."""
+    routing: jax.Array | None
+    """Routed experts of each row's last token; None for dense models."""
+
+
+def forward(
+    layout: Layout,
+    page_size: int,
+    graphdef: Any,
+    leaves: list[jax.Array],
+    cache: Cache,
+    last_token_S: jax.Array,
+    buffer: jax.Array,
+) -> ForwardResult:
+    """Runs the model over one packed batch.
+
+    Args:
+        layout: static shape of `buffer`.
+        page_size: static; positions per KV page.
+        graphdef: static structure of the model.
+        leaves: its parameters.
+        cache: KV pages, donated.
+        last_token_S: the token each slot sampled last.
+        buffer: [layout.size] int32, see `batch`.
+    """
+    with jax.named_scope("unpack"):
+        batch = layout.split(buffer)
+        meta = models.AttentionMeta.from_rows(
+            batch.cu_q_lens, batch.kv_lens_R, batch.page_table_RP, layout.tokens, page_size
+        )
+        slots_R = unpack_rows(batch.rows_RC).slot
+        in_flight_T = last_token_S[slots_R[meta.rows_T]]
+        tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)
+    with jax.named_scope("forward"):
+        out = models.forward(graphdef, leaves, tokens_T, cache, meta)
+    with jax.named_scope("unembed"):
+        last_R = jnp.maximum(batch.cu_q_lens[1:] - 1, 0)
+        hidden_RD = out.hidden_TD[last_R]
+        logits_RV = models.unembed(graphdef, leaves, hidden_RD)
+    routing = None if out.routing is None else out.routing[:, last_R]
+    return ForwardResult(out.cache, out.hidden_TD, hidden_RD, logits_RV, batch.rows_RC, routing)
+
+
+def sample(
+    state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
+) -> tuple[SlotState, jax.Array]:
+    """Draws one token for each sampling row.
+
+    Args:
+        state: slot state, donated.
+        logits_RV: from `forward`.
+        rows_RC: from `forward`.
+        bitmask_RW: allowed tokens, one bit each; read only for rows that say so.
+
+    Returns:
+        The new slot state, and the packed results `sampling.rows` unpacks on the host.
+    """
+    with jax.named_scope("sample"):
+        return pipeline.sample(state, logits_RV, rows_RC, bitmask_RW)
+
+
+def score(graphdef: Any, leaves: list[jax.Array], hidden_TD: jax.Array, targets_T: jax.Array) -> jax.Array:
+    """Log-probabilities of the next prompt tokens (`targets_T`; -1 = not wanted), packed; never holds [T, V]."""
+    with jax.named_scope("score"):
+        return score_prompt(hidden_TD, lambda hidden: models.unembed(graphdef, leaves, hidden), targets_T)

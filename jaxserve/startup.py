@@ -1,0 +1,184 @@
+"""From a model directory to a running engine: the steps every entry point (CLI, notebook) shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from jaxserve.config import EngineConfig
+from jaxserve.engine.engine import Engine
+from jaxserve.engine.runner import Runner
+from jaxserve.engine.scheduler import Scheduler
+from jaxserve.engine.sizing import (
+    DeviceFacts,
+    EngineOptions,
+    ModelFacts,
+    default_dtype,
+    default_layer_loop,
+    derive_config,
+)
+from jaxserve.errors import ModelLoadError
+from jaxserve.models import (
+    LoadedModel,
+    ModelConfig,
+    cache_bytes_per_page,
+    derive_mesh_shape,
+    load_config,
+    load_model,
+    make_mesh,
+)
+from jaxserve.text.tokenizer import Tokenizer, load_tokenizer
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); stages are 'weights' (bytes) and 'programs'."""
+
+MeshShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A running engine and what it was made from."""
+
+    engine: Engine
+    runner: Runner
+    tokenizer: Tokenizer
+    model_config: ModelConfig
+    config: EngineConfig
+    device: str
+    """Kind and number of devices, in words."""
+    remarks: tuple[str, ...]
+    """What a person should know: replicated dimensions, a shortened context."""
+
+
+def bundled_model_dir() -> Path:
+    """The directory of the model that ships with the package."""
+    return Path(__file__).parent / "_bundled" / "story"
+
+
+def use_compilation_cache(directory: Path | None) -> None:
+    """Keeps compiled programs on disk so that the next start is fast; None = jax's own settings stand.
+
+    Every program is kept, however quickly it compiled: the buckets of a small model are many and quick.
+    """
+    if directory is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def start(
+    options: EngineOptions,
+    *,
+    mesh_shape: MeshShape | int = 1,
+    progress: Progress = lambda stage, done, total: None,
+    on_death: Callable[[BaseException], None] | None = None,
+) -> Started:
+    """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
+
+    Args:
+        options: what the user fixed.
+        mesh_shape: devices for tensor parallelism (the axes are derived), or the three axes themselves.
+        progress: see `Progress`.
+        on_death: called on the engine thread if the loop dies.
+
+    Raises:
+        ModelLoadError: the model can't be served; one clear sentence.
+    """
+    model_config = load_config(options.model_dir)
+    tokenizer = load_tokenizer(options.model_dir)
+    if tokenizer.vocab_size > model_config.vocab_size:
+        raise ModelLoadError(
+            f"the tokenizer of {options.model_dir} has {tokenizer.vocab_size} tokens, its model only "
+            f"{model_config.vocab_size}"
+        )
+    platform = jax.devices()[0].platform
+    shape = _mesh(model_config, mesh_shape)
+    mesh = make_mesh(shape)
+    dtype = options.dtype or default_dtype(platform)
+    model = load_model(
+        options.model_dir,
+        mesh=mesh,
+        dtype=dtype,
+        layer_loop=options.layer_loop or default_layer_loop(platform),
+        progress=lambda done, total: progress("weights", done, total),
+    )
+    return start_loaded(model, tokenizer, options, shape, progress, on_death)
+
+
+def start_loaded(
+    model: LoadedModel,
+    tokenizer: Tokenizer,
+    options: EngineOptions,
+    shape: MeshShape = (1, 1, 1),
+    progress: Progress = lambda stage, done, total: None,
+    on_death: Callable[[BaseException], None] | None = None,
+) -> Started:
+    """As `start`, for a model already on the devices."""
+    device = jax.devices()[0]
+    config = derive_config(options, _model_facts(model, options), _device_facts(model), shape)
+    runner = Runner(config, model)
+    runner.compile(lambda done, total: progress("programs", done, total))
+    scheduler = Scheduler(
+        max_num_seqs=config.max_num_seqs,
+        max_model_len=config.max_model_len,
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        token_budget=config.max_num_batched_tokens,
+        prefix_caching=config.prefix_caching,
+        max_waiting=config.max_waiting,
+    )
+    engine = Engine(scheduler, runner, tokenizer, total_pages=config.num_pages - 1, on_death=on_death)
+    return Started(
+        engine=engine,
+        runner=runner,
+        tokenizer=tokenizer,
+        model_config=model.config,
+        config=config,
+        device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
+        remarks=_remarks(model, options, config),
+    )
+
+
+def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+    shape = derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted
+    size, have = shape[0] * shape[1] * shape[2], len(jax.devices())
+    if size > have:
+        raise ModelLoadError(f"--mesh asks for {size} devices, this machine has {have}")
+    return shape
+
+
+def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
+    config = model.config
+    tokens = options.max_num_batched_tokens or 2048
+    seqs = options.max_num_seqs or 64
+    width = max(config.hidden_size * 8, max(layer.mlp_width for layer in config.layers) * 3)
+    return ModelFacts(
+        context=config.max_position_embeddings,
+        page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
+        step_bytes=tokens * width * 4 + seqs * config.vocab_size * 16,
+    )
+
+
+def _device_facts(model: LoadedModel) -> DeviceFacts:
+    devices = list(model.mesh.devices.flat)
+    stats = [device.memory_stats() or {} for device in devices]
+    limits = [stat["bytes_limit"] for stat in stats if "bytes_limit" in stat]
+    return DeviceFacts(
+        platform=devices[0].platform,
+        memory_limit=min(limits) if limits else None,
+        memory_in_use=max((stat.get("bytes_in_use", 0) for stat in stats), default=0),
+    )
+
+
+def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
+    remarks = list(model.report)
+    if options.max_model_len is None and config.max_model_len < model.config.max_position_embeddings:
+        remarks.append(
+            f"context shortened from {model.config.max_position_embeddings} to {config.max_model_len} tokens to fit "
+            "the KV memory"
+        )
+    return tuple(remarks)
