@@ -241,13 +241,22 @@ class Scheduler:
     # Planning
 
     def _plan_single_tokens(self, step: _Step) -> None:
-        """One row for each running sequence that lacks one token: all that decode, oldest first."""
+        """One row for each running sequence that lacks one token: all that decode, oldest first.
+
+        Those younger than the oldest prompt under way leave it the tokens of a chunk: many short answers never hold
+        up a long prompt.
+        """
+        reserved = 0
         for sequence in list(self._running):
-            if step.budget == 0:
+            if step.budget <= reserved:
                 return
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to an older one in this loop
-            if sequence.length - sequence.computed == 1 and self._unfinished(sequence) and self._make_room(sequence):
+            missing = sequence.length - sequence.computed
+            if missing > 1:
+                smallest = min(missing, self._chunk)
+                reserved = reserved or (smallest if smallest <= step.budget else 0)
+            elif missing == 1 and self._unfinished(sequence) and self._make_room(sequence):
                 self._plan_row(step, sequence, 1)
 
     def _plan_chunks(self, step: _Step) -> None:
