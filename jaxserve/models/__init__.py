@@ -3,3 +3,32 @@
 In: packed tokens, the KV cache and attention metadata. Out: hidden states, logits, the cache. Imports nothing of sampling,
 engine, text or api.
 """
+
+from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_cache
+from jaxserve.models.cache import cache_spec as abstract_cache
+from jaxserve.models.config import ModelConfig
+from jaxserve.models.loading import load_config, load_model, random_model
+from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.model import ForwardOutput, GraphDef, LoadedModel, abstract_leaves, forward, unembed
+from jaxserve.models.sharding import derive_mesh_shape, make_mesh
+
+__all__ = [
+    "AttentionMeta",
+    "Cache",
+    "ForwardOutput",
+    "GraphDef",
+    "LoadedModel",
+    "ModelConfig",
+    "abstract_cache",
+    "abstract_leaves",
+    "cache_bytes_per_page",
+    "cache_spec",
+    "derive_mesh_shape",
+    "forward",
+    "init_cache",
+    "load_config",
+    "load_model",
+    "make_mesh",
+    "random_model",
+    "unembed",
+]

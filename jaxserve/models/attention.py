@@ -1,0 +1,92 @@
+"""Grouped-query attention (Ainslie et al. 2023) over the paged cache."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from jaxserve.models.config import AttentionSpec
+from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.norm import RMSNorm
+from jaxserve.models.parameters import ZEROS, Build, Linear
+from jaxserve.models.rope import RopeTable, rotate
+
+CACHE_AXES = (None, None, "kv_heads", None)
+"""Logical axes of the cache [L*P, page, 2K, H]: a shard holds whole heads, each K beside its V."""
+
+
+class Attention(nnx.Module):
+    """Projections, rotation, cache write, attention, output projection (one all-reduce)."""
+
+    def __init__(self, build: Build, spec: AttentionSpec, width: int) -> None:
+        q_size, kv_size = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+        self.q_proj = Linear(build, width, q_size, ("q_heads", "embed"), bias=spec.qkv_bias)
+        self.k_proj = Linear(build, width, kv_size, ("kv_heads", "embed"), bias=spec.qkv_bias)
+        self.v_proj = Linear(build, width, kv_size, ("kv_heads", "embed"), bias=spec.qkv_bias)
+        self.o_proj = Linear(build, q_size, width, ("embed", "q_heads"), bias=spec.out_bias)
+        normed = spec.qk_norm == "head"
+        self.q_norm = RMSNorm(build, spec.head_dim, "head_dim") if normed else None
+        self.k_norm = RMSNorm(build, spec.head_dim, "head_dim") if normed else None
+        self.sinks = build.parameter((spec.num_heads,), ("q_heads",), ZEROS) if spec.sinks else None
+        self.spec, self.rules, self.backend = spec, build.rules, build.backend
+
+    def __call__(
+        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, table: RopeTable, first_page: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        """[T, D] -> [T, D] and the cache with this layer's new keys and values."""
+        spec, tokens = self.spec, x_TD.shape[0]
+        with jax.named_scope("qkv"):
+            q_TNH = self.q_proj(x_TD).reshape(tokens, spec.num_heads, spec.head_dim)
+            k_TKH = self.k_proj(x_TD).reshape(tokens, spec.num_kv_heads, spec.head_dim)
+            v_TKH = self.v_proj(x_TD).reshape(tokens, spec.num_kv_heads, spec.head_dim)
+            if self.q_norm is not None and self.k_norm is not None:
+                q_TNH, k_TKH = self.q_norm(q_TNH), self.k_norm(k_TKH)
+            q_TNH, k_TKH = rotate(q_TNH, table), rotate(k_TKH, table)
+        with jax.named_scope("attention"):
+            o_TNH, kv = self._attend(q_TNH, k_TKH, v_TKH, kv, meta, first_page)
+        with jax.named_scope("out"):
+            o_TD = self.o_proj(o_TNH.reshape(tokens, spec.num_heads * spec.head_dim))
+            return self.rules.constrain(o_TD), kv
+
+    def _attend(
+        self,
+        q_TNH: jax.Array,
+        k_TKH: jax.Array,
+        v_TKH: jax.Array,
+        kv: jax.Array,
+        meta: AttentionMeta,
+        first_page: jax.Array | int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cache write and attention, each device on its own heads."""
+        backend, spec = self.backend, self.spec
+        sinks_N = None if self.sinks is None else self.sinks[...]
+
+        def local(
+            q: jax.Array,
+            k: jax.Array,
+            v: jax.Array,
+            kv: jax.Array,
+            sinks: jax.Array | None,
+            meta: AttentionMeta,
+            first_page: jax.Array | int,
+        ) -> tuple[jax.Array, jax.Array]:
+            kv = backend.write_kv(kv, k, v, meta, first_page)
+            o = backend.attend(
+                q, kv, meta, first_page, scale=spec.scale, window=spec.window, softcap=spec.softcap, sinks_N=sinks
+            )
+            return o, kv
+
+        heads = self.rules.spec((None, "q_heads", None))
+        kv_heads = self.rules.spec((None, "kv_heads", None))
+        cache = self.rules.spec(CACHE_AXES)
+        whole = PartitionSpec()
+        island = jax.shard_map(
+            local,
+            mesh=self.rules.mesh,
+            in_specs=(heads, kv_heads, kv_heads, cache, self.rules.spec(("q_heads",)), whole, whole),
+            out_specs=(heads, cache),
+            check_vma=False,
+        )
+        result: tuple[jax.Array, jax.Array] = island(q_TNH, k_TKH, v_TKH, kv, sinks_N, meta, first_page)
+        return result

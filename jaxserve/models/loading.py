@@ -1,0 +1,218 @@
+"""From a model directory to a `LoadedModel`: every shard is read from the memory-mapped file straight into its place.
+
+Nothing is held twice: a parameter's shard is converted on its way to the device, layer by layer where layers are stacked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from jaxserve.errors import ModelLoadError
+from jaxserve.models.checkpoint import StoredTensor, open_checkpoint
+from jaxserve.models.config import ModelConfig
+from jaxserve.models.decoder import LayerLoop
+from jaxserve.models.family import Family
+from jaxserve.models.hub import HubConfig
+from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
+from jaxserve.models.parameters import Init
+from jaxserve.models.registry import find_family, model_type_of
+from jaxserve.models.sharding import make_mesh
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) while parameters are loaded."""
+_NAMED = 4
+"""Tensors that an error message names before it counts."""
+
+
+def load_config(model_dir: Path) -> ModelConfig:
+    """Read `config.json`, in the hub's style or that of transformers v5.
+
+    Raises:
+        ModelLoadError: missing or malformed file, unknown family, or a setting that is not supported.
+    """
+    raw = HubConfig.read(Path(model_dir))
+    model_type = model_type_of(raw)
+    family = find_family(model_type)
+    quantization = raw.fields.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise ModelLoadError(f"{raw.path}: quantization_config of method {method!r} is not supported.")
+    return family.read(HubConfig({**raw.fields, "model_type": model_type}, raw.path))
+
+
+def load_model(
+    model_dir: Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+    layer_loop: LayerLoop = "unroll",
+    attention_backend: str = "blocked",
+    progress: Progress | None = None,
+) -> LoadedModel:
+    """Load a directory in hub layout onto a mesh (None = one device).
+
+    Raises:
+        ModelLoadError: see `load_config`; or tensors are missing, left over, of another shape, or a file is damaged.
+    """
+    model_dir = Path(model_dir)
+    config = load_config(model_dir)
+    family = find_family(config.model_type)
+    tensors = open_checkpoint(model_dir)
+    plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
+    sources = _match(plan, family, tensors, model_dir)
+    counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
+    leaves = [_load_leaf(leaf, source, counter) for leaf, source in zip(plan.leaves, sources, strict=True)]
+    return _loaded(plan, leaves, dtype, layer_loop)
+
+
+def random_model(
+    config: ModelConfig,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+    layer_loop: LayerLoop = "unroll",
+    attention_backend: str = "blocked",
+    seed: int = 0,
+) -> LoadedModel:
+    """A model with random parameters, made on the devices; the values depend on neither mesh nor layer loop."""
+    plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
+    key = jax.random.key(seed)
+    leaves = []
+    for leaf in plan.leaves:
+        keys = jax.random.fold_in(key, zlib.crc32(leaf.name.encode()) & 0x7FFFFFFF)
+        layers = jnp.asarray(leaf.layers if leaf.layers is not None else (0,), jnp.uint32)
+        draw = _draw_function(leaf.init, leaf.value.shape, leaf.value.dtype.name, leaf.stacked, leaf.value.sharding)
+        leaves.append(draw(keys, layers))
+    return _loaded(plan, leaves, dtype, layer_loop)
+
+
+def _plan(config: ModelConfig, mesh: Mesh | None, dtype: str, layer_loop: LayerLoop, backend: str) -> Blueprint:
+    mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
+    return plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, attention_backend=backend)
+
+
+def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: LayerLoop) -> LoadedModel:
+    rules = plan.rules
+    return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, rules.remarks)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _draw(
+    keys: jax.Array, layers: jax.Array, init: Init, shape: tuple[int, ...], dtype: str, stacked: bool
+) -> jax.Array:
+    """One parameter; each layer from its own key."""
+    folded = jax.vmap(jax.random.fold_in, (None, 0))(keys, layers)
+    if stacked:
+        return jax.vmap(lambda key: init(key, shape[1:], dtype))(folded)
+    return init(folded[0], shape, dtype)
+
+
+def _draw_function(
+    init: Init, shape: tuple[int, ...], dtype: str, stacked: bool, sharding: Any
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def draw(keys: jax.Array, layers: jax.Array) -> jax.Array:
+        return _draw(keys, layers, init, shape, dtype, stacked)
+
+    return jax.jit(draw, out_shardings=sharding)
+
+
+def _match(
+    plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path
+) -> list[tuple[StoredTensor, ...]]:
+    """The stored tensors of each leaf, in the order of its layers; everything is checked before anything is read."""
+    names = [_tensor_names(leaf, family, plan.config, tensors) for leaf in plan.leaves]
+    wanted = {name for group in names for name in group}
+    missing = sorted(wanted - tensors.keys())
+    if missing:
+        raise ModelLoadError(f"{model_dir} lacks {_listed(missing)}.")
+    ignored = [re.compile(pattern) for pattern in family.ignored]
+    if plan.config.tie_embeddings:
+        ignored += [re.compile(f"^{re.escape(family.names[name])}$") for name in ("embed", "lm_head")]
+    surplus = sorted(name for name in tensors.keys() - wanted if not any(p.search(name) for p in ignored))
+    if surplus:
+        raise ModelLoadError(
+            f"{model_dir} holds {_listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
+        )
+    sources = [tuple(tensors[name] for name in group) for group in names]
+    for leaf, source in zip(plan.leaves, sources, strict=True):
+        expected = leaf.value.shape[1:] if leaf.stacked else leaf.value.shape
+        for tensor in source:
+            if tensor.shape != expected:
+                raise ModelLoadError(
+                    f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}, config.json wants {list(expected)}."
+                )
+    return sources
+
+
+def _tensor_names(leaf: Leaf, family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]) -> list[str]:
+    """Checkpoint names of a leaf. Checkpoints with tied embeddings may store the table under either name."""
+    name = family.names[leaf.name]
+    if leaf.name == "embed" and config.tie_embeddings and name not in tensors:
+        head = family.names["lm_head"]
+        return [head if head in tensors else name]
+    return [name] if leaf.layers is None else [name.format(layer=layer) for layer in leaf.layers]
+
+
+def _listed(names: list[str]) -> str:
+    """'tensor a' or 'tensors a, b, c, d and 5 more'."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
+
+
+def _num_bytes(leaf: Leaf) -> int:
+    return math.prod(leaf.value.shape) * leaf.value.dtype.itemsize
+
+
+@dataclass
+class _Counter:
+    """Bytes of parameters loaded so far."""
+
+    total: int
+    progress: Progress | None
+    done: float = 0.0
+
+    def add(self, count: float) -> None:
+        self.done += count
+        if self.progress is not None:
+            self.progress(min(round(self.done), self.total), self.total)
+
+
+def _load_leaf(leaf: Leaf, source: tuple[StoredTensor, ...], counter: _Counter) -> jax.Array:
+    """Read one parameter, each device's shard on its own."""
+    value = leaf.value
+    if value.sharding is None:
+        raise ValueError("a planned leaf carries its sharding")
+    shards = len(value.sharding.addressable_devices)
+    shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
+    weight = _num_bytes(leaf) / (shards * shard_bytes)
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        picked = source[index[0]] if leaf.stacked else source
+        inner = index[1:] if leaf.stacked else index
+        parts = []
+        for tensor in picked:
+            parts.append(tensor.view()[inner])
+        shape = (len(parts), *parts[0].shape) if leaf.stacked else parts[0].shape
+        out = np.empty(shape, value.dtype)
+        for place, part in enumerate(parts):
+            if leaf.stacked:
+                out[place] = part
+            else:
+                out[...] = part
+            counter.add(weight * part.size * value.dtype.itemsize)
+        return out
+
+    return jax.make_array_from_callback(value.shape, value.sharding, read)

@@ -1,0 +1,130 @@
+"""A loaded model as data: its structure and a flat list of arrays, and the two pure functions that run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxserve.models.cache import Cache
+from jaxserve.models.config import ModelConfig, layer_groups
+from jaxserve.models.decoder import Decoder, LayerLoop
+from jaxserve.models.kernels.backend import AttentionBackend
+from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.parameters import Build, Init
+from jaxserve.models.sharding import ShardingRules
+
+
+@dataclass(frozen=True)
+class GraphDef:
+    """Structure of a decoder without its parameters. Hashable: a static argument, or closed over."""
+
+    module: nnx.GraphDef[Decoder]
+    tree: jax.tree_util.PyTreeDef
+
+    def decoder(self, leaves: list[jax.Array]) -> Decoder:
+        """The module with these parameters."""
+        decoder: Decoder = nnx.merge(self.module, jax.tree.unflatten(self.tree, leaves))
+        return decoder
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One parameter array: what it is, and which layers it holds."""
+
+    name: str
+    """Path without the layer: 'attention.q_proj.weight', 'embed'."""
+    layers: tuple[int, ...] | None
+    """Layer numbers: stacked in this order when `stacked`, else one; None outside the layers."""
+    stacked: bool
+    value: jax.ShapeDtypeStruct
+    """Shape, dtype and sharding."""
+    init: Init
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model before it has values."""
+
+    config: ModelConfig
+    graphdef: GraphDef
+    leaves: tuple[Leaf, ...]
+    """In the order of the flat list of arrays."""
+    rules: ShardingRules
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run."""
+
+    config: ModelConfig
+    graphdef: GraphDef
+    leaves: list[jax.Array]
+    """All parameters, flat, sharded over `mesh`."""
+    mesh: Mesh
+    dtype: str
+    layer_loop: LayerLoop
+    report: tuple[str, ...] = ()
+    """What could not be split over the mesh as intended."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ForwardOutput:
+    """What `forward` returns."""
+
+    hidden_TD: jax.Array
+    """Last hidden states after the final norm, in the model's dtype; rows of padding tokens are finite and meaningless."""
+    cache: dict[str, jax.Array]
+    """The cache with this step's keys and values."""
+    routing: jax.Array | None = None
+    """Routed experts, int16 [MoE layers, T, experts per token]; None for dense models."""
+
+
+def plan_model(
+    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, attention_backend: str
+) -> Blueprint:
+    """Structure, shapes and shardings of a model; touches no device."""
+    rules = ShardingRules.derive(config, mesh)
+    build = Build(rules, AttentionBackend(attention_backend), dtype, config.norm_eps)
+    module, state = nnx.split(Decoder(build, config, layer_loop))
+    groups = layer_groups(config, layer_loop)
+    leaves = []
+    for path, variable in nnx.to_flat_state(state):
+        layers, stacked, name = None, False, path
+        if path[0] == "groups":
+            group, member, name = groups[path[1]], path[3], path[4:]
+            layers = tuple(group.layer(repeat, member) for repeat in range(group.repeats))
+            stacked = group.repeats > 1
+        abstract, metadata = variable.get_value(), variable.get_metadata()
+        sharding = rules.sharding(metadata["out_sharding"])
+        value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)
+        leaves.append(Leaf(".".join(map(str, name)), layers, stacked, value, metadata["init"]))
+    return Blueprint(config, GraphDef(module, jax.tree.structure(state)), tuple(leaves), rules)
+
+
+def abstract_leaves(
+    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, attention_backend: str = "blocked"
+) -> tuple[GraphDef, list[jax.ShapeDtypeStruct]]:
+    """Structure and abstract parameters with their shardings, for compiling ahead of time on any mesh (also of absent devices)."""
+    plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, attention_backend=attention_backend)
+    return plan.graphdef, [leaf.value for leaf in plan.leaves]
+
+
+def forward(
+    graphdef: GraphDef, leaves: list[jax.Array], tokens_T: jax.Array, cache: Cache, meta: AttentionMeta
+) -> ForwardOutput:
+    """Run one step's packed tokens (ids in [0, V)) through the model. Pure; jit it with `cache` donated."""
+    hidden_TD, cache = graphdef.decoder(leaves).hidden(tokens_T, cache, meta)
+    return ForwardOutput(hidden_TD, cache)
+
+
+def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_RD: jax.Array) -> jax.Array:
+    """Hidden states of `forward` -> logits, float32 [R, V], whole on every device."""
+    rows = hidden_RD.shape[0]
+    if rows == 1:  # a single row is multiplied by another routine than several, with other bits
+        hidden_RD = jnp.pad(hidden_RD, ((0, 1), (0, 0)))
+    return graphdef.decoder(leaves).logits(hidden_RD)[:rows]

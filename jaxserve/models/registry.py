@@ -1,0 +1,58 @@
+"""model_type -> family. Adding a family is one file in `families/` and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from jaxserve.errors import ModelLoadError
+from jaxserve.models.family import Family
+from jaxserve.models.hub import HubConfig
+
+_FAMILIES: dict[str, tuple[str, str]] = {
+    "llama": ("llama", "LlamaForCausalLM"),
+    "mistral": ("mistral", "MistralForCausalLM"),
+    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+}
+"""`model_type` of config.json -> (module in `jaxserve.models.families`, what `architectures` says instead of a model_type)."""
+
+
+def supported_model_types() -> tuple[str, ...]:
+    """All model types that can be loaded."""
+    return tuple(sorted(_FAMILIES))
+
+
+def find_family(model_type: str) -> Family:
+    """The family of a `model_type` that the registry has.
+
+    Raises:
+        ModelLoadError: the model type is unknown.
+    """
+    if model_type not in _FAMILIES:
+        known = ", ".join(supported_model_types())
+        raise ModelLoadError(f"Model type {model_type!r} is not supported (supported: {known}).")
+    module = f"jaxserve.models.families.{_FAMILIES[model_type][0]}"
+    family = import_module(module).FAMILY
+    if not isinstance(family, Family):
+        raise TypeError(f"{module} defines no Family")
+    return family
+
+
+def model_type_of(raw: HubConfig) -> str:
+    """`model_type` of a configuration, else the one its `architectures` imply.
+
+    Raises:
+        ModelLoadError: neither is known.
+    """
+    model_type = raw.fields.get("model_type")
+    architectures = raw.fields.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise raw.bad("architectures", "must be a list")
+    if isinstance(model_type, str):
+        return model_type
+    for name, (_, architecture) in _FAMILIES.items():
+        if architecture in architectures:
+            return name
+    if architectures:
+        raise ModelLoadError(f"{raw.path}: architecture {architectures[0]!r} is not supported.")
+    raise raw.bad("model_type", "is missing")
