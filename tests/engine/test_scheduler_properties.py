@@ -1,0 +1,418 @@
+"""The scheduler under random traffic, against a simulated device.
+
+The device's "model" is a hash: the KV entry of a position is a digest of the entry before it (read through the page
+table, as stored) and the token; the next token is a digest of all entries read back through the page table. So one
+wrong page, offset, token or stale entry anywhere in a history changes what is sampled, and every sequence must yield
+exactly what it yields alone. The isolation key salts the first entry: sharing across keys is seen as well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxserve.engine.scheduler import Scheduler
+from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
+from jaxserve.errors import Overloaded
+from jaxserve.sampling.params import SamplingParams
+
+NEUTRAL = SamplingParams()
+STOP, VOCABULARY = 0, 12
+
+
+def entry_of(before: int, token: int) -> int:
+    return hash((before, token, 0x5EED))
+
+
+def next_token(entries: tuple[int, ...], choice: int, position: int) -> int:
+    return hash((entries, choice, position)) % VOCABULARY
+
+
+def salt(key: str) -> int:
+    return 1 + len(key)
+
+
+@lru_cache(maxsize=100_000)
+def alone(
+    prompt: tuple[int, ...], key: str, choice: int, max_tokens: int, stops: tuple[int, ...], context: int
+) -> tuple[tuple[int, ...], FinishReason]:
+    """What a sequence yields with the device to itself, without paging."""
+    entries: list[int] = []
+    for token in prompt:
+        entries.append(entry_of(entries[-1] if entries else salt(key), token))
+    output: list[int] = []
+    while len(output) < min(max_tokens, context - len(prompt)):
+        token = next_token(tuple(entries), choice, len(output))
+        output.append(token)
+        if token in stops:
+            return tuple(output), "stop"
+        entries.append(entry_of(entries[-1], token))
+    return tuple(output), "length"
+
+
+class Device:
+    """Executes plans in the order of their launch. A row never reads what another row of its step writes."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.entries: dict[tuple[int, int], int] = {}
+        self.last: dict[int, int] = {}
+
+    def launch(self, plan: Plan) -> list[SampledToken | None]:
+        writes: dict[tuple[int, int], int] = {}
+        results = [self._row(row, writes) for row in plan.rows]
+        self.entries.update(writes)
+        return results
+
+    def _row(self, row: PlannedRow, writes: dict[tuple[int, int], int]) -> SampledToken | None:
+        slot = row.sequence.slot
+        if row.fresh:
+            self.last.pop(slot, None)
+        entries = [self.entries[self._place(row, position)] for position in range(row.start)]
+        for position, token in enumerate(row.tokens, row.start):
+            if token == -1:
+                token = self.last[slot]
+            entries.append(entry_of(entries[-1] if entries else salt(row.sequence.request.cache_key), token))
+            place = self._place(row, position)
+            assert place not in writes, "two rows of one step write one position"
+            writes[place] = entries[-1]
+        if not row.samples:
+            return None
+        self.last[slot] = next_token(tuple(entries), row.sequence.choice, row.position)
+        return SampledToken(self.last[slot])
+
+    def _place(self, row: PlannedRow, position: int) -> tuple[int, int]:
+        return row.pages[position // self.page_size], position % self.page_size
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of one trace."""
+
+    slots: int
+    context: int
+    page_size: int
+    spare_pages: int
+    """Pages beyond those that one sequence of the full context needs."""
+    pages_per_chunk: int
+    budget: int
+    depth: int
+    """Steps that may be uncommitted when the next one is planned."""
+    caching: bool
+    max_waiting: int = 1024
+
+    def scheduler(self) -> Scheduler:
+        return Scheduler(
+            max_num_seqs=self.slots,
+            max_model_len=self.context,
+            num_pages=self.num_pages,
+            page_size=self.page_size,
+            token_budget=max(self.budget, self.chunk),
+            prefix_caching=self.caching,
+            max_waiting=self.max_waiting,
+            chunk_multiple=self.chunk,
+        )
+
+    @property
+    def chunk(self) -> int:
+        return self.page_size * self.pages_per_chunk
+
+    @property
+    def num_pages(self) -> int:
+        return 1 + -(-self.context // self.page_size) + self.spare_pages
+
+
+@dataclass
+class Traffic:
+    """An engine loop around scheduler and device that checks everything that must hold at every moment."""
+
+    setting: Setting
+    sequences: list[Sequence] = field(default_factory=list)
+    steps: int = 0
+    forks: int = 0
+    """Fresh rows that began with a sibling's pages."""
+
+    def __post_init__(self) -> None:
+        self.scheduler = self.setting.scheduler()
+        self.device = Device(self.setting.page_size)
+        self.in_flight: deque[tuple[Plan, list[SampledToken | None]]] = deque()
+        self.computed_to: dict[Sequence, int] = {}
+        self.spells: dict[Sequence, int] = {}
+        self.last_admitted = -1
+
+    def add(self, request: Request) -> None:
+        waiting = {s.request.id for s in self.sequences} - {
+            s.request.id for s in self.sequences if s in self.spells or s.finish_reason is not None
+        }
+        try:
+            self.sequences += self.scheduler.add(request)
+        except Overloaded:
+            assert len(waiting) >= self.setting.max_waiting
+        self.scheduler.check()
+
+    def step(self) -> None:
+        """Plan and launch, then commit what is too deep; the engine's loop."""
+        self.steps += 1
+        oldest = next((s for s in self.sequences if s.state is SequenceState.RUNNING), None)
+        plan = self.scheduler.plan()
+        self.scheduler.check()
+        self.check_sharing()
+        if plan is None:
+            assert self.in_flight or not self.scheduler.has_work, "work, but nothing planned and nothing awaited"
+        else:
+            assert oldest is None or certain_to_end(oldest, self.setting) or oldest in {r.sequence for r in plan.rows}
+            self.check_plan(plan)
+            self.in_flight.append((plan, self.device.launch(plan)))
+        if self.in_flight and (plan is None or len(self.in_flight) > self.setting.depth):
+            self.commit()
+
+    def commit(self) -> None:
+        plan, results = self.in_flight.popleft()
+        before = {row.sequence: (len(row.sequence.output), row.sequence.finish_reason) for row in plan.rows}
+        advanced = self.scheduler.commit(plan, results)
+        by_sequence = {row.sequence: result for row, result in zip(plan.rows, results, strict=True)}
+        for sequence, token in advanced:
+            count, reason = before[sequence]
+            assert reason is None, "a row of a sequence that had ended is dropped"
+            assert token is by_sequence[sequence]
+            assert len(sequence.output) == count + (token is not None)
+        for row in plan.rows:
+            assert row.sequence in dict(advanced) or len(row.sequence.output) == before[row.sequence][0]
+        self.scheduler.check()
+
+    def abort(self, pick: int) -> None:
+        if self.sequences:
+            request_id = self.sequences[pick % len(self.sequences)].request.id
+            expected = [s for s in self.sequences if s.request.id == request_id and s.finish_reason is None]
+            assert self.scheduler.abort(request_id) == expected
+            assert all(s.finish_reason == "abort" for s in expected)
+            self.scheduler.check()
+
+    def finish(self, pick: int) -> None:
+        """As for a stop text: from outside, with a row perhaps in flight."""
+        running = [s for s in self.sequences if s.output and s.finish_reason is None]
+        if running:
+            self.scheduler.finish(running[pick % len(running)], "error")
+            self.scheduler.check()
+
+    def drain(self) -> None:
+        bound = self.steps + 50 + 4 * sum(len(s.request.prompt) + s.request.max_tokens for s in self.sequences) * 3
+        while self.scheduler.has_work or self.in_flight:
+            self.step()
+            assert self.steps < bound, "some sequence does not end"
+
+    def check_plan(self, plan: Plan) -> None:
+        setting = self.setting
+        assert 0 < plan.num_tokens <= max(setting.budget, setting.chunk)
+        slots = [row.sequence.slot for row in plan.rows]
+        assert slots == sorted(set(slots))
+        assert slots[0] >= 0
+        assert slots[-1] < setting.slots
+        arrivals = sorted(r.sequence.arrival for r in plan.rows if r.fresh and r.sequence not in self.spells)
+        for arrival in arrivals:
+            skipped = self.sequences[self.last_admitted + 1 : arrival]
+            assert all(s.finish_reason is not None for s in skipped), "a later arrival was admitted first"
+            self.last_admitted = arrival
+        for row in plan.rows:
+            self.check_row(row)
+
+    def check_row(self, row: PlannedRow) -> None:
+        setting, sequence, request = self.setting, row.sequence, row.sequence.request
+        end = row.start + row.count
+        assert row.count > 0
+        assert row.pages == tuple(sequence.pages)
+        assert end <= len(row.pages) * setting.page_size
+        assert 0 not in row.pages
+        assert len(set(row.pages)) == len(row.pages)
+        assert row.fresh == (self.spells.get(sequence) != sequence.preemptions), "fresh once in each spell in a slot"
+        if row.fresh:
+            assert sequence.in_flight == 1, "admitted again before its last sample was committed"
+            self.forks += sequence.choice > 0 and row.start > sequence.cached
+            if sequence.choice == 0 and not sequence.output and request.prompt_logprobs_from is not None:
+                assert row.start <= max(0, request.prompt_logprobs_from - 1), "a position to be scored was not computed"
+        else:
+            assert row.start == self.computed_to[sequence], "each position is computed once in each spell"
+        self.spells[sequence] = sequence.preemptions
+        self.computed_to[sequence] = end
+        known = sequence.tokens
+        for position, token in enumerate(row.tokens, row.start):
+            assert token == known[position] if position < len(known) else (token == -1 and position == end - 1)
+        length_before = sequence.length - row.samples
+        assert end <= length_before
+        assert row.samples == (end == length_before and request.max_tokens > 0)
+        assert row.start % setting.chunk == 0 or row.count == 1
+        assert end % setting.chunk == 0 or end == length_before
+        assert row.position == sequence.sampled - row.samples
+        assert sequence.sampled <= min(request.max_tokens, setting.context - len(request.prompt))
+        shared = {page for other in self.running() if other is not sequence for page in other.pages}
+        written = row.pages[row.start // setting.page_size : -(-end // setting.page_size)]
+        assert not shared & set(written), "writes to a page that another sequence holds"
+
+    def running(self) -> list[Sequence]:
+        return [s for s in self.sequences if s.state is SequenceState.RUNNING]
+
+    def check_sharing(self) -> None:
+        """A page held twice holds the same positions of equal tokens under one key, full and known."""
+        holders: dict[int, tuple[int, str, tuple[int, ...]]] = {}
+        size = self.setting.page_size
+        for sequence in self.running():
+            tokens = tuple(sequence.tokens)
+            for index, page in enumerate(sequence.pages):
+                content = index, sequence.request.cache_key, tokens[: (index + 1) * size]
+                assert holders.setdefault(page, content) == content
+                if holders[page] is not content:
+                    assert len(content[2]) == (index + 1) * size
+
+    def check_end(self) -> None:
+        assert self.scheduler.free_pages == self.setting.num_pages - 1
+        assert self.scheduler.num_running == self.scheduler.num_waiting == 0
+        assert self.setting.caching or self.scheduler.cached_pages == 0
+        for sequence in self.sequences:
+            request = sequence.request
+            assert sequence.in_flight == 0
+            output, reason = alone(
+                request.prompt,
+                request.cache_key,
+                sequence.choice,
+                request.max_tokens,
+                request.stop_token_ids,
+                self.setting.context,
+            )
+            if sequence.finish_reason in ("abort", "error"):
+                assert tuple(sequence.output) == output[: len(sequence.output)]
+            else:
+                assert (tuple(sequence.output), sequence.finish_reason) == (output, reason)
+
+
+def certain_to_end(sequence: Sequence, setting: Setting) -> bool:
+    """Whether what is in flight ends it, so that nothing need be planned."""
+    request = sequence.request
+    if request.max_tokens == 0:
+        return sequence.computed == len(request.prompt)
+    return sequence.sampled == min(request.max_tokens, setting.context - len(request.prompt))
+
+
+Operation = Callable[[Traffic], None]
+
+SETTINGS = st.builds(
+    Setting,
+    slots=st.integers(1, 5),
+    context=st.integers(4, 30),
+    page_size=st.integers(1, 4),
+    spare_pages=st.integers(0, 6),
+    pages_per_chunk=st.sampled_from([1, 1, 1, 2]),
+    budget=st.integers(2, 24),
+    depth=st.integers(0, 2),
+    caching=st.sampled_from([True, True, False]),
+    max_waiting=st.sampled_from([1024, 1024, 1024, 2]),
+)
+
+
+def make_request(
+    name: int, setting: Setting, family: int, length: int, tail: int, max_tokens: int, n: int, options: int
+) -> Request:
+    """A prompt of one of few families, so that many share a beginning; `options` is a bag of random bits."""
+    score_only = options % 16 == 0
+    longest = setting.context if score_only else setting.context - 1
+    prompt = [(family * 3 + i // 2) % VOCABULARY for i in range(length)] + [tail] * (tail % 3)
+    prompt = prompt[:longest]
+    return Request(
+        id=f"r{name}",
+        prompt=tuple(prompt),
+        sampling=NEUTRAL,
+        max_tokens=0 if score_only else max_tokens,
+        n=n,
+        stop_token_ids=(STOP,) if options & 16 else (),
+        prompt_logprobs_from=options // 32 % (len(prompt) + 1) if options & 1024 or score_only else None,
+        cache_key="" if options & 2048 else "key",
+        cache_max_len=options // 4096 % 9 if options & 65536 else None,
+    )
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]:
+    arrival = st.tuples(
+        st.just("add"),
+        st.tuples(
+            st.integers(0, 1),
+            st.integers(1, 28),
+            st.integers(0, 5),
+            st.integers(1, 20),
+            st.sampled_from([1, 1, 1, 2, 3]),
+            st.integers(0, 2**17 - 1),
+        ),
+    )
+    steps = st.tuples(st.just("step"), st.tuples(st.integers(1, 6)))
+    ends = st.tuples(st.sampled_from(["abort", "finish"]), st.tuples(st.integers(0, 20)))
+    return draw(SETTINGS), draw(st.lists(st.one_of(arrival, arrival, steps, steps, ends), max_size=24))
+
+
+def play(setting: Setting, trace: list[tuple[str, tuple[int, ...]]]) -> Traffic:
+    traffic = Traffic(setting)
+    for number, (operation, numbers) in enumerate(trace):
+        if operation == "add":
+            traffic.add(make_request(number, setting, *numbers))
+        elif operation == "step":
+            for _ in range(numbers[0]):
+                traffic.step()
+        elif operation == "abort":
+            traffic.abort(numbers[0])
+        else:
+            traffic.finish(numbers[0])
+    traffic.drain()
+    traffic.check_end()
+    return traffic
+
+
+@settings(max_examples=300, deadline=None)
+@given(traces())
+def test_any_traffic_yields_what_each_sequence_yields_alone(
+    trace: tuple[Setting, list[tuple[str, tuple[int, ...]]]],
+) -> None:
+    play(*trace)
+
+
+def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]:
+    """Heavier traffic than hypothesis likes to draw: many requests, few pages."""
+    rng = random.Random(seed)
+    setting = Setting(
+        slots=rng.randint(2, 8),
+        context=rng.randint(20, 60),
+        page_size=rng.choice([1, 2, 4]),
+        spare_pages=rng.randint(0, 16),
+        pages_per_chunk=rng.choice([1, 1, 2]),
+        budget=rng.randint(4, 40),
+        depth=rng.randint(0, 2),
+        caching=rng.random() < 0.8,
+    )
+    trace: list[tuple[str, tuple[int, ...]]] = []
+    for _ in range(40):
+        kind = rng.random()
+        if kind < 0.5:
+            spec = (rng.randint(0, 1), rng.randint(1, 40), rng.randint(0, 5), rng.randint(1, 30), rng.choice([1, 1, 3]))
+            trace.append(("add", (*spec, rng.randrange(2**17))))
+        elif kind < 0.9:
+            trace.append(("step", (rng.randint(1, 8),)))
+        else:
+            trace.append((rng.choice(["abort", "finish"]), (rng.randrange(40),)))
+    return setting, trace
+
+
+def test_heavy_traffic_meets_every_situation() -> None:
+    """The same checks on fixed heavy traces, and proof that they contain what the properties are about."""
+    seen: Counter[str] = Counter()
+    for seed in range(60):
+        traffic = play(*random_trace(seed))
+        scheduler = traffic.scheduler
+        seen["preemptions"] += scheduler.preemptions
+        seen["hits"] += scheduler.prefix_hit_tokens
+        seen["forks"] += traffic.forks
+        seen.update(s.finish_reason for s in traffic.sequences if s.finish_reason is not None)
+        assert scheduler.prefix_hit_tokens <= scheduler.prefix_query_tokens
+    assert min(seen[kind] for kind in ("preemptions", "hits", "forks", "stop", "length", "abort", "error")) >= 25, seen
