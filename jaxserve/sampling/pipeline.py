@@ -1,0 +1,211 @@
+"""Logits to tokens: the ordered pipeline, one compiled program whatever the rows ask for.
+
+Order: logit_bias, repetition penalty, frequency and presence penalty, grammar mask, temperature, top_k, typical_p,
+top_p, min_p, draw; mirostat replaces the truncations. Every knob touches only its own row and is the exact identity at
+its neutral value. What no row of a batch asks for is not computed (`lax.cond` on the batch), and no row's result
+depends on what the others ask for (see `exact.py`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxserve.sampling import draw, exact, field, knobs
+from jaxserve.sampling.draw import Drawn, Tempered
+from jaxserve.sampling.exact import Mass
+from jaxserve.sampling.logprobs import Scores, score
+from jaxserve.sampling.params import MAX_LOGIT_BIAS
+from jaxserve.sampling.rows import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
+from jaxserve.sampling.state import SlotState
+
+SHORT_LIST = 64
+LONG_LIST = 256
+"""K: most likely tokens that truncations look at first; the short one serves batches where every row has top_k <= 64."""
+
+
+class Choice(NamedTuple):
+    """What R rows chose: arrays [R]."""
+
+    token: jax.Array
+    failed: jax.Array
+    sampling_logprob: jax.Array
+    mu: jax.Array
+
+
+def sample(
+    state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
+) -> tuple[SlotState, jax.Array]:
+    """One token per active row.
+
+    Args:
+        state: slot state; donate it.
+        logits_RV: float32 model logits; rows that are not active may hold anything.
+        rows_RC: int32 [R, NUM_COLUMNS], see `rows.py`. Slots of active rows are distinct.
+        bitmask_RW: int32 or uint32 [R, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
+            packed with `grammar`.
+
+    Returns:
+        The state after the step, and int32 [R, OUT_COLUMNS] for `rows.unpack_out`.
+    """
+    rows = unpack_rows(rows_RC)
+    mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
+    edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
+    choice = lax.cond(
+        jnp.any(edited),
+        lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
+        lambda: _choose(logits_RV, rows, mu),
+    )
+    forced = rows.active & (rows.forced >= 0)
+    token = jnp.where(forced, rows.forced, jnp.where(choice.failed, 0, choice.token))
+    failed = choice.failed & rows.active & ~forced
+    choice = Choice(token, failed, jnp.where(forced, 0.0, choice.sampling_logprob), jnp.where(forced, mu, choice.mu))
+    with jax.named_scope("logprobs"):
+        scores = _scores(logits_RV, rows, token)
+    return _advance(state, rows, choice), _pack(choice, scores)
+
+
+def _scores(logits_RV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:
+    R = token.shape[0]
+    nothing = Scores(
+        jnp.full(R, jnp.nan, jnp.float32),
+        jnp.full((R, MAX_TOP_LOGPROBS), -1, jnp.int32),
+        jnp.full((R, MAX_TOP_LOGPROBS), jnp.nan, jnp.float32),
+    )
+    wanted = jnp.any(rows.active & rows.wants_logprobs)
+    scores: Scores = lax.cond(wanted, lambda: score(logits_RV, token), lambda: nothing)
+    return scores
+
+
+def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Array) -> jax.Array:
+    """The knobs that edit logits, each skipped when no row uses it."""
+
+    def penalize(x: jax.Array) -> jax.Array:
+        counts = state.counts[rows.slot]
+        x = knobs.apply_repetition(x, counts, rows.repetition, rows.penalized)
+        return knobs.apply_frequency(x, counts, rows.frequency, rows.presence, rows.penalized)
+
+    def bias(x: jax.Array) -> jax.Array:
+        return knobs.apply_bias(x, state.bias_ids[rows.slot], state.bias_values[rows.slot], rows.biased)
+
+    def constrain(x: jax.Array) -> jax.Array:
+        return knobs.apply_grammar(x, bitmask_RW, rows.constrained)
+
+    for scope, edit, on in (
+        ("logit_bias", bias, rows.biased),
+        ("penalties", penalize, rows.penalized),
+        ("grammar", constrain, rows.constrained),
+    ):
+        with jax.named_scope(scope):
+            x_RV = lax.cond(jnp.any(rows.active & on), edit, lambda x: x, x_RV)
+    return x_RV
+
+
+def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
+    """Temperature, truncations and the draw, over edited logits."""
+    x = field.to_chunks(x_RV)
+    chunk_max = x.max(-1)
+    maximum = chunk_max.max(-1)
+    with jax.named_scope("argmax"):
+        greedy = field.argmax(x, chunk_max)
+    tempered = Tempered(x, maximum, rows.inverse_temperature, exact.fraction_bits(x_RV.shape[1]))
+    zeros = jnp.zeros_like(maximum)
+    token, logprob, mu = lax.cond(
+        jnp.any(~rows.greedy),
+        lambda: _draw(tempered, chunk_max, rows, mu, greedy),
+        lambda: (greedy, zeros, mu),
+    )
+    return Choice(token, maximum == -jnp.inf, logprob, mu)
+
+
+def _draw(
+    tempered: Tempered, chunk_max: jax.Array, rows: RowInputs, mu: jax.Array, greedy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Tokens, sampling log-probabilities and mirostat's next mu."""
+    drawing, whole = ~rows.greedy, ~rows.greedy & (rows.top_k == 0)
+    R, n, _ = tempered.x_RnG.shape
+    none = jnp.zeros((R, n), jnp.uint32)
+    with jax.named_scope("mass"):
+        chunk_mass = lax.cond(
+            jnp.any(whole), lambda: exact.total(tempered.weigh(tempered.x_RnG)), lambda: Mass(none, none)
+        )
+        total = exact.add_up(chunk_mass)
+    floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
+    word = draw.random_words(rows)
+    with jax.named_scope("short_list"):
+        listed, done = _draw_listed(tempered, chunk_max, rows, total, floor, word)
+    needed = drawing & ~done
+    with jax.named_scope("vocabulary"):
+        drawn = lax.cond(
+            jnp.any(needed),
+            lambda: _merge(needed, draw.draw_all(tempered, chunk_mass, rows, needed, floor, word), listed),
+            lambda: listed,
+        )
+    logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
+    surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
+    next_mu = jnp.where(rows.mirostat & drawing, mu - rows.learning_rate * (surprise - rows.tau), mu)
+    return jnp.where(rows.greedy, greedy, drawn.token), jnp.where(rows.greedy, 0.0, logprob), next_mu
+
+
+def _draw_listed(
+    tempered: Tempered, chunk_max: jax.Array, rows: RowInputs, total: Mass, floor: jax.Array, word: jax.Array
+) -> tuple[Drawn, jax.Array]:
+    """Draw from a list of the most likely tokens where some row truncates; the list's length never shows."""
+    drawing = ~rows.greedy
+    truncates = rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
+    R, n, G = tempered.x_RnG.shape
+
+    def from_list(length: int) -> tuple[Drawn, jax.Array]:
+        x, ids = field.top_k(tempered.x_RnG, chunk_max, min(length, n * G))
+        return draw.draw_listed(tempered, x, ids, rows, total, floor, word)
+
+    nothing = jnp.zeros(R, jnp.uint32), jnp.zeros(R, jnp.uint32)
+    skip = Drawn(jnp.zeros(R, jnp.int32), jnp.zeros(R, jnp.float32), Mass(*nothing)), jnp.zeros(R, bool)
+    long = jnp.any(drawing & ((rows.top_k > SHORT_LIST) | ((rows.top_k == 0) & truncates)))
+    short = jnp.any(drawing & (rows.top_k > 0))
+    which = jnp.where(long, 2, jnp.where(short, 1, 0))
+    found: tuple[Drawn, jax.Array] = lax.switch(
+        which, (lambda: skip, lambda: from_list(SHORT_LIST), lambda: from_list(LONG_LIST))
+    )
+    return found
+
+
+def _merge(on: jax.Array, a: Drawn, b: Drawn) -> Drawn:
+    merged: Drawn = jax.tree.map(lambda x, y: jnp.where(on, x, y), a, b)
+    return merged
+
+
+def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
+    """The slot state after the step; only slots of active rows change."""
+    slot = jnp.where(rows.active, rows.slot, state.mu.shape[0])  # out of bounds: dropped
+    return state._replace(
+        last_token=state.last_token.at[slot].set(choice.token, mode="drop"),
+        mu=state.mu.at[slot].set(choice.mu, mode="drop"),
+        counts=knobs.count_token(state.counts, rows.slot, choice.token, rows.active & rows.penalized),
+    )
+
+
+def _pack(choice: Choice, scores: Scores) -> jax.Array:
+    reals = (scores.logprob, choice.sampling_logprob, choice.mu)
+    words = [choice.token, choice.failed.astype(jnp.int32), *(lax.bitcast_convert_type(r, jnp.int32) for r in reals)]
+    tops = [scores.top_ids, lax.bitcast_convert_type(scores.top_logprobs, jnp.int32)]
+    return jnp.concatenate([jnp.stack(words, axis=1), *tops], axis=1)
+
+
+def write_history(state: SlotState, packed: jax.Array) -> SlotState:
+    """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `rows.pack_history`."""
+    slot, in_prompt, clear, tokens = packed[0], packed[1] != 0, packed[2] != 0, packed[3:]
+    row = jnp.where(clear, jnp.uint16(0), state.counts[slot])
+    return state._replace(counts=knobs.count_history(state.counts.at[slot].set(row), slot, tokens, in_prompt))
+
+
+def write_bias(state: SlotState, packed: jax.Array) -> SlotState:
+    """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `rows.pack_bias`."""
+    slot, ids, values = packed[0], packed[1 : 1 + MAX_LOGIT_BIAS], packed[1 + MAX_LOGIT_BIAS :]
+    return state._replace(
+        bias_ids=state.bias_ids.at[slot].set(ids),
+        bias_values=state.bias_values.at[slot].set(lax.bitcast_convert_type(values, jnp.float32)),
+    )
