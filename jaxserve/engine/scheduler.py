@@ -175,7 +175,12 @@ class Scheduler:
             The sequences that advanced: with the token appended, with a failed token (not appended; the sequence ends
             with 'error'), or with None (a prompt that was only scored ended with 'length'). Rows of sequences that
             had ended before are dropped.
+
+        Raises:
+            ValueError: the entries don't fit the plan's rows.
         """
+        if len(sampled) != len(plan.rows):
+            raise ValueError(f"{len(plan.rows)} rows were planned, {len(sampled)} came back")
         advanced: list[tuple[Sequence, SampledToken | None]] = []
         for row, token in zip(plan.rows, sampled, strict=True):
             sequence = row.sequence
