@@ -1,4 +1,4 @@
-"""Every sampling knob once: its neutral value (an exact identity) and its range."""
+"""Every sampling knob once: its neutral value (an exact identity) and its range. No jax here."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class SamplingParams:
     """Target perplexity (> 0); None = off."""
     mirostat_lr: float = _knob(0.1, 0.0, math.inf)
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, bias) pairs, bias in -100..100, ids distinct."""
+    """(token id, bias) pairs, bias in -100..100, ids distinct; -100 bans the token."""
     seed: int = 0
-    """Any 64-bit integer. The caller picks one where the user gave none."""
+    """Any 64-bit integer (taken modulo 2^64). The caller picks one where the user gave none; choice i of a request folds
+    its index in, see `pipeline.sample`."""
 
     def __post_init__(self) -> None:
         for knob in fields(self):
@@ -53,8 +54,25 @@ class SamplingParams:
             raise InvalidRequest("mirostat_target", "mirostat_target must be a finite number greater than 0")
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest("logit_bias", f"logit_bias holds more than {MAX_LOGIT_BIAS} entries")
-        for _, bias in self.logit_bias:
+        if len({token for token, _ in self.logit_bias}) < len(self.logit_bias):
+            raise InvalidRequest("logit_bias", "logit_bias names a token twice")
+        for token, bias in self.logit_bias:
+            if token < 0:
+                raise InvalidRequest("logit_bias", f"logit_bias names token {token}; token ids are not negative")
             _check_range("logit_bias", bias, -100.0, 100.0)
+
+
+def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+    """Refuses a `logit_bias` that names a token the model does not have.
+
+    Raises:
+        InvalidRequest: a token id is outside 0 .. vocab_size - 1.
+    """
+    for token, _ in params.logit_bias:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequest(
+                "logit_bias", f"logit_bias names token {token}, but the vocabulary has {vocab_size} tokens"
+            )
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -24,7 +24,7 @@ from jaxserve.sampling.state import SlotState
 
 SHORT_LIST = 64
 LONG_LIST = 256
-"""K: most likely tokens that truncations look at first; the short one serves batches where every row has top_k <= 64."""
+"""K: most likely tokens that truncations look at first. SHORT_LIST serves batches whose rows all have top_k <= 64."""
 
 
 class Choice(NamedTuple):
@@ -126,12 +126,10 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Tokens, sampling log-probabilities and mirostat's next mu."""
     drawing, whole = ~rows.greedy, ~rows.greedy & (rows.top_k == 0)
-    R, n, _ = tempered.x_RnG.shape
+    R, n, _ = tempered.x.shape
     none = jnp.zeros((R, n), jnp.uint32)
     with jax.named_scope("mass"):
-        chunk_mass = lax.cond(
-            jnp.any(whole), lambda: exact.total(tempered.weigh(tempered.x_RnG)), lambda: Mass(none, none)
-        )
+        chunk_mass = lax.cond(jnp.any(whole), lambda: exact.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
         total = exact.add_up(chunk_mass)
     floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
     word = draw.random_words(rows)
@@ -156,10 +154,10 @@ def _draw_listed(
     """Draw from a list of the most likely tokens where some row truncates; the list's length never shows."""
     drawing = ~rows.greedy
     truncates = rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
-    R, n, G = tempered.x_RnG.shape
+    R, n, G = tempered.x.shape
 
     def from_list(length: int) -> tuple[Drawn, jax.Array]:
-        x, ids = field.top_k(tempered.x_RnG, chunk_max, min(length, n * G))
+        x, ids = field.top_k(tempered.x, chunk_max, min(length, n * G))
         return draw.draw_listed(tempered, x, ids, rows, total, floor, word)
 
     nothing = jnp.zeros(R, jnp.uint32), jnp.zeros(R, jnp.uint32)
