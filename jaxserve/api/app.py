@@ -1,0 +1,78 @@
+"""The server as an ASGI app: everything wired, nothing started."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+
+import jaxserve
+from jaxserve.api.auth import ApiKeys
+from jaxserve.api.context import PREFIXES, Context
+from jaxserve.api.errors import ApiError, as_api_error
+from jaxserve.api.metrics import Metrics
+from jaxserve.api.middleware import Observe, RequireKey
+from jaxserve.api.openapi import openapi_document
+from jaxserve.api.ports import EngineLike, TextServices
+from jaxserve.api.record import record_of
+from jaxserve.api.routes import generate, models, probes
+from jaxserve.api.settings import Settings
+from jaxserve.errors import JaxserveError
+
+
+def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> FastAPI:
+    """Builds the server around a running engine.
+
+    Args:
+        engine: takes requests; its owner closes it after the app has stopped.
+        text: tokenizer and chat template of the served model.
+        settings: everything that can be chosen.
+
+    Returns:
+        The app. It starts no thread before its first request and stops its worker threads at shutdown.
+    """
+    workers = ThreadPoolExecutor(settings.max_lower_threads, thread_name_prefix="jaxserve-lower")
+    context = Context(engine, text, settings, Metrics(engine), workers)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        workers.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="jaxserve",
+        version=jaxserve.__version__,
+        description=jaxserve.__doc__ or "",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    for prefix in PREFIXES:
+        app.include_router(generate.router(context), prefix=prefix)
+        app.include_router(models.router(context), prefix=prefix)
+    app.include_router(probes.router(context))
+    app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
+    for kind in (ApiError, JaxserveError, HTTPException):
+        app.add_exception_handler(kind, _answer(settings))
+    # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
+    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), prefixes=PREFIXES)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(Observe, metrics=context.metrics)
+    return app
+
+
+def _answer(settings: Settings) -> Callable[[Request, Exception], Response]:
+    def answer(request: Request, error: Exception) -> Response:
+        failure = as_api_error(error, settings.retry_after_seconds)
+        record_of(request.scope).error = failure.body()["error"]["code"]
+        return failure.response()
+
+    return answer

@@ -1,0 +1,25 @@
+"""The services that routes share, made once for each app."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from jaxserve.api.metrics import Metrics
+from jaxserve.api.ports import EngineLike, TextServices
+from jaxserve.api.settings import Settings
+
+PREFIXES = ("/v1", "/inference/v1")
+"""Every API route is served under both."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server's parts."""
+
+    engine: EngineLike
+    text: TextServices
+    settings: Settings
+    metrics: Metrics
+    workers: ThreadPoolExecutor
+    """Where validation, templates and tokenizing run."""

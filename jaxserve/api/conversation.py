@@ -1,0 +1,162 @@
+"""Messages to a prompt: the chat template, its fragments, and truncation to `prompt_truncate_len`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxserve.api.ports import ChatRenderer, Tokenizer
+from jaxserve.api.prompts import PromptTokens
+from jaxserve.api.schema.messages import ChatMessage
+from jaxserve.errors import ContextLengthExceeded, InvalidRequest, TemplateError
+
+Message = dict[str, Any]
+
+_MAX_FRAGMENTS = 64
+"""Conversations longer than this are one fragment: finding fragments renders once for each message."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Renders and tokenizes lists of messages."""
+
+    template: ChatRenderer
+    tokenizer: Tokenizer
+    safe: bool = False
+    """Special tokens that messages spell out are ordinary text."""
+
+    def encode(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
+        """The prompt text of some messages and its tokens."""
+        if self.safe:
+            return _encode_safely(self, messages)
+        text = self.template.render(messages)
+        return text, self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, messages: Sequence[Message], *, fragments: bool) -> PromptTokens:
+        """The prompt of some messages; `fragments` also finds out which message wrote which part.
+
+        Raises:
+            TemplateError: the template refused the messages.
+        """
+        text, ids = self.encode(messages)
+        if not ids:
+            raise TemplateError("messages", "messages: the chat template made an empty prompt of them")
+        return PromptTokens(tuple(ids), text, self._fragments(messages, text) if fragments else ())
+
+    def _fragments(self, messages: Sequence[Message], text: str) -> tuple[str, ...]:
+        if len(messages) > _MAX_FRAGMENTS:
+            return (text,)
+        ends: list[int] = []
+        for count in range(1, len(messages)):
+            try:
+                head = self.template.render(messages[:count], add_generation_prompt=False)
+            except TemplateError:
+                continue
+            if text.startswith(head) and len(head) > (ends[-1] if ends else 0):
+                ends.append(len(head))
+        bounds = [0, *ends, len(text)]
+        return tuple(text[a:b] for a, b in itertools.pairwise(bounds) if a < b)
+
+
+def template_message(message: ChatMessage) -> Message:
+    """A message as chat templates read it."""
+    role = "system" if message.role == "developer" else message.role
+    optional: Mapping[str, Any] = {
+        "reasoning_content": message.reasoning_content,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
+    return {"role": role, "content": message.text} | {
+        key: value for key, value in optional.items() if value is not None
+    }
+
+
+def truncate(conversation: Conversation, messages: Sequence[Message], limit: int) -> list[Message]:
+    """Makes a conversation fit `limit` prompt tokens.
+
+    The earliest user and assistant messages go first; the last message stays whole; the system prompt stays whole
+    where it can and loses its end otherwise.
+
+    Raises:
+        ContextLengthExceeded: the last message alone is longer than the limit.
+        TemplateError: the template refused the messages.
+    """
+
+    def fits(candidate: Sequence[Message]) -> bool:
+        return len(conversation.encode(candidate)[1]) <= limit
+
+    if fits(messages):
+        return list(messages)
+    system = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    # A conversation that starts with an answer or a tool result is refused by many templates: cut before user messages.
+    starts = [index for index, message in enumerate(rest) if index > 0 and message["role"] == "user"]
+    starts = sorted({*starts, len(rest) - 1} - {0, -1})
+    low, high = 0, len(starts)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(system + rest[starts[middle] :]):
+            high = middle
+        else:
+            low = middle + 1
+    if low < len(starts):
+        return system + rest[starts[low] :]
+    return _cut_system(conversation, system, rest[-1:], limit)
+
+
+def _cut_system(conversation: Conversation, system: list[Message], last: list[Message], limit: int) -> list[Message]:
+    """Shortens the system prompt, its last message first, until it fits together with the last message."""
+
+    def size(candidate: list[Message]) -> int:
+        return len(conversation.encode(candidate)[1]) if candidate else 0
+
+    while system:
+        head, tail = system[:-1], system[-1]
+        ids = conversation.tokenizer.encode(tail["content"], add_special_tokens=False)
+
+        def cut(count: int, head: list[Message] = head, tail: Message = tail, ids: list[int] = ids) -> list[Message]:
+            content = conversation.tokenizer.decode(ids[:count], skip_special_tokens=False).rstrip("\ufffd")
+            return [*head, {**tail, "content": content}]
+
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if size(cut(middle) + last) <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        if low:
+            return cut(low) + last
+        system = head
+    if last and size(last) <= limit:
+        return last
+    raise ContextLengthExceeded(
+        "prompt_truncate_len",
+        f"prompt_truncate_len: the last message alone takes {size(last)} tokens, more than {limit}",
+    )
+
+
+def _encode_safely(conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[int]]:
+    """Renders with every message's text replaced by a mark, then tokenizes the texts without special tokens.
+
+    Raises:
+        InvalidRequest: the template changes the texts it is given, so they can't be told from its own.
+    """
+    marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
+    contents = [message["content"] for message in messages]
+    marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+    text = conversation.template.render(marked)
+    plain, ids, rest = "", [], text
+    for mark, content in zip(marks, contents, strict=True):
+        before, found, rest = rest.partition(mark)
+        if not found:
+            raise InvalidRequest(
+                "safe_tokenization", "safe_tokenization: this model's template drops, reorders or rewrites messages"
+            )
+        ids += conversation.tokenizer.encode(before, add_special_tokens=False)
+        ids += conversation.tokenizer.encode(content, add_special_tokens=False, parse_special=False)
+        plain += before + content
+    ids += conversation.tokenizer.encode(rest, add_special_tokens=False)
+    return plain + rest, ids

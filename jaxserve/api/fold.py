@@ -1,0 +1,59 @@
+"""Chunks to one response: the exact sum of the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from jaxserve.api.lift import Chunk
+from jaxserve.api.lower import Endpoint
+from jaxserve.api.schema.responses import ChatCompletionResponse, CompletionResponse
+
+Response = ChatCompletionResponse | CompletionResponse
+
+
+def fold(chunks: Iterable[Chunk], endpoint: Endpoint) -> Response:
+    """The response whose stream would have been `chunks` (at least one)."""
+    response: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in cast(Iterable[dict[str, Any]], chunks):
+        response |= {key: value for key, value in chunk.items() if key != "choices"}
+        for piece in chunk["choices"]:
+            _add(choices.setdefault(piece["index"], {"index": piece["index"]}), piece)
+    texts = _finish_chat if endpoint == "chat" else _finish_completion
+    response["choices"] = [texts(choices[index]) for index in sorted(choices)]
+    if endpoint == "chat":
+        response["object"] = "chat.completion"
+    return cast(Response, response)
+
+
+def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
+    delta = piece.get("delta", {})
+    choice["role"] = delta.get("role") or choice.get("role")
+    choice.setdefault("text", []).append(piece.get("text") or delta.get("content") or "")
+    choice["finish_reason"] = piece["finish_reason"]
+    for key in ("prompt_token_ids", "raw_output"):
+        if key in piece:
+            choice[key] = piece[key]
+    if "token_ids" in piece:
+        choice.setdefault("token_ids", []).extend(piece["token_ids"])
+    for key, values in piece.get("logprobs", {}).items():
+        choice.setdefault("logprobs", {}).setdefault(key, []).extend(values)
+
+
+def _finish_chat(choice: dict[str, Any]) -> dict[str, Any]:
+    rest: dict[str, Any] = {key: choice[key] for key in ("logprobs", "token_ids", "raw_output") if key in choice}
+    message = {"role": choice["role"], "content": "".join(choice["text"])}
+    return {"index": choice["index"], "message": message, "finish_reason": choice["finish_reason"], **rest}
+
+
+def _finish_completion(choice: dict[str, Any]) -> dict[str, Any]:
+    rest: dict[str, Any] = {
+        key: choice[key] for key in ("logprobs", "token_ids", "prompt_token_ids", "raw_output") if key in choice
+    }
+    return {
+        "index": choice["index"],
+        "text": "".join(choice["text"]),
+        "finish_reason": choice["finish_reason"],
+        **rest,
+    }

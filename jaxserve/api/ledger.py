@@ -1,0 +1,117 @@
+"""What a request cost: usage, performance metrics, and the headers made of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxserve.api.lower import Job
+from jaxserve.api.schema.responses import UsageInfo
+from jaxserve.api.settings import Settings
+from jaxserve.engine.types import Delta, Timing
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Times before the engine saw the request, in seconds of `time.monotonic()`."""
+
+    received: float
+    lowering_started: float
+    lowered: float
+
+
+@dataclass
+class Ledger:
+    """Adds up the deltas of one job."""
+
+    job: Job
+    watch: Stopwatch
+    completion_tokens: int = 0
+    cached: dict[str, int] = field(default_factory=dict)
+    """Cached prompt tokens by request id; a prompt counts once, whatever its choices found."""
+    timings: dict[str, Timing] = field(default_factory=dict)
+    concurrent_requests: int = 0
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, delta: Delta) -> None:
+        """Counts one delta."""
+        self.completion_tokens += len(delta.token_ids)
+        self.cached.setdefault(delta.request_id, delta.cached_tokens)
+        self.concurrent_requests = max(self.concurrent_requests, delta.concurrent_requests)
+        if delta.timing is not None:
+            self.timings[delta.request_id] = delta.timing
+        if delta.finish_reason is not None:
+            self.finish_reasons[delta.finish_reason] += 1
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, each once."""
+        return sum(len(prompt.request.prompt) for prompt in self.job.prompts)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, served from the prefix cache."""
+        return sum(self.cached.values())
+
+    @property
+    def first_token(self) -> float | None:
+        """When the first token of any choice was there."""
+        return min((t.first_token for t in self.timings.values() if t.first_token is not None), default=None)
+
+    @property
+    def finished(self) -> float | None:
+        """When the last choice ended."""
+        return max((t.finished for t in self.timings.values() if t.finished is not None), default=None)
+
+    def usage(self) -> UsageInfo:
+        """The `usage` object."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+    def perf_metrics(self, settings: Settings) -> dict[str, int | float | str]:
+        """The documented metrics by their bare names; durations in seconds, over several prompts the longest."""
+        metrics: dict[str, int | float | str] = {
+            "prompt-tokens": self.prompt_tokens,
+            "cached-prompt-tokens": self.cached_tokens,
+        }
+        if self.first_token is not None:
+            metrics["server-time-to-first-token"] = _seconds(self.first_token - self.watch.received)
+        if self.finished is not None:
+            metrics["server-processing-time"] = _seconds(self.finished - self.watch.received)
+        metrics |= {
+            "speculation-prompt-tokens": 0,
+            "speculation-prompt-matched-tokens": 0,
+            "speculation-generated-tokens": 0,
+            "num-concurrent-requests": self.concurrent_requests,
+            "tokenizer-queue-duration": _seconds(self.watch.lowering_started - self.watch.received),
+            "tokenizer-duration": _seconds(self.watch.lowered - self.watch.lowering_started),
+        }
+        metrics |= self._engine_durations()
+        places = {"deployment": settings.deployment, "backend-host": settings.backend_host}
+        return metrics | {name: place for name, place in places.items() if place is not None}
+
+    def _engine_durations(self) -> dict[str, float]:
+        timings = list(self.timings.values())
+        queued = [t.admitted - t.arrived for t in timings if t.admitted is not None]
+        prefill = [t.first_token - t.admitted for t in timings if t.first_token is not None and t.admitted is not None]
+        # Prefill and decoding share the engine's steps, so nothing ever waits between the two.
+        durations = {"generation-queue-duration": 0.0}
+        if queued:
+            durations["prefill-queue-duration"] = _seconds(max(queued))
+        if prefill:
+            durations["prefill-duration"] = _seconds(max(prefill))
+        return durations
+
+
+def _seconds(duration: float) -> float:
+    return round(max(duration, 0.0), 6)
+
+
+def perf_headers(metrics: Mapping[str, int | float | str]) -> dict[str, str]:
+    """The same metrics as response headers."""
+    return {f"fireworks-{name}": str(value) for name, value in metrics.items()}

@@ -1,0 +1,241 @@
+"""Deltas to chunks. One code path: a response that isn't streamed is the fold of these same chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from jaxserve.api import logprobs
+from jaxserve.api.ledger import Ledger
+from jaxserve.api.logprobs import Entry
+from jaxserve.api.lower import Job, LoweredPrompt, View
+from jaxserve.api.ports import Tokenizer
+from jaxserve.api.schema.responses import (
+    AnyLogProbs,
+    ChatCompletionStreamResponse,
+    ChatStreamChoice,
+    CompletionChoice,
+    CompletionStreamResponse,
+    RawOutput,
+)
+from jaxserve.engine.types import Delta, TokenLogprob
+from jaxserve.text.detokenizer import IncrementalDetokenizer
+
+Chunk = ChatCompletionStreamResponse | CompletionStreamResponse
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one chunk says about one choice, in neither endpoint's words."""
+
+    index: int
+    text: str = ""
+    opening: bool = False
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: AnyLogProbs | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    raw_output: RawOutput | None = None
+
+
+@dataclass
+class _Choice:
+    """One choice on its way out. Tokens leave together with the text they wrote, never before it."""
+
+    index: int
+    prompt: LoweredPrompt
+    view: View
+    tokenizer: Tokenizer
+    returned: int = 0
+    """Characters of output returned so far, the echo not counted."""
+    written: int = 0
+    """Characters that the tokens so far have written, returned or held back."""
+    held: list[Entry] = field(default_factory=list)
+    """Tokens whose text hasn't been returned; offsets count from the start of the output."""
+    tokens: list[Entry] = field(default_factory=list)
+    """All tokens, kept for `raw_output` only."""
+    detokenizer: IncrementalDetokenizer | None = None
+
+    def __post_init__(self) -> None:
+        if self.shows_tokens:
+            request = self.prompt.request
+            self.detokenizer = IncrementalDetokenizer(
+                self.tokenizer, skip_special_tokens=request.skip_special_tokens, prefix_ids=request.prompt
+            )
+
+    @property
+    def shows_tokens(self) -> bool:
+        """Whether the response shows more than text."""
+        return self.view.logprobs is not None or self.view.token_ids or self.view.raw_output
+
+    @property
+    def _echoed(self) -> int:
+        return len(self.prompt.echo.text) if self.prompt.echo is not None else 0
+
+    def opening(self, prompt_logprobs: Sequence[TokenLogprob | None]) -> Piece:
+        """The first piece: the echo, the prompt's tokens, no output yet."""
+        echo, ids = self.prompt.echo, self.prompt.request.prompt
+        shown = None
+        if echo is not None and self.view.logprobs is not None:
+            echoed = zip(ids[echo.first :], echo.offsets, prompt_logprobs, strict=True)
+            entries = [Entry(token, offset, score) for token, offset, score in echoed]
+            shown = logprobs.render(entries, self.view, self.tokenizer)
+        return Piece(
+            self.index,
+            text=echo.text if echo is not None else "",
+            opening=True,
+            logprobs=shown,
+            prompt_token_ids=list(ids) if self.view.token_ids else None,
+        )
+
+    def lift(self, delta: Delta) -> Piece | None:
+        """What a delta adds; None when it adds nothing that can be shown yet."""
+        self.returned += len(delta.text)
+        if self.shows_tokens:
+            self._hold(delta)
+        shown = self._release(everything=delta.finish_reason is not None)
+        if not (delta.text or shown or delta.finish_reason):
+            return None
+        return Piece(
+            self.index,
+            text=delta.text,
+            finish_reason=cast(Literal["stop", "length"] | None, delta.finish_reason),
+            logprobs=logprobs.render(shown, self.view, self.tokenizer),
+            token_ids=[entry.token for entry in shown] if self.view.token_ids else None,
+            raw_output=self._raw_output(delta) if delta.finish_reason and self.view.raw_output else None,
+        )
+
+    def _hold(self, delta: Delta) -> None:
+        assert self.detokenizer is not None
+        for position, token in enumerate(delta.token_ids):
+            entry = Entry(
+                token,
+                self.written,
+                delta.logprobs[position] if delta.logprobs else None,
+                delta.activations[position] if delta.activations else None,
+                delta.routing[position] if delta.routing else None,
+            )
+            self.written += len(self.detokenizer.push(token))
+            self.held.append(entry)
+            if self.view.raw_output:
+                self.tokens.append(entry)
+
+    def _release(self, *, everything: bool) -> list[Entry]:
+        """Tokens whose text has been returned, offsets now counted in the returned text."""
+        count = len(self.held) if everything else sum(entry.offset < self.returned for entry in self.held)
+        shown = [self._returned(entry) for entry in self.held[:count]]
+        del self.held[:count]
+        return shown
+
+    def _returned(self, entry: Entry) -> Entry:
+        offset = self._echoed + min(entry.offset, self.returned)
+        return Entry(entry.token, offset, entry.score, entry.activation, entry.routing)
+
+    def _raw_output(self, delta: Delta) -> RawOutput:
+        ids = [entry.token for entry in self.tokens]
+        ended_by_token = delta.finish_reason == "stop" and ids and ids[-1] in self.prompt.request.stop_token_ids
+        raw: RawOutput = {
+            "prompt_fragments": list(self.prompt.tokens.fragments),
+            "prompt_token_ids": list(self.prompt.request.prompt),
+            "completion": self.tokenizer.decode(ids[:-1] if ended_by_token else ids, skip_special_tokens=False),
+            "completion_token_ids": ids,
+            "grammar": None,
+        }
+        if self.view.logprobs is not None:
+            entries = [self._returned(entry) for entry in self.tokens]
+            raw["completion_logprobs"] = logprobs.new(entries, self.view.top_logprobs, self.tokenizer)
+        return raw
+
+
+class Lifter:
+    """Turns the deltas of one job into chunks."""
+
+    def __init__(self, job: Job, ledger: Ledger, tokenizer: Tokenizer, *, model: str, created: int) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._tokenizer = tokenizer
+        self._head: dict[str, Any] = {
+            "id": job.id,
+            "object": "chat.completion.chunk" if job.endpoint == "chat" else "text_completion",
+            "created": created,
+            "model": model,
+        }
+        self._shape: Callable[[Piece], Any] = _chat_choice if job.endpoint == "chat" else _completion_choice
+        self._first_choice = {}
+        self._prompts = {prompt.request.id: prompt for prompt in job.prompts}
+        first = 0
+        for prompt in job.prompts:
+            self._first_choice[prompt.request.id] = first
+            first += prompt.request.n
+        self._open = first
+        self._choices: dict[int, _Choice] = {}
+        self._prompt_logprobs: dict[str, Sequence[TokenLogprob | None]] = {}
+        self._waiting: dict[str, list[Delta]] = {}
+
+    def lift(self, delta: Delta) -> list[Chunk]:
+        """The chunks that a delta makes, none to several."""
+        self._ledger.add(delta)
+        request = self._prompts[delta.request_id].request
+        if delta.prompt_logprobs is not None:
+            self._prompt_logprobs[request.id] = delta.prompt_logprobs
+        if request.prompt_logprobs_from is not None and request.id not in self._prompt_logprobs:
+            # Choice 0 brings the prompt's scores; choices that were faster wait for them.
+            self._waiting.setdefault(request.id, []).append(delta)
+            return []
+        ready = [delta, *self._waiting.pop(request.id, [])]
+        return [chunk for each in ready for chunk in self._lift(each)]
+
+    def _lift(self, delta: Delta) -> list[Chunk]:
+        index = self._first_choice[delta.request_id] + delta.choice
+        pieces: list[Piece | None] = []
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = _Choice(index, self._prompts[delta.request_id], self._job.view, self._tokenizer)
+            self._choices[index] = choice
+            if self._job.endpoint == "chat" or choice.prompt.echo is not None or self._job.view.token_ids:
+                pieces.append(choice.opening(self._prompt_logprobs.get(delta.request_id, ())))
+        pieces.append(choice.lift(delta))
+        self._open -= delta.finish_reason is not None
+        return [self._chunk(piece) for piece in pieces if piece is not None]
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        chunk: dict[str, Any] = {**self._head, "choices": [self._shape(piece)]}
+        if self._job.endpoint == "chat" and piece.prompt_token_ids is not None and piece.index == 0:
+            chunk["prompt_token_ids"] = piece.prompt_token_ids
+        return cast(Chunk, chunk)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has ended."""
+        return self._open == 0
+
+    def seal(self, chunk: Chunk, perf_metrics: dict[str, Any]) -> list[Chunk]:
+        """Completes the chunk that ends the last choice with usage and metrics; adds the closing chunk if wanted."""
+        chunk["usage"] = self._ledger.usage()
+        if self._job.view.perf_metrics:
+            chunk["perf_metrics"] = perf_metrics
+        if not self._job.view.closing_usage:
+            return [chunk]
+        return [chunk, cast(Chunk, {**self._head, "choices": [], "usage": self._ledger.usage()})]
+
+
+def _common(piece: Piece) -> dict[str, Any]:
+    optional = {
+        "logprobs": piece.logprobs,
+        "token_ids": piece.token_ids,
+        "prompt_token_ids": piece.prompt_token_ids,
+        "raw_output": piece.raw_output,
+    }
+    return {"finish_reason": piece.finish_reason} | {key: value for key, value in optional.items() if value is not None}
+
+
+def _chat_choice(piece: Piece) -> ChatStreamChoice:
+    delta: dict[str, str] = {"role": "assistant"} if piece.opening else {}
+    if piece.text or piece.opening:
+        delta["content"] = piece.text
+    return cast(ChatStreamChoice, {"index": piece.index, "delta": delta, **_common(piece)})
+
+
+def _completion_choice(piece: Piece) -> CompletionChoice:
+    return cast(CompletionChoice, {"index": piece.index, "text": piece.text, **_common(piece)})

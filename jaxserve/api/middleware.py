@@ -1,0 +1,84 @@
+"""What surrounds every request, as plain ASGI so that streams pass untouched: ids, log, metrics, failures, keys."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jaxserve.api.auth import ApiKeys
+from jaxserve.api.errors import ApiError
+from jaxserve.api.metrics import Metrics
+from jaxserve.api.record import new_record, record_of
+
+_log = logging.getLogger("jaxserve.api")
+
+
+class Observe:
+    """Outermost: gives every request its id, its record, and an answer whatever happens inside."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = new_record(scope)
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                record.status = record.status or message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = record.request_id
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:  # noqa: BLE001 - the last line of defence: every request gets an answer
+            _log.exception("request %s failed", record.request_id)
+            record.error = "internal_error"
+            if not started:
+                await ApiError(500, "internal server error").response()(scope, receive, observed)
+            record.status = 500
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.observe(record, time.monotonic() - record.received)
+            record.log()
+
+
+class RequireKey:
+    """Refuses requests under the given path prefixes that carry no accepted key; the probes stay open."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, prefixes: Iterable[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._prefixes = tuple(prefixes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI)."""
+        if scope["type"] == "http" and self._guards(scope["path"]):
+            given = Headers(scope=scope).get("authorization")
+            if not self._keys.accepts(None if given is None else given.encode("latin-1")):
+                message = "missing API key" if given is None else "this API key is not accepted"
+                error = ApiError(
+                    401,
+                    f"authorization: {message}; send the header Authorization: Bearer <API key>",
+                    loc=("header", "authorization"),
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                record_of(scope).error = "invalid_api_key"
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _guards(self, path: str) -> bool:
+        return self._keys.required and any(path == p or path.startswith(p + "/") for p in self._prefixes)

@@ -1,0 +1,167 @@
+"""`/openapi.json`: the contract as this server fulfils it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+import jaxserve
+from jaxserve.api.context import PREFIXES
+from jaxserve.api.schema import responses
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
+from jaxserve.api.settings import Settings
+
+_REF = "#/components/schemas/{model}"
+_RESPONSES = (
+    responses.ChatCompletionResponse,
+    responses.ChatCompletionStreamResponse,
+    responses.CompletionResponse,
+    responses.CompletionStreamResponse,
+    responses.ModelList,
+    responses.ModelCard,
+    responses.ErrorResponse,
+    responses.Status,
+)
+_ERRORS = {
+    400: "The model can't take the request: context exceeded, or refused by the chat template.",
+    401: "No accepted API key.",
+    404: "Unknown model.",
+    413: "The body is too large.",
+    415: "The body isn't JSON.",
+    422: "A field is malformed, out of range, unknown, or not supported.",
+    429: "Too many requests are waiting.",
+    500: "The server failed.",
+    503: "The engine isn't ready, or has stopped.",
+}
+
+
+def openapi_document(settings: Settings) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server."""
+    components: dict[str, Any] = {"schemas": schemas()}
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "jaxserve", "version": jaxserve.__version__, "description": jaxserve.__doc__},
+        "paths": _paths(),
+        "components": components,
+    }
+    if settings.api_keys:
+        components["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
+        for path, operations in document["paths"].items():
+            if path.startswith(PREFIXES):
+                for operation in operations.values():
+                    operation["security"] = [{"BearerAuth": []}]
+    return document
+
+
+@cache
+def schemas() -> dict[str, Any]:
+    """Every object of the contract by its name."""
+    inputs: Any = [(ChatCompletionRequest, "validation"), (CompletionRequest, "validation")]
+    _, requests = models_json_schema(inputs, ref_template=_REF)
+    adapters: Any = [(kind.__name__, "serialization", TypeAdapter(kind)) for kind in _RESPONSES]
+    _, answers = TypeAdapter.json_schemas(adapters, ref_template=_REF)
+    return {**requests["$defs"], **answers["$defs"]}
+
+
+def _paths() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for prefix in PREFIXES:
+        paths[f"{prefix}/chat/completions"] = {"post": _chat(prefix)}
+        paths[f"{prefix}/completions"] = {"post": _completions(prefix)}
+        paths[f"{prefix}/models"] = {"get": _get("list_models", prefix, "Lists the served names.", "ModelList")}
+        paths[f"{prefix}/models/{{model_id}}"] = {"get": _model(prefix)}
+    paths["/health"] = {"get": _probe("health", "Whether the engine runs.")}
+    paths["/ready"] = {"get": _probe("ready", "Whether requests are accepted.")}
+    paths["/metrics"] = {
+        "get": {
+            "operationId": "metrics",
+            "summary": "Prometheus metrics.",
+            "responses": {
+                "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+            },
+        }
+    }
+    paths["/version"] = {"get": _get("version", "", "The server's version.", None)}
+    return paths
+
+
+def _chat(prefix: str) -> dict[str, Any]:
+    example = {"model": "stories", "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 64}
+    return _generating("create_chat_completion", prefix, "Answers a conversation.", "ChatCompletion", example)
+
+
+def _completions(prefix: str) -> dict[str, Any]:
+    example = {"model": "stories", "prompt": "Once upon a time", "max_tokens": 64}
+    return _generating("create_completion", prefix, "Continues one or several prompts.", "Completion", example)
+
+
+def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[str, Any]) -> dict[str, Any]:
+    success = {
+        "description": "The output; with `stream`, as server-sent events.",
+        "headers": {"x-request-id": _header("Id of the request, also in the server's log.")},
+        "content": {
+            "application/json": {"schema": _ref(f"{kind}Response")},
+            "text/event-stream": {"schema": _ref(f"{kind}StreamResponse")},
+        },
+    }
+    body = {"schema": _ref(f"{kind}Request"), "examples": {"plain": {"value": example}}}
+    return {
+        "operationId": _operation(name, prefix),
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": success, **{str(status): _error(status) for status in _ERRORS}},
+    }
+
+
+def _get(name: str, prefix: str, summary: str, schema: str | None) -> dict[str, Any]:
+    content = {"schema": _ref(schema) if schema else {"type": "object", "additionalProperties": {"type": "string"}}}
+    answers = {"200": {"description": summary, "content": {"application/json": content}}}
+    if prefix:
+        answers["401"] = _error(401)
+    return {"operationId": _operation(name, prefix), "summary": summary, "responses": answers}
+
+
+def _model(prefix: str) -> dict[str, Any]:
+    operation = _get("get_model", prefix, "One model: context length, vocabulary, features.", "ModelCard")
+    operation["parameters"] = [
+        {
+            "name": "model_id",
+            "in": "path",
+            "required": True,
+            "description": "A served name; it may contain slashes.",
+            "schema": {"type": "string"},
+        }
+    ]
+    operation["responses"]["404"] = _error(404)
+    return operation
+
+
+def _probe(name: str, summary: str) -> dict[str, Any]:
+    operation = _get(name, "", summary, "Status")
+    operation["responses"]["503"] = {"description": "No.", "content": {"application/json": {"schema": _ref("Status")}}}
+    return operation
+
+
+def _error(status: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": _ERRORS[status],
+        "content": {"application/json": {"schema": _ref("ErrorResponse")}},
+    }
+    if status in (429, 503):
+        answer["headers"] = {"Retry-After": _header("Seconds to wait before trying again.")}
+    return answer
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+def _operation(name: str, prefix: str) -> str:
+    return name if prefix in ("", PREFIXES[0]) else f"{name}_{prefix.strip('/').replace('/', '_')}"
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": _REF.format(model=name)}

@@ -1,0 +1,78 @@
+"""What is remembered of one HTTP request: for its log line and its metrics. Never prompts, outputs or keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxserve.api.ledger import Ledger
+
+_log = logging.getLogger("jaxserve.requests")
+_SCOPE_KEY = "jaxserve.record"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+CLIENT_GONE = 499
+"""Status in log and metrics of a request whose client went away before its answer was complete."""
+
+
+@dataclass
+class Record:
+    """One HTTP request."""
+
+    request_id: str
+    method: str
+    path: str
+    received: float = field(default_factory=time.monotonic)
+    status: int = 0
+    endpoint: str = "other"
+    """Route as it is labelled in metrics."""
+    model: str | None = None
+    stream: bool = False
+    user: str | None = None
+    metadata: Mapping[str, str] | None = None
+    ledger: Ledger | None = None
+    error: str | None = None
+    """Code of the error that the client got."""
+
+    def log(self) -> None:
+        """Writes the request's one line of JSON."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        line: dict[str, Any] = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "duration": round(time.monotonic() - self.received, 6),
+            "error": self.error,
+            "model": self.model,
+            "user": self.user,
+            "metadata": self.metadata,
+        }
+        if self.ledger is not None:
+            line |= {"stream": self.stream, "finish_reasons": dict(self.ledger.finish_reasons)}
+            line |= self.ledger.usage()
+            if self.ledger.first_token is not None:
+                line["time_to_first_token"] = round(self.ledger.first_token - self.received, 6)
+        _log.info(json.dumps({key: value for key, value in line.items() if value is not None}))
+
+
+def new_record(scope: MutableMapping[str, Any]) -> Record:
+    """Makes the record of a request and keeps it in its scope. A sane `x-request-id` of the client is taken over."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    request_id = given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    record = Record(request_id, scope["method"], scope["path"])
+    scope[_SCOPE_KEY] = record
+    return record
+
+
+def record_of(scope: Mapping[str, Any]) -> Record:
+    """The record of the request that `scope` belongs to."""
+    record: Record = scope[_SCOPE_KEY]
+    return record

@@ -1,0 +1,156 @@
+"""From a job to its answer on the wire: streamed or folded, and aborted as soon as nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from jaxserve.api import sse
+from jaxserve.api.errors import as_api_error
+from jaxserve.api.fold import fold
+from jaxserve.api.generation import Generation
+from jaxserve.api.ledger import Ledger, perf_headers
+from jaxserve.api.lift import Chunk, Lifter
+from jaxserve.api.lower import Job
+from jaxserve.api.record import CLIENT_GONE, record_of
+from jaxserve.api.settings import Settings
+
+_log = logging.getLogger("jaxserve.api")
+T = TypeVar("T")
+
+
+class GenerationResponse(Response):
+    """Runs a submitted job and sends what comes of it.
+
+    Errors before the first byte are raised (the exception handlers answer them); later ones end the stream as an event.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        generation: Generation,
+        lifter: Lifter,
+        ledger: Ledger,
+        settings: Settings,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers=dict(headers))
+        self._extra = dict(headers)
+        self._job = job
+        self._generation = generation
+        self._lifter = lifter
+        self._ledger = ledger
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the answer (ASGI)."""
+        answer = self._stream(scope, send) if self._job.stream else self._whole(send)
+        try:
+            await until_disconnect(receive, answer)
+        except ClientGone:
+            record_of(scope).status = CLIENT_GONE
+        finally:
+            self._generation.abort()
+
+    async def _chunks(self) -> AsyncIterator[list[Chunk]]:
+        """Chunks, in the bursts they come in; the last one is sealed with usage."""
+        async for deltas in self._generation:
+            chunks = [chunk for delta in deltas for chunk in self._lifter.lift(delta)]
+            if self._lifter.finished and chunks:
+                chunks[-1:] = self._lifter.seal(chunks[-1], self._ledger.perf_metrics(self._settings))
+            if chunks:
+                yield chunks
+
+    async def _whole(self, send: Send) -> None:
+        chunks = [chunk async for burst in self._chunks() for chunk in burst]
+        body = sse.encode_json(fold(chunks, self._job.endpoint))
+        headers = perf_headers(self._ledger.perf_metrics(self._settings))
+        await _start(
+            send, {"content-type": "application/json", "content-length": str(len(body)), **headers, **self._extra}
+        )
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        events = _with_pauses(self._chunks(), self._settings.keepalive_seconds)
+        first = await anext(events)
+        await _start(send, {**sse.HEADERS, **self._extra})
+        await _body(send, sse.KEEPALIVE if first is None else sse.data(first))
+        try:
+            async for chunks in events:
+                await _body(send, sse.KEEPALIVE if chunks is None else sse.data(chunks))
+            tail = sse.DONE
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must learn that its stream has failed
+            failure = as_api_error(error)
+            record_of(scope).error = failure.body()["error"]["code"]
+            if failure.status == 500:
+                _log.exception("request %s failed while streaming", record_of(scope).request_id)
+            tail = sse.error(failure.body())
+        await send({"type": "http.response.body", "body": tail, "more_body": False})
+
+
+async def _start(send: Send, headers: Mapping[str, str]) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+
+
+async def _body(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _with_pauses(bursts: AsyncIterator[T], interval: float) -> AsyncIterator[T | None]:
+    """The same items, with None for every `interval` seconds of silence."""
+    pending: asyncio.Task[T] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(_next(bursts))
+            done, _ = await asyncio.wait({pending}, timeout=interval)
+            if not done:
+                yield None
+                continue
+            try:
+                item = pending.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                pending = None
+            yield item
+    finally:
+        if pending is not None:
+            pending.cancel()
+
+
+async def _next(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was complete."""
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work`, but cancels it when the client goes away.
+
+    Raises:
+        ClientGone: it did.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

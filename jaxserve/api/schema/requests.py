@@ -1,0 +1,223 @@
+"""The two request bodies: every documented field with its range, default and meaning.
+
+Fields that are documented for one endpoint and make sense for the other stand in the common base. A field that isn't
+built yet is described here all the same and refused in `unsupported`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from jaxserve.api.schema.base import Int, StrictModel, TokenId
+from jaxserve.api.schema.messages import ChatMessage, PredictedOutput
+from jaxserve.api.schema.tools import (
+    ChatCompletionFunction,
+    ChatCompletionTool,
+    FunctionNameSpec,
+    FunctionSelection,
+    ResponseFormat,
+    ThinkingConfigDisabled,
+    ThinkingConfigEnabled,
+)
+from jaxserve.sampling.params import MAX_LOGIT_BIAS
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+StopText = Annotated[str, Field(min_length=1)]
+
+
+class StreamOptions(StrictModel):
+    """How a stream ends."""
+
+    include_usage: bool | None = Field(None, description="Send a closing chunk without choices that carries `usage`.")
+
+
+class GenerationRequest(StrictModel):
+    """What both endpoints share."""
+
+    model: str = Field(
+        min_length=1, description="Name of the served model (see `GET /v1/models`).", examples=["stories"]
+    )
+    stream: bool | None = Field(False, description="Send the output as server-sent events while it is generated.")
+    stream_options: StreamOptions | None = Field(None, description="Options of a stream; only with `stream`.")
+    n: Annotated[Int, Field(ge=1, le=128)] = Field(1, description="Choices to generate for each prompt.", examples=[1])
+    max_tokens: Annotated[Int, Field(ge=0)] | None = Field(
+        None,
+        description="Most tokens to generate for each choice; lowered to fit the context unless"
+        " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 200, completions 16.",
+        examples=[64],
+    )
+    max_completion_tokens: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="The same as `max_tokens`; only one of the two may be given."
+    )
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = Field(
+        None, description="Up to 4 texts that end the output. They are not part of it.", examples=[["\n\n"]]
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None, description="Sampling temperature; 0 always takes the most likely token. Default 1.", examples=[0.7]
+    )
+    top_p: Unit | None = Field(None, description="Draw from the fewest tokens whose probabilities reach this sum.")
+    top_k: Annotated[Int, Field(ge=0, le=100)] | None = Field(
+        None, description="Draw from the k most likely tokens; 0 draws from all.", examples=[50]
+    )
+    min_p: Unit | None = Field(
+        None, description="Drop tokens less likely than this fraction of the most likely token's probability."
+    )
+    typical_p: Unit | None = Field(None, description="Draw from the most typical tokens up to this probability sum.")
+    frequency_penalty: Penalty | None = Field(
+        None, description="Subtracted from a token's logit once for each time the output holds it."
+    )
+    presence_penalty: Penalty | None = Field(
+        None, description="Subtracted from a token's logit once if the output holds it."
+    )
+    repetition_penalty: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None, description="Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."
+    )
+    mirostat_target: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Perplexity that Mirostat sampling keeps; replaces the other truncations."
+    )
+    mirostat_lr: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Learning rate of Mirostat. Default 0.1."
+    )
+    seed: Int | None = Field(
+        None, description="Makes sampling reproducible; any integer, taken modulo 2^64. Without one the server picks."
+    )
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
+    ) = Field(None, description="Added to the logits of the given token ids.", examples=[{"42": -100}])
+    logprobs: bool | Annotated[Int, Field(ge=0, le=5)] | None = Field(
+        None,
+        description="Log-probabilities of the output: `true` in OpenAI's newer format, a number N in the legacy format"
+        " with up to N alternatives for each token.",
+    )
+    top_logprobs: Annotated[Int, Field(ge=0, le=5)] | None = Field(
+        None, description="Alternatives for each token; needs `logprobs`.", examples=[2]
+    )
+    echo: bool | None = Field(False, description="Return the prompt in front of the output.")
+    echo_last: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="Return the last N tokens of the prompt in front of the output."
+    )
+    ignore_eos: bool = Field(False, description="Generate on after the model's end-of-sequence token.")
+    context_length_exceeded_behavior: Literal["error", "truncate"] = Field(
+        "truncate", description="When prompt plus `max_tokens` exceed the context: lower `max_tokens`, or refuse."
+    )
+    prompt_truncate_len: Annotated[Int, Field(ge=1)] | None = Field(
+        None,
+        description="Most prompt tokens. Chat: the earliest messages are evicted first, the system prompt is cut last."
+        " Completions: the prompt's beginning is cut.",
+    )
+    prompt_cache_isolation_key: str | None = Field(
+        None, description="Cached prompt prefixes are shared between requests with the same key only."
+    )
+    prompt_cache_key: str | None = Field(None, description="A second isolation key, under OpenAI's name.")
+    prompt_cache_max_len: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="Most tokens of this prompt to keep in the prefix cache; 0 keeps none."
+    )
+    return_token_ids: bool | None = Field(False, description="Return the token ids of prompt and output.")
+    raw_output: bool | None = Field(False, description="Return what the model really read and wrote.")
+    perf_metrics_in_response: bool | None = Field(
+        False, description="Return the performance metrics in the body as well as in the headers."
+    )
+    return_last_activation: bool | None = Field(
+        False,
+        description="Fill `last_activation` in the log-probabilities: base64 of the little-endian float32 vector that"
+        " the last layer, after the final norm, had where the token was predicted. Needs `logprobs: true`.",
+    )
+    return_routing_matrix: bool | None = Field(
+        False,
+        description="Fill `routing_matrix` in the log-probabilities: base64 of a little-endian int16 array"
+        " [MoE layers, experts per token] of expert ids. Needs `logprobs: true`.",
+    )
+    safe_tokenization: bool | None = Field(
+        False, description="Read special tokens that the caller's text spells out as ordinary text."
+    )
+    user: str | None = Field(None, description="Identifies the end user in the request log.")
+    metadata: dict[str, str] | None = Field(None, description="Written to the request log.")
+    service_tier: Literal["auto", "default"] | None = Field(
+        None, description="This server has one tier, so only `auto` and `default` are possible."
+    )
+    store: bool | None = Field(None, description="This server keeps no outputs, so only `false` is possible.")
+    response_format: ResponseFormat | None = Field(None, description="Forces the output into a format.")
+    reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[Int, Field(ge=1)] | bool | None = Field(
+        None, description="How much the model reasons before it answers; a number caps the reasoning tokens."
+    )
+    speculation: str | list[TokenId] | None = Field(None, description="Text or tokens the output may resemble.")
+    prediction: PredictedOutput | str | None = Field(None, description="The same, in OpenAI's form.")
+
+    @property
+    def echoes(self) -> bool:
+        """Whether any of the prompt is returned."""
+        return bool(self.echo) or bool(self.echo_last)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities were asked for, in either format."""
+        return self.logprobs is not None and self.logprobs is not False
+
+
+class ChatCompletionRequest(GenerationRequest):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(
+        min_length=1, description="The conversation so far.", examples=[[{"role": "user", "content": "Hello!"}]]
+    )
+    tools: list[ChatCompletionTool] = Field(default_factory=list, description="Tools the model may call.")
+    tool_choice: Literal["auto", "none", "any", "required"] | FunctionSelection = Field(
+        "auto", description="Whether a tool must, may or must not be called; or which one."
+    )
+    parallel_tool_calls: bool | None = Field(None, description="Whether several tools may be called at once.")
+    functions: list[ChatCompletionFunction] = Field(
+        default_factory=list, description="Older form of `tools`.", deprecated=True
+    )
+    function_call: Literal["auto", "none"] | FunctionNameSpec | None = Field(
+        None, description="Older form of `tool_choice`.", deprecated=True
+    )
+    reasoning_history: Literal["disabled", "interleaved", "preserved"] | None = Field(
+        None, description="Which reasoning of earlier messages the model sees."
+    )
+    thinking: Annotated[ThinkingConfigEnabled | ThinkingConfigDisabled, Field(discriminator="type")] | None = Field(
+        None, description="Reasoning in Anthropic's form; excludes `reasoning_effort`."
+    )
+
+
+def _check_prompt(value: Any, handler: Any) -> Any:
+    """One error that says what a prompt may be, instead of one for each item and alternative."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise PydanticCustomError(
+            "prompt", "must be a string or a non-empty array of strings, token ids or token id arrays"
+        )
+    for allowed in (_all_strings, _token_ids, _token_id_lists):
+        checked = allowed(value)
+        if checked is not None:
+            return checked
+    raise PydanticCustomError("prompt", "an array must hold only strings, only token ids, or only arrays of token ids")
+
+
+def _all_strings(items: list[Any]) -> list[str] | None:
+    return items if all(isinstance(item, str) for item in items) else None
+
+
+def _token_ids(items: list[Any]) -> list[int] | None:
+    return items if all(type(item) is int and item >= 0 for item in items) else None
+
+
+def _token_id_lists(items: list[Any]) -> list[list[int]] | None:
+    return items if all(isinstance(item, list) and _token_ids(item) is not None for item in items) else None
+
+
+Prompt = Annotated[str | list[str] | list[TokenId] | list[list[TokenId]], WrapValidator(_check_prompt)]
+
+
+class CompletionRequest(GenerationRequest):
+    """Body of `POST /v1/completions`."""
+
+    prompt: Prompt = Field(
+        description="The prompt, or several: a string, strings, token ids, or arrays of token ids.",
+        examples=["Once upon a time", [1, 403, 407]],
+    )
+    images: list[str] | None = Field(None, description="Images for the prompt, as base64 data URLs.")

@@ -1,0 +1,65 @@
+"""Fields that are in the contract and not built yet: refused by name. Building one means deleting its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from jaxserve.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """One refusal."""
+
+    field: str
+    what: str
+    """The thing that can't be done, for the message."""
+    asked: Callable[[GenerationRequest], bool]
+    """Whether the request really asks for it; neutral values pass."""
+
+
+def _given(field: str) -> Callable[[GenerationRequest], bool]:
+    return lambda request: bool(getattr(request, field, None) not in (None, "", []))
+
+
+def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[GenerationRequest], bool]:
+    return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
+
+
+def _has_images(request: ChatCompletionRequest) -> bool:
+    contents = [message.content for message in request.messages if isinstance(message.content, list)]
+    return any(part.image_url is not None for content in contents for part in content)
+
+
+UNSUPPORTED: tuple[Unsupported, ...] = (
+    Unsupported("tools", "tool calls", _chat(lambda request: bool(request.tools))),
+    Unsupported("functions", "function calls", _chat(lambda request: bool(request.functions))),
+    Unsupported("tool_choice", "tool calls", _chat(lambda request: request.tool_choice not in ("auto", "none"))),
+    Unsupported(
+        "function_call", "function calls", _chat(lambda request: request.function_call not in (None, "auto", "none"))
+    ),
+    Unsupported(
+        "messages", "tool calls in messages", _chat(lambda request: any(m.tool_calls for m in request.messages))
+    ),
+    Unsupported("messages", "images", _chat(_has_images)),
+    Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
+    Unsupported(
+        "response_format",
+        "structured output",
+        lambda request: request.response_format is not None and request.response_format.type != "text",
+    ),
+    Unsupported("reasoning_effort", "reasoning control", _given("reasoning_effort")),
+    Unsupported("reasoning_history", "reasoning control", _given("reasoning_history")),
+    Unsupported("thinking", "reasoning control", _given("thinking")),
+    Unsupported("speculation", "speculative decoding", _given("speculation")),
+    Unsupported("prediction", "speculative decoding", _given("prediction")),
+)
+
+
+def refuse_unsupported(request: GenerationRequest) -> None:
+    """Raises `InvalidRequest` for the first field whose effect isn't built."""
+    for entry in UNSUPPORTED:
+        if entry.asked(request):
+            raise InvalidRequest(entry.field, f"{entry.field}: {entry.what} is not supported by this server yet")
