@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from jaxserve.errors import JaxserveError, ModelLoadError
@@ -104,16 +103,15 @@ def serve(
         model, dtype, max_num_seqs, max_model_len, kv_memory, max_num_batched_tokens, max_waiting, prefix_caching
     )
     with _clear_errors():
-        keys = serving.api_keys(api_key or [], api_key_file)
-        socket = serving.bind(host, port)
-        with _progress() as progress:
-            server = serving.Server.start(
+        bound = serving.bind(host, port)
+        address = f"http://{host}:{bound.getsockname()[1]}/v1"
+        with _Bars() as progress:
+            server = serving.Server(
                 options,
                 mesh_shape=parse_mesh(mesh),
                 compilation_cache=compilation_cache or default_compilation_cache(),
-                progress=progress,
                 http=serving.HttpOptions(
-                    api_keys=keys,
+                    api_keys=serving.api_keys(api_key or [], api_key_file),
                     served_model_names=tuple(served_model_name or ()),
                     chat_template=chat_template,
                     default_max_tokens=default_max_tokens,
@@ -121,10 +119,10 @@ def serve(
                     cors_origins=tuple(cors_origin or ()),
                     shutdown_timeout=shutdown_timeout,
                 ),
+                progress=progress,
+                on_ready=lambda summary: progress.finish(summary, f"serving on {address}"),
             )
-    _console.print(summary_table(server.summary()))
-    _console.print(f"serving on http://{host}:{socket.getsockname()[1]}/v1", style="bold green", highlight=False)
-    healthy = server.run(socket)
+            healthy = server.run(bound)
     raise typer.Exit(0 if healthy else _ENGINE_DIED)
 
 
@@ -158,7 +156,7 @@ def generate(
             top_k=top_k,
             seed=int.from_bytes(os.urandom(4)) if seed is None else seed,
         )
-        with _progress() as progress:
+        with _Bars() as progress:
             llm = LLM.from_options(options, mesh=parse_mesh(mesh), progress=progress)
         with llm:
             sys.stdout.write(prompt)
@@ -241,37 +239,33 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(_LOAD_FAILED)
 
 
-@contextmanager
-def _progress() -> Iterator[_Bars]:
-    with Progress(
-        TextColumn("{task.description:>18}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=_console,
-    ) as bars:
-        yield _Bars(bars)
-
-
 class _Bars:
-    """Start-up stages as progress bars; without a terminal, one line when a stage is done."""
+    """Start-up stages as progress bars, then the summary; without a terminal, only finished stages are printed."""
 
-    _LABELS = {"weights": "loading weights", "programs": "compiling programs"}
+    _LABELS: ClassVar = {"weights": "loading weights", "programs": "compiling programs"}
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:>18}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=_console)
         self._tasks: dict[str, TaskID] = {}
-        self._started = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(self._LABELS[stage], total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def finish(self, summary: dict[str, str], last: str) -> None:
+        """Stops the bars and prints the start-up summary, one fact a row."""
+        self._bars.stop()
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for name, value in summary.items():
+            table.add_row(name, value)
+        _console.print(table)
+        _console.print(last, style="bold green", highlight=False)
 
-def summary_table(rows: dict[str, str]) -> Table:
-    """The start-up summary, one fact a row."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()

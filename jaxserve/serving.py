@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import socket
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.api.starting import StartingApp
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ModelLoadError
 from jaxserve.startup import MeshShape, Progress, Started, start, use_compilation_cache
 from jaxserve.text.chat import load_chat_template
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def api_keys(values: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Binds before the model loads, so that a taken port fails at once; listening starts when the server is ready.
+    """Binds before the model loads, so that a taken port fails at once.
 
     Raises:
         ModelLoadError: the address can't be bound.
@@ -67,104 +69,133 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """A started engine behind uvicorn."""
+    """One process: uvicorn on the main thread, the model loaded beside it, the engine on its own thread.
 
-    def __init__(self, started: Started, http: HttpOptions, startup_seconds: float) -> None:
-        self._started = started
-        self._http = http
-        self._startup_seconds = startup_seconds
-        self._uvicorn: uvicorn.Server | None = None
+    Args:
+        options: the engine's.
+        mesh_shape: see `startup.start`.
+        compilation_cache: directory for compiled programs.
+        http: the HTTP side's options.
+        progress: see `startup.Progress`.
+        on_ready: gets the start-up summary once requests are served.
+    """
 
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         options: EngineOptions,
         *,
         mesh_shape: MeshShape | int,
         compilation_cache: Path | None,
-        progress: Progress,
         http: HttpOptions,
-    ) -> Server:
-        """Loads and compiles everything.
-
-        Raises:
-            ModelLoadError: the model can't be served.
-        """
-        begun = time.monotonic()
-        use_compilation_cache(compilation_cache)
-        server: list[Server] = []
-        started = start(
-            options,
-            mesh_shape=mesh_shape,
-            progress=progress,
-            on_death=lambda _: server[0].engine_died() if server else None,
-        )
-        server.append(cls(started, http, time.monotonic() - begun))
-        return server[0]
-
-    def run(self, bound: socket.socket) -> bool:
-        """Serves until SIGINT or SIGTERM. Returns whether the engine was alive to the end."""
-        app = create_app(self._started.engine, self._text_services(), self._settings())
+        progress: Progress,
+        on_ready: Callable[[dict[str, str]], None],
+    ) -> None:
+        self._options = options
+        self._mesh_shape = mesh_shape
+        self._compilation_cache = compilation_cache
+        self._http = http
+        self._progress = progress
+        self._on_ready = on_ready
+        self._started: Started | None = None
+        self._failure: Exception | None = None
         config = uvicorn.Config(
-            app,
+            StartingApp(self._make_app, self._failed),
             http="h11",
             lifespan="on",
             access_log=False,
             log_config=None,
-            timeout_graceful_shutdown=int(self._http.shutdown_timeout) + 1,
+            log_level="warning",
+            timeout_graceful_shutdown=int(http.shutdown_timeout) + 2,
         )
-        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn = _Uvicorn(config, self._begin_shutdown)
+
+    def run(self, bound: socket.socket) -> bool:
+        """Serves until SIGINT or SIGTERM. Returns whether the engine was alive to the end.
+
+        Raises:
+            ModelLoadError: the model can't be served.
+        """
         self._uvicorn.run(sockets=[bound])
-        healthy = self._started.engine.healthy
+        if self._failure is not None:
+            raise self._failure
+        if self._started is None:
+            return True
+        healthy = self._started.engine.failure is None
         self._started.engine.close()
         return healthy
 
-    def engine_died(self) -> None:
-        """The server stays up so that health checks can see it is ill; operators restart it."""
-        _log.critical("the engine died: /health answers 503 from now on")
+    def _make_app(self) -> FastAPI:
+        begun = time.monotonic()
+        use_compilation_cache(self._compilation_cache)
+        started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
+        self._started = started
+        template = load_chat_template(started.config.model_dir, started.tokenizer, path=self._http.chat_template)
+        app = create_app(
+            started.engine,
+            TextServices(tokenizer=started.tokenizer, chat=template),
+            _settings(self._http, started, self._names()),
+        )
+        self._on_ready(_summary(started, self._names()[0], time.monotonic() - begun))
+        return app
 
-    def summary(self) -> dict[str, str]:
-        """The start-up summary: device, mesh, pages, context, buckets."""
-        config, model = self._started.config, self._started.model_config
-        names = ("replica", "kv", "group")
-        mesh = ", ".join(f"{name}={size}" for name, size in zip(names, config.mesh_shape, strict=True))
-        rows = {
-            "model": f"{self._names()[0]}: {model.model_type}, {model.num_parameters / 1e6:,.1f}M parameters",
-            "device": f"{self._started.device}, {config.dtype}",
-            "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
-            "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
-            "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens",
-            "token buckets": " ".join(map(str, config.token_buckets)),
-            "ready after": f"{self._startup_seconds:.1f} s",
-        }
-        for index, remark in enumerate(self._started.remarks):
-            rows[f"note {index + 1}"] = remark
-        return rows
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+        self._uvicorn.should_exit = True
+
+    def _begin_shutdown(self) -> None:
+        """On the first signal: running requests get their time, then an error instead of silence."""
+        if self._started is not None:
+            close = partial(self._started.engine.close, self._http.shutdown_timeout)
+            threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
 
     def _names(self) -> tuple[str, ...]:
-        return self._http.served_model_names or (self._started.config.model_dir.resolve().name,)
+        return self._http.served_model_names or (self._options.model_dir.resolve().name,)
 
-    def _text_services(self) -> TextServices:
-        template = load_chat_template(
-            self._started.config.model_dir, self._started.tokenizer, path=self._http.chat_template
-        )
-        return TextServices(tokenizer=self._started.tokenizer, chat=template)
 
-    def _settings(self) -> Settings:
-        model = ModelInfo(
-            names=self._names(),
-            context_length=self._started.config.max_model_len,
-            vocab_size=self._started.model_config.vocab_size,
-            created=int(time.time()),
-            returns_activations=True,
-        )
-        base = Settings(model=model)
-        default = self._http.default_max_tokens
-        return Settings(
-            model=model,
-            api_keys=self._http.api_keys,
-            cors_origins=self._http.cors_origins,
-            lenient=self._http.lenient,
-            default_max_tokens_chat=default or base.default_max_tokens_chat,
-            default_max_tokens_completions=default or base.default_max_tokens_completions,
-        )
+class _Uvicorn(uvicorn.Server):
+    """uvicorn that tells when the first signal comes."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self._on_signal()
+        super().handle_exit(sig, frame)
+
+
+def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Settings:
+    model = ModelInfo(
+        names=names,
+        context_length=started.config.max_model_len,
+        vocab_size=started.model_config.vocab_size,
+        created=int(time.time()),
+        returns_activations=True,
+    )
+    defaults = Settings(model=model)
+    return replace(
+        defaults,
+        api_keys=http.api_keys,
+        cors_origins=http.cors_origins,
+        lenient=http.lenient,
+        default_max_tokens_chat=http.default_max_tokens or defaults.default_max_tokens_chat,
+        default_max_tokens_completions=http.default_max_tokens or defaults.default_max_tokens_completions,
+    )
+
+
+def _summary(started: Started, name: str, seconds: float) -> dict[str, str]:
+    """The start-up summary: device, mesh, pages, context, buckets."""
+    config, model = started.config, started.model_config
+    axes = zip(("replica", "kv", "group"), config.mesh_shape, strict=True)
+    mesh = ", ".join(f"{axis}={size}" for axis, size in axes)
+    rows = {
+        "model": f"{name}: {model.model_type}, {model.num_parameters / 1e6:,.1f}M parameters",
+        "device": f"{started.device}, {config.dtype}",
+        "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
+        "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
+        "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens",
+        "token buckets": " ".join(map(str, config.token_buckets)),
+        "ready after": f"{seconds:.1f} s",
+    }
+    return rows | {f"note {index + 1}": remark for index, remark in enumerate(started.remarks)}

@@ -155,7 +155,7 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     config = model.config
     tokens = options.max_num_batched_tokens or 2048
     seqs = options.max_num_seqs or 64
-    width = max(config.hidden_size * 8, max(layer.mlp_width for layer in config.layers) * 3)
+    width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),

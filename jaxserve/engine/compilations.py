@@ -22,7 +22,7 @@ def listen() -> None:
         jax.monitoring.register_event_duration_secs_listener(_on_event)
 
 
-def _on_event(event: str, duration: float, **_: str | int) -> None:
+def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
     global _count
     if event == _EVENT:
         _count += 1

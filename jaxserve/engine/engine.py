@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.stream import RequestStream
+from jaxserve.engine.stream import RequestStream, send
 from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
 from jaxserve.errors import EngineStopped, JaxserveError, RequestFailed
 from jaxserve.text.tokenizer import Tokenizer
@@ -134,6 +134,11 @@ class Engine:
         return self._thread.is_alive() and self._failure is None
 
     @property
+    def failure(self) -> BaseException | None:
+        """What the loop died of; None while it lives or after an orderly close."""
+        return self._failure
+
+    @property
     def ready(self) -> bool:
         """Whether requests are accepted (everything is compiled before an engine is made)."""
         return self.healthy and self._accepting
@@ -237,15 +242,18 @@ class Engine:
                 self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def _add(self, request: Request, sink: Sink, arrived: float) -> None:
-        stream = RequestStream(request, sink, self._tokenizer, arrived)
         try:
+            stream = RequestStream(request, sink, self._tokenizer, arrived)
             self._scheduler.add(request)
         except JaxserveError as error:
-            stream.fail(error)
-            return
-        self._counters.requests += 1
-        self._counters.prompt_tokens += len(request.prompt)
-        self._streams[request.id] = stream
+            _refuse(request, sink, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
+            _log.exception("request %s could not be added", request.id)
+            _refuse(request, sink, RequestFailed(f"internal error: {type(error).__name__}"))
+        else:
+            self._counters.requests += 1
+            self._counters.prompt_tokens += len(request.prompt)
+            self._streams[request.id] = stream
 
     def _note_admissions(self, plan: Plan) -> None:
         for row in plan.rows:
@@ -295,7 +303,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
             _log.exception("request %s failed", sequence.request.id)
             self._scheduler.abort(sequence.request.id)
-            stream.fail(RequestFailed(f"internal error while producing the output: {error}"))
+            stream.fail(RequestFailed(f"internal error while producing the output: {type(error).__name__}"))
         if not stream.open:
             self._streams.pop(sequence.request.id, None)
 
@@ -313,9 +321,15 @@ class Engine:
             except queue.Empty:
                 return
             if isinstance(message, _Submit):
-                message.sink(Delta(request_id=message.request.id, choice=0, finish_reason="error", error=error))
+                _refuse(message.request, message.sink, error)
 
     def _stop_message(self) -> str:
         if self._failure is not None:
             return f"the engine has died: {type(self._failure).__name__}"
         return "the engine is shutting down"
+
+
+def _refuse(request: Request, sink: Sink, error: Exception) -> None:
+    """Ends every choice of a request that never got a stream."""
+    for choice in range(request.n):
+        send(sink, Delta(request_id=request.id, choice=choice, finish_reason="error", error=error))

@@ -168,11 +168,18 @@ class RequestStream:
         return Timing(arrived=self.arrived, admitted=self.admitted, first_token=self.first_token, finished=finished)
 
     def _send(self, delta: Delta) -> None:
-        try:
-            self.sink(delta)
-        except Exception:  # noqa: BLE001 - a broken sink must not reach the other requests
-            _log.exception("the sink of request %s raised; its output is dropped", self.request.id)
+        if not send(self.sink, delta):
             self.sink = _drop
+
+
+def send(sink: Sink, delta: Delta) -> bool:
+    """Hands a delta on; a broken sink must not reach the other requests. Returns whether the sink took it."""
+    try:
+        sink(delta)
+    except Exception:  # noqa: BLE001 - see above
+        _log.exception("the sink of request %s raised; its output is dropped", delta.request_id)
+        return False
+    return True
 
 
 def _drop(delta: Delta) -> None:

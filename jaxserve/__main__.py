@@ -1,0 +1,5 @@
+"""`python -m jaxserve`."""
+
+from jaxserve.cli import main
+
+main()

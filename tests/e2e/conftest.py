@@ -1,0 +1,103 @@
+"""The real server as a process, over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+START_SECONDS = 240
+
+
+@dataclass
+class LiveServer:
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def metrics(self) -> dict[str, float]:
+        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    def engine(self, field: str) -> float:
+        return self.metrics()[f"jaxserve_engine_{field}"]
+
+    def wait_idle(self, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while self.engine("running") or self.engine("waiting"):
+            assert time.monotonic() < deadline, "the engine is still busy"
+            time.sleep(0.05)
+
+    def stop(self, seconds: float = 40) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+Serve = Callable[..., LiveServer]
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory) -> Iterator[Serve]:
+    """Starts `jaxserve serve MODEL FLAGS...` and waits until it is ready."""
+    running: list[LiveServer] = []
+    cache = tmp_path_factory.mktemp("xla")
+
+    def start(model: Path | None, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
+        port = free_port()
+        log = tmp_path_factory.mktemp("server") / "log.txt"
+        command = [sys.executable, "-m", "jaxserve", "serve", *([str(model)] if model else []), "--port", str(port)]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), **(env or {})}
+        with log.open("wb") as output:
+            process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=environment)
+        server = LiveServer(process, f"http://127.0.0.1:{port}", log)
+        running.append(server)
+        _wait_ready(server)
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+def _wait_ready(server: LiveServer) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, server.log.read_text()
+        try:
+            if httpx.get(f"{server.url}/ready", timeout=10).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not ready in {START_SECONDS} s: {server.log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def bundled_server(serve: Serve) -> LiveServer:
+    """The bundled model, with few pages so that requests compete for them."""
+    return serve(None, "--max-num-seqs", "16", "--max-model-len", "512", "--max-num-batched-tokens", "128")
+
+
+@pytest.fixture(scope="session")
+def stories_server(serve: Serve, shared_dir: Path) -> LiveServer:
+    """A real trained model of 260,000 parameters, float32."""
+    model = shared_dir / "real" / "models" / "stories260K"
+    return serve(model, "--dtype", "float32", "--max-num-seqs", "8", "--max-num-batched-tokens", "64")

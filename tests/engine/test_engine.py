@@ -1,0 +1,277 @@
+"""The engine loop with a runner whose tokens can be computed by hand: the next token is the last one plus one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import pytest
+
+from jaxserve.engine.engine import Engine, RowResult
+from jaxserve.engine.scheduler import Scheduler
+from jaxserve.engine.types import Delta, Request, SampledToken, TokenLogprob
+from jaxserve.errors import EngineStopped, Overloaded, RequestFailed
+from jaxserve.sampling.params import SamplingParams
+
+VOCAB = 1000
+
+
+class Letters:
+    """A tokenizer of one letter per token: id 1 is 'b'."""
+
+    vocab_size = VOCAB
+    bos_id = None
+    eos_ids = (999,)
+
+    def stream(self, *, skip_special_tokens):
+        class Stream:
+            def push(self, token):
+                return chr(ord("a") + token % 26)
+
+            def flush(self):
+                return ""
+
+            def pending(self):
+                return ""
+
+        return Stream()
+
+    def decode(self, ids, *, skip_special_tokens):
+        return "".join(chr(ord("a") + i % 26) for i in ids)
+
+    def is_special(self, token):
+        return False
+
+
+class Counting:
+    """Row results: last token + 1. Knows each slot's last token, as a device would."""
+
+    compilations = 7
+
+    def __init__(self, fail_on=None, gate=None, bad_token=None):
+        self.last = {}
+        self.fail_on = fail_on
+        self.gate = gate
+        self.bad_token = bad_token
+        self.steps = 0
+
+    def launch(self, plan):
+        self.steps += 1
+        if self.steps == self.fail_on:
+            raise RuntimeError("the device is gone")
+        results = []
+        for row in plan.rows:
+            token = row.tokens[-1] if row.tokens[-1] >= 0 else self.last[row.sequence.slot]
+            sampled = None
+            if row.samples:
+                token += 1
+                self.last[row.sequence.slot] = token
+                sampled = SampledToken(token, TokenLogprob(token, -0.5, -0.25), failed=token == self.bad_token)
+            results.append(RowResult(sampled=sampled))
+        return results
+
+    def fetch(self, ticket):
+        if self.gate is not None:
+            self.gate.wait(20)
+        return ticket
+
+
+def request(name="r", prompt=(0,), max_tokens=5, **more):
+    return Request(id=name, prompt=tuple(prompt), sampling=SamplingParams(), max_tokens=max_tokens, **more)
+
+
+def make(runner=None, **scheduler):
+    sizes = dict(max_num_seqs=4, max_model_len=256, num_pages=200, page_size=4, token_budget=32) | scheduler
+    return Engine(Scheduler(**sizes), runner or Counting(), Letters(), total_pages=sizes["num_pages"] - 1)
+
+
+@pytest.fixture
+def engine():
+    made = make()
+    yield made
+    made.close()
+
+
+def collect(engine, *requests, seconds=10):
+    """Submits and waits for every choice to end."""
+    box = queue.SimpleQueue()
+    for one in requests:
+        engine.submit(one, box.put)
+    return drain(box, sum(one.n for one in requests), seconds)
+
+
+def drain(box, choices, seconds=10):
+    deltas = []
+    while choices:
+        delta = box.get(timeout=seconds)
+        deltas.append(delta)
+        choices -= delta.finish_reason is not None
+    return deltas
+
+
+def tokens(deltas, choice=0):
+    return [t for d in deltas if d.choice == choice for t in d.token_ids]
+
+
+def text(deltas, choice=0):
+    return "".join(d.text for d in deltas if d.choice == choice)
+
+
+def test_one_request(engine):
+    deltas = collect(engine, request(max_tokens=4))
+    assert tokens(deltas) == [1, 2, 3, 4]
+    assert text(deltas) == "bcde"
+    assert deltas[-1].finish_reason == "length"
+    timing = deltas[-1].timing
+    assert timing.arrived <= timing.admitted <= timing.first_token <= timing.finished
+
+
+def test_logprobs_only_when_asked(engine):
+    assert all(d.logprobs == () for d in collect(engine, request()))
+    assert [d.logprobs[0].logprob for d in collect(engine, request(logprobs=0))] == [-0.5] * 5
+
+
+def test_stop_text_ends_the_choice_and_is_not_shown(engine):
+    deltas = collect(engine, request(max_tokens=20, stop=("ef",)))
+    assert text(deltas) == "bcd"
+    assert deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stop_text == "ef"
+
+
+def test_text_held_back_for_a_stop_appears_when_the_sequence_ends_otherwise(engine):
+    deltas = collect(engine, request(max_tokens=4, stop=("exz",)))
+    assert text(deltas) == "bcde"
+    assert deltas[-1].finish_reason == "length"
+
+
+def test_stop_token_is_counted_but_not_shown(engine):
+    deltas = collect(engine, request(max_tokens=20, stop_token_ids=(4,)))
+    assert tokens(deltas) == [1, 2, 3, 4]
+    assert text(deltas) == "bcd"
+    assert deltas[-1].finish_reason == "stop"
+
+
+def test_choices_of_one_request(engine):
+    deltas = collect(engine, request(n=3, max_tokens=3, prompt=range(9)))
+    assert [tokens(deltas, choice) for choice in range(3)] == [[9, 10, 11]] * 3
+
+
+def test_many_requests_beyond_the_slots(engine):
+    wanted = [request(f"r{i}", prompt=range(i + 1), max_tokens=3 + i % 5) for i in range(30)]
+    deltas = collect(engine, *wanted)
+    for i, one in enumerate(wanted):
+        mine = [d for d in deltas if d.request_id == one.id]
+        assert tokens(mine) == list(range(i + 1, i + 1 + one.max_tokens))
+    wait_until(lambda: engine.stats().running == 0)
+    assert engine.stats().free_pages == engine.stats().total_pages
+    assert engine.stats().generated_tokens == sum(one.max_tokens for one in wanted)
+
+
+def test_score_only_request(engine):
+    (delta,) = collect(engine, request(max_tokens=0, prompt=range(40), prompt_logprobs_from=0))
+    assert delta.finish_reason == "length"
+    assert delta.token_ids == ()
+    assert delta.prompt_logprobs == (None,) * 40
+
+
+def test_abort_frees_everything():
+    gate = threading.Event()
+    engine = make(Counting(gate=gate))
+    box = queue.SimpleQueue()
+    engine.submit(request("long", max_tokens=100), box.put)
+    engine.submit(request("other", max_tokens=3), box.put)
+    engine.abort("long")
+    engine.abort("long")
+    engine.abort("never heard of")
+    gate.set()
+    deltas = drain(box, 2)
+    assert [d.finish_reason for d in deltas if d.request_id == "long"][-1] == "abort"
+    assert tokens([d for d in deltas if d.request_id == "other"]) == [1, 2, 3]
+    wait_until(lambda: engine.stats().running == 0)
+    assert engine.stats().free_pages == engine.stats().total_pages
+    engine.close()
+
+
+def test_overload_is_told_through_the_sink():
+    gate = threading.Event()
+    engine = make(Counting(gate=gate), max_num_seqs=1, max_waiting=1)
+    box = queue.SimpleQueue()
+    for i in range(8):
+        engine.submit(request(f"r{i}", max_tokens=2), box.put)
+    gate.set()
+    deltas = drain(box, 8)
+    refused = [d for d in deltas if d.error is not None]
+    assert refused
+    assert all(isinstance(d.error, Overloaded) for d in refused)
+    served = {d.request_id for d in deltas} - {d.request_id for d in refused}
+    assert all(tokens([d for d in deltas if d.request_id == name]) == [1, 2] for name in served)
+    engine.close()
+
+
+def test_a_failed_row_fails_its_request_only():
+    engine = make(Counting(bad_token=3))
+    deltas = collect(engine, request("bad", max_tokens=9), request("good", prompt=(10,), max_tokens=9))
+    bad = [d for d in deltas if d.request_id == "bad"]
+    assert isinstance(bad[-1].error, RequestFailed)
+    assert tokens([d for d in deltas if d.request_id == "good"]) == list(range(11, 20))
+    engine.close()
+
+
+def test_a_raising_sink_disturbs_nobody(engine):
+    def broken(delta: Delta) -> None:
+        raise ValueError("broken sink")
+
+    engine.submit(request("broken", max_tokens=50), broken)
+    assert tokens(collect(engine, request("fine"))) == [1, 2, 3, 4, 5]
+    assert engine.healthy
+
+
+def test_a_dead_engine_tells_every_stream():
+    deaths = []
+    sizes = dict(max_num_seqs=4, max_model_len=256, num_pages=200, page_size=4, token_budget=32)
+    engine = Engine(Scheduler(**sizes), Counting(fail_on=3), Letters(), total_pages=199, on_death=deaths.append)
+    box = queue.SimpleQueue()
+    engine.submit(request("a", max_tokens=50), box.put)
+    engine.submit(request("b", n=2, max_tokens=50), box.put)
+    deltas = drain(box, 3)
+    assert sorted((d.request_id, d.choice) for d in deltas if d.finish_reason == "error") == [
+        ("a", 0),
+        ("b", 0),
+        ("b", 1),
+    ]
+    assert all(isinstance(d.error, EngineStopped) for d in deltas if d.finish_reason == "error")
+    wait_until(lambda: not engine.healthy)
+    assert not engine.ready
+    assert isinstance(deaths[0], RuntimeError)
+    with pytest.raises(EngineStopped):
+        engine.submit(request("late"), box.put)
+    engine.close()
+
+
+def test_close_lets_running_requests_finish():
+    engine = make()
+    box = queue.SimpleQueue()
+    engine.submit(request(max_tokens=100), box.put)
+    engine.close(timeout=20)
+    deltas = drain(box, 1)
+    assert tokens(deltas) == list(range(1, 101))
+    with pytest.raises(EngineStopped):
+        engine.submit(request("late"), box.put)
+
+
+def test_close_without_time_fails_running_requests():
+    gate = threading.Event()
+    engine = make(Counting(gate=gate))
+    box = queue.SimpleQueue()
+    engine.submit(request(max_tokens=100), box.put)
+    threading.Timer(0.2, gate.set).start()
+    engine.close(timeout=0)
+    assert isinstance(drain(box, 1)[-1].error, EngineStopped)
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

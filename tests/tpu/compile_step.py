@@ -1,0 +1,102 @@
+"""Compiles the real forward program of an 8B-shaped Llama for a TPU topology, on a machine without one.
+
+Run as a script: `python compile_step.py TOPOLOGY DEVICES TOKENS`; prints one JSON object. A process of its own,
+because libtpu and the test process's CPU devices should not meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxserve import models
+from jaxserve.engine import step
+from jaxserve.engine.batch import Layout
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 128000,
+    "eos_token_id": 128001,
+}
+PAGE_SIZE = 16
+CONTEXT = 2048
+SLOTS = 64
+
+
+def collectives_per_layer(hlo: str) -> list[int]:
+    """All-reduces in each loop body that holds any: the layers' scan."""
+    counts = []
+    for computation in re.split(r"\n\n", hlo):
+        if re.match(r"%?[\w.-]*body[\w.-]* |%[\w.-]*while[\w.-]*body", computation.strip()):
+            found = len(re.findall(r"= [^\n]*\ball-reduce(?:-start)?\(", computation))
+            if found:
+                counts.append(found)
+    return counts
+
+
+def main(topology: str, devices: int, tokens: int, num_pages: int) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # its executables can't be read back without a TPU
+    description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "config.json").write_text(json.dumps(LLAMA_8B))
+        config = models.load_config(Path(directory))
+    mesh = models.make_mesh(models.derive_mesh_shape(config, devices), description.devices[:devices])
+    graphdef, leaves = models.abstract_leaves(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
+    cache = models.abstract_cache(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)
+    layout = Layout(tokens, min(tokens, SLOTS), CONTEXT // PAGE_SIZE)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=replicated)
+    function = jax.jit(partial(step.forward, layout, PAGE_SIZE, graphdef), donate_argnums=(1,))
+    started = time.perf_counter()
+    with jax.set_mesh(mesh):
+        compiled = function.lower(leaves, cache, int32((SLOTS,)), int32((layout.size,))).compile()
+    memory = compiled.memory_analysis()
+    cost = compiled.cost_analysis()
+    per_device = [np.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in cache.values()]
+    weights = [np.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in leaves]
+    report = {
+        "topology": topology,
+        "mesh": dict(mesh.shape),
+        "seconds": time.perf_counter() - started,
+        "cache_bytes": int(sum(per_device)),
+        "weight_bytes": int(sum(weights)),
+        "aliased_bytes": memory.alias_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "all_reduces_in_loops": collectives_per_layer(compiled.as_text()),
+        "optimal_seconds": cost.get("optimal_seconds"),
+        "bytes_accessed": cost.get("bytes accessed"),
+    }
+    if "--hlo" in sys.argv:
+        Path(sys.argv[sys.argv.index("--hlo") + 1]).write_text(compiled.as_text())
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

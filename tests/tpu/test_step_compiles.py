@@ -1,0 +1,41 @@
+"""The real forward program compiles for real TPUs, ahead of time, on this machine."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+GIB = 2**30
+
+
+def compile_step(topology: str, devices: int, tokens: int, num_pages: int) -> dict:
+    script = Path(__file__).with_name("compile_step.py")
+    command = [sys.executable, str(script), topology, str(devices), str(tokens), str(num_pages)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    print(report)
+    return report
+
+
+@pytest.mark.parametrize("tokens", [64, 512])
+def test_tensor_parallel_over_a_v5e_slice(tokens):
+    report = compile_step("v5e:2x4", 8, tokens, 4096)
+    assert report["mesh"] == {"replica": 1, "kv": 8, "group": 1}
+    assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
+    assert report["temporary_bytes"] < 256 * 2**20
+    assert report["all_reduces_in_loops"] == [2], "one after the attention output, one after the MLP, per layer"
+    assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
+
+
+def test_one_v6e_chip():
+    report = compile_step("v6e:2x2", 1, 64, 2048)
+    assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
+    assert report["temporary_bytes"] < 512 * 2**20
+    assert report["all_reduces_in_loops"] == []
+    assert report["argument_bytes"] + report["temporary_bytes"] < 32 * GIB, "does not fit a v6e chip"
