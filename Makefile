@@ -52,7 +52,7 @@ format: check-env ## rewrite the code in the project's format
 	"$(BIN)/ruff" format .
 
 bench: ## measure against other engines: BENCH_PYTHON=python with torch, transformers, llama-cpp-python, gguf
-	@$(SETUP) bench
+	@$(SETUP)
 	@"$(BIN)/python" -m benchmarks $(ARGS)
 
 clean: ## remove the environment, caches and build outputs

@@ -48,16 +48,14 @@ def main() -> None:
                 agree = rounds.agreement(contenders, shape)
                 speeds = rounds.measure_all(contenders, shape, work)
                 versions = {contender.name: contender.versions for contender in contenders}
-        result["models"].append(report.model_entry(shape, work, bandwidth, speeds, agree, versions))
+        result["models"].append(report.model_entry(shape, result, speeds, agree, versions))
     report.show(result)
     print(f"written: {report.save(result, args.results)}", file=sys.stderr)
 
 
 def _bandwidth(limits: rounds.Limits) -> dict[str, float]:
-    """Bytes per second of this machine's memory; empty on another device than the CPU."""
-    if limits.device != "cpu":
-        return {}
-    command = [sys.executable, "-m", "benchmarks.bandwidth", str(limits.threads)]
+    """Bytes per second of the device's memory."""
+    command = [sys.executable, "-m", "benchmarks.bandwidth", limits.device, str(limits.threads)]
     output = subprocess.run(command, cwd=rounds.ROOT, text=True, capture_output=True, check=True).stdout
     measured: dict[str, float] = json.loads(output)
     return measured

@@ -1,4 +1,4 @@
-"""What the memory delivers: `python -m benchmarks.bandwidth THREADS` prints bytes per second as JSON.
+"""What the memory delivers: `python -m benchmarks.bandwidth cpu|gpu THREADS` prints bytes per second as JSON.
 
 Decoding one sequence reads every weight once a token, so reading speed bounds it. Arrays are far larger than caches.
 """
@@ -19,7 +19,27 @@ os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THR
 import numpy as np
 
 BYTES = 256 << 20
+DEVICE_BYTES = 4 << 30
 ROUNDS = 7
+
+
+def measure_device() -> dict[str, float]:
+    """Best of some rounds on jax's first device: summing an array, and writing a changed copy of it."""
+    import jax
+    import jax.numpy as jnp
+
+    array = jnp.ones(DEVICE_BYTES // 4, jnp.float32)
+    programs = {"read": (jax.jit(jnp.sum), 1), "copy": (jax.jit(lambda x: x + 1), 2)}
+    speeds = {}
+    for name, (program, passes) in programs.items():
+        jax.block_until_ready(program(array))
+        seconds = []
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            jax.block_until_ready(program(array))
+            seconds.append(time.perf_counter() - begin)
+        speeds[name] = passes * DEVICE_BYTES / min(seconds)
+    return speeds
 
 
 def measure(threads: int) -> dict[str, float]:
@@ -43,4 +63,4 @@ def _best(pool: ThreadPoolExecutor, jobs: list[Callable[[], object]]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]))))
+    print(json.dumps(measure(int(sys.argv[2])) if sys.argv[1] == "cpu" else measure_device()))

@@ -56,24 +56,33 @@ def header(work: Workload, limits: Limits, bandwidth: dict[str, float]) -> dict[
 
 def model_entry(
     shape: Shape,
-    work: Workload,
-    bandwidth: dict[str, float],
+    header: dict[str, Any],
     speeds: dict[tuple[str, int], dict[str, Speed]],
     agree: dict[str, bool],
     versions: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
-    """Everything measured on one model, with ratios to jaxserve and the share of the memory's speed used."""
+    """Everything measured on one model, with ratios to jaxserve and the share of the memory's speed used.
+
+    Args:
+        shape: the model.
+        header: of the run, see `header`.
+        speeds: by contender and number of sequences.
+        agree: see `rounds.agreement`.
+        versions: of each contender's libraries.
+    """
+    context = header["workload"]["prompt"] + header["workload"]["new"] // 2
+    itemsize = 4 if header["limits"]["device"] == "cpu" else 2
     rows = []
     for (name, sequences), kinds in speeds.items():
         base = speeds.get(("jaxserve", sequences))
         steps_per_second = kinds["decode"].median / sequences
-        used = steps_per_second * shape.decode_bytes(sequences, work.prompt + work.new // 2)
+        used = steps_per_second * shape.decode_bytes(sequences, context, itemsize)
         row: dict[str, Any] = {"contender": name, "sequences": sequences}
         for kind, speed in kinds.items():
             row[kind] = asdict(speed)
             if base is not None:
                 row[f"{kind}_jaxserve_ratio"] = base[kind].median / speed.median
-        row["bandwidth_share"] = used / bandwidth["read"] if bandwidth else None
+        row["bandwidth_share"] = used / header["bandwidth"]["read"]
         rows.append(row)
     return {"model": shape.name, "parameters": shape.parameters, "versions": versions, "agrees": agree, "rows": rows}
 
@@ -95,9 +104,7 @@ def show(result: dict[str, Any]) -> None:
     console.width = max(console.width, 116)
     work = result["workload"]
     speed = " ".join(f"{kind} {value / GIGA:.1f} GB/s" for kind, value in result["bandwidth"].items())
-    console.print(
-        f"{result['machine']['cpu']}, {result['limits']['threads']} threads, memory: {speed or 'not measured'}"
-    )
+    console.print(f"{result['machine']['cpu']}, {result['limits']['threads']} threads, memory: {speed}")
     for entry in result["models"]:
         title = (
             f"{entry['model']} parameters, prompt {work['prompt']}, {work['new']} new tokens, {work['rounds']} rounds"
@@ -112,7 +119,6 @@ def show(result: dict[str, Any]) -> None:
 
 def _cells(row: dict[str, Any], agrees: dict[str, bool]) -> list[str]:
     name = row["contender"] + ("" if agrees.get(row["contender"], True) else " (other tokens!)")
-    share = row["bandwidth_share"]
     return [
         name,
         str(row["sequences"]),
@@ -121,5 +127,5 @@ def _cells(row: dict[str, Any], agrees: dict[str, bool]) -> list[str]:
             for kind in ("prefill", "decode")
         ),
         *(f"{row[key]:.2f}" if (key := f"{kind}_jaxserve_ratio") in row else "" for kind in ("prefill", "decode")),
-        "" if share is None else f"{share:.0%}",
+        f"{row['bandwidth_share']:.0%}",
     ]
