@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxserve.models.parameters import ONES, Build
+from jaxserve.models.reductions import row_sum
 
 
 class RMSNorm(nnx.Module):
@@ -19,5 +20,6 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., size] -> [..., size], in the dtype of x."""
         wide = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return (wide * scale).astype(x.dtype) * self.weight[...]
+        scale = jax.lax.rsqrt(row_sum(wide * wide) / x.shape[-1] + self.eps)
+        normed: jax.Array = (wide * scale).astype(x.dtype) * self.weight[...]
+        return normed

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.reductions import row_sum
 
 KEY_BLOCK = 128
 """Positions per step of the online softmax; pages must divide it."""
@@ -209,7 +210,7 @@ def _block(block_X: jax.Array, state: _Running, queries: _Queries, kv: jax.Array
     decay = jnp.exp(state.peak - peak)
     return _Running(
         peak,
-        state.total * decay + jnp.sum(weights, axis=-1, keepdims=True),
+        state.total * decay + row_sum(weights),
         state.values * decay + _weigh(weights.astype(v_XKBH.dtype), v_XKBH),
     )
 
