@@ -105,10 +105,11 @@ def as_api_error(error: Exception, retry_after: int = 1) -> ApiError:
 
 
 def _about_field(status: int, error: InvalidRequest, code: str) -> ApiError:
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in error.field.split(".")]
-    message = (
-        error.message if parts[0] in (None, "") or str(parts[0]) in error.message else f"{error.field}: {error.message}"
-    )
+    parts: list[str | int] = [
+        int(part) if part.isascii() and part.isdigit() else part for part in error.field.split(".")
+    ]
+    names_field = str(parts[0]) in error.message
+    message = error.message if names_field else f"{error.field}: {error.message}"
     return ApiError(status, message, loc=("body", *parts), code=code)
 
 
@@ -123,9 +124,16 @@ def validation_error(error: ValidationError, body: Any) -> ApiError:
             merged[loc] = {"loc": ["body", *loc], "msg": message, "type": finding["type"]}
         elif message not in known["msg"]:
             known["msg"] += f", or: {message}"
-    detail = list(merged.values())
+    detail = [item for loc, item in merged.items() if not _is_noise(loc, merged)]
     message = "; ".join(f"{dotted(item['loc'][1:]) or 'body'}: {item['msg']}" for item in detail[:8])
-    return ApiError(422, message, loc=("body", *next(iter(merged))), code=detail[0]["type"], detail=detail)
+    return ApiError(422, message, loc=tuple(detail[0]["loc"]), code=detail[0]["type"], detail=detail)
+
+
+def _is_noise(loc: Location, findings: Mapping[Location, ValidationDetail]) -> bool:
+    """Whether a finding only says that a union's other member was meant: a deeper finding knows what is wrong."""
+    if not findings[loc]["type"].endswith(("_type", "literal_error")):
+        return False
+    return any(len(other) > len(loc) and other[: len(loc)] == loc for other in findings)
 
 
 def _sentence(message: str) -> str:

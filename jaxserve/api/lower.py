@@ -205,7 +205,7 @@ def _logit_bias(request: GenerationRequest, vocab_size: int) -> tuple[tuple[int,
     for key, bias in (request.logit_bias or {}).items():
         if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < vocab_size):
             raise InvalidRequest(
-                f"logit_bias.{key[:20]}",
+                "logit_bias",
                 f"logit_bias: {key[:20]!r} is not a token id of this model (0 to {vocab_size - 1})",
             )
         if int(key) in biases:

@@ -170,10 +170,10 @@ class ChatCompletionRequest(GenerationRequest):
     )
     parallel_tool_calls: bool | None = Field(None, description="Whether several tools may be called at once.")
     functions: list[ChatCompletionFunction] = Field(
-        default_factory=list, description="Older form of `tools`.", deprecated=True
+        default_factory=list, description="Older form of `tools`.", json_schema_extra={"deprecated": True}
     )
     function_call: Literal["auto", "none"] | FunctionNameSpec | None = Field(
-        None, description="Older form of `tool_choice`.", deprecated=True
+        None, description="Older form of `tool_choice`.", json_schema_extra={"deprecated": True}
     )
     reasoning_history: Literal["disabled", "interleaved", "preserved"] | None = Field(
         None, description="Which reasoning of earlier messages the model sees."

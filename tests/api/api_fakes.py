@@ -1,0 +1,303 @@
+"""A tokenizer, a chat template and an engine whose outputs can be computed by hand.
+
+Tokens are bytes; the engine says "Hello world" (or what a test gives it) and scores every token by a simple formula.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxserve.api.app import create_app
+from jaxserve.api.ports import TextServices
+from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.engine.types import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
+from jaxserve.errors import Overloaded, TemplateError
+from jaxserve.text.detokenizer import IncrementalDetokenizer
+from jaxserve.text.stop import StopMatcher
+from jaxserve.text.streams import ByteStream
+
+BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
+SPECIALS = {"<s>": BOS, "</s>": EOS, "<|user|>": USER, "<|assistant|>": ASSISTANT, "<|system|>": SYSTEM, "<|end|>": END}
+VOCABULARY = 270
+"""The model's; the tokenizer knows fewer ids, as real ones do."""
+CONTEXT = 2000
+
+
+class ByteTokenizer:
+    """Ids 0..255 are bytes, the rest are the special tokens."""
+
+    vocab_size = 262
+    eos_ids = (EOS,)
+    special_tokens: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "</s>"}
+
+    def __init__(self, bos_id: int | None = BOS) -> None:
+        self.bos_id = bos_id
+
+    def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool = True) -> list[int]:
+        ids = [self.bos_id] if add_special_tokens and self.bos_id is not None else []
+        while text:
+            special = next((s for s in SPECIALS if parse_special and text.startswith(s)), None)
+            ids += [SPECIALS[special]] if special else list(text[0].encode())
+            text = text[len(special) if special else 1 :]
+        return ids
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
+        stream = self.stream(skip_special_tokens=skip_special_tokens)
+        return "".join([stream.push(token) for token in ids]) + stream.flush()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        if token_id < 256:
+            return bytes([token_id])
+        return next((text.encode() for text, token in SPECIALS.items() if token == token_id), b"")
+
+    def token_text(self, token_id: int) -> str:
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def id_of(self, text: str) -> int | None:
+        return SPECIALS.get(text)
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in SPECIALS.values()
+
+    def stream(self, *, skip_special_tokens: bool) -> ByteStream:
+        return ByteStream(lambda t: b"" if skip_special_tokens and self.is_special(t) else self.token_bytes(t))
+
+
+class PlainTemplate:
+    """<s><|role|>text<|end|>...<|assistant|>; refuses conversations that begin with an answer, as many templates do."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        turns = [m for m in messages if m["role"] != "system"]
+        if turns and turns[0]["role"] == "assistant":
+            raise TemplateError("messages", "messages: the chat template says: the first message must be a user's")
+        text = "<s>"
+        for m in messages:
+            name = f"({m['name']})" if "name" in m else ""
+            think = f"[{m['reasoning_content']}]" if "reasoning_content" in m else ""
+            call = f"#{m['tool_call_id']}" if "tool_call_id" in m else ""
+            text += f"<|{m['role']}|>{name}{call}{think}{m['content']}<|end|>"
+        return text + ("<|assistant|>" if add_generation_prompt else "")
+
+
+def logprob_of(token: int) -> float:
+    """The fake engine's score of any token anywhere."""
+    return -(token % 7 + 1) / 8
+
+
+def sampling_logprob_of(token: int) -> float:
+    return logprob_of(token) / 2
+
+
+def score(token: int, alternatives: int, *, sampled: bool = True) -> TokenLogprob:
+    """The token is always the most likely; the next ids follow, each less likely by 1."""
+    top = tuple(((token + i) % 256 if i else token, logprob_of(token) - i) for i in range(alternatives))
+    return TokenLogprob(token, logprob_of(token), sampling_logprob_of(token) if sampled else None, top)
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    running: int = 0
+    waiting: int = 3
+    free_pages: int = 41
+    compilations: int = 7
+
+
+Reply = Callable[[Request, int], Sequence[int]]
+
+
+def say(text: str, *, eos: bool = True) -> Reply:
+    """A reply that is the same for every request; choice i > 0 ends in its number."""
+    return lambda request, choice: [*(text + (str(choice) if choice else "")).encode(), *([EOS] if eos else [])]
+
+
+@dataclass
+class FakeEngine:
+    """Streams a reply from its own thread, one token for each delta, all choices in turn."""
+
+    reply: Reply = field(default_factory=lambda: say("Hello world"))
+    cached: int = 0
+    delay: float = 0.0
+    """Seconds before each round of tokens."""
+    overloaded_after: int | None = None
+    """Requests accepted before the queue is full."""
+    fail: Exception | None = None
+    fail_after: int = 0
+    """Tokens of a choice after which it fails."""
+    finish_with: FinishReason | None = None
+    healthy: bool = True
+    ready: bool = True
+    hidden_size: int = 3
+
+    def __post_init__(self) -> None:
+        self.requests: list[Request] = []
+        self.aborted: list[str] = []
+        self.running: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self._inbox: queue.SimpleQueue[tuple[Request, Sink, float] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        if self.overloaded_after is not None and len(self.requests) >= self.overloaded_after:
+            raise Overloaded("the queue is full")
+        self.requests.append(request)
+        self.running.add(request.id)
+        self._inbox.put((request, sink, time.monotonic()))
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+        self.running.discard(request_id)
+
+    def stats(self) -> FakeStats:
+        return FakeStats(running=len(self.running))
+
+    def close(self) -> None:
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        work: list[_Run] = []
+        while True:
+            while work == [] or not self._inbox.empty():
+                item = self._inbox.get()
+                if item is None:
+                    return
+                work.append(_Run(self, *item))
+            if self.delay:
+                time.sleep(self.delay)
+            self.gate.wait()
+            work = [run for run in work if run.request.id in self.running and run.step()]
+
+
+class _Run:
+    """One request inside the fake engine."""
+
+    def __init__(self, engine: FakeEngine, request: Request, sink: Sink, arrived: float) -> None:
+        self.engine, self.request, self.sink, self.arrived = engine, request, sink, arrived
+        self.admitted = time.monotonic()
+        self.first_token: float | None = None
+        tokenizer = ByteTokenizer()
+        self.texts = [
+            IncrementalDetokenizer(tokenizer, skip_special_tokens=True, prefix_ids=request.prompt)
+            for _ in range(request.n)
+        ]
+        self.stops = [StopMatcher(request.stop) for _ in range(request.n)]
+        self.tokens = [list(engine.reply(request, choice)) for choice in range(request.n)]
+        self.position = 0
+        self.open = set(range(request.n))
+
+    def step(self) -> bool:
+        """One token for every open choice, the highest first so that choice 0 brings the prompt's scores last."""
+        self.first_token = self.first_token or time.monotonic()
+        for choice in sorted(self.open, reverse=True):
+            self._one(choice)
+        self.position += 1
+        if not self.open:
+            self.engine.running.discard(self.request.id)
+        return bool(self.open)
+
+    def _one(self, choice: int) -> None:
+        request, position = self.request, self.position
+        if self.engine.fail is not None and position >= self.engine.fail_after:
+            self._end(choice, Delta(request.id, choice, finish_reason="error", error=self.engine.fail))
+            return
+        if self.engine.finish_with is not None:
+            self._end(choice, Delta(request.id, choice, finish_reason=self.engine.finish_with))
+            return
+        if request.max_tokens == 0:
+            self._end(choice, self._delta(choice, None, "", "length"))
+            return
+        token = self.tokens[choice][position] if position < len(self.tokens[choice]) else ord(".")
+        reason: FinishReason | None = None
+        text = ""
+        if token in request.stop_token_ids:
+            reason = "stop"
+        else:
+            text = self.texts[choice].push(token)
+            if position + 1 >= request.max_tokens:
+                reason = "length"
+        if reason is not None:
+            text += self.texts[choice].flush()
+        shown, hit = self.stops[choice].push(text)
+        if hit is None and reason is not None:
+            shown += self.stops[choice].flush()
+        if hit is not None:
+            reason = "stop"
+        delta = self._delta(choice, token, shown, reason)
+        if reason is None:
+            self.sink(delta)
+        else:
+            self._end(choice, delta)
+
+    def _end(self, choice: int, delta: Delta) -> None:
+        self.open.discard(choice)
+        self.sink(delta)
+
+    def _delta(self, choice: int, token: int | None, text: str, reason: FinishReason | None) -> Delta:
+        request, scored = self.request, self.request.logprobs
+        return Delta(
+            request_id=request.id,
+            choice=choice,
+            token_ids=() if token is None else (token,),
+            text=text,
+            logprobs=() if token is None or scored is None else (score(token, scored),),
+            prompt_logprobs=self._prompt_logprobs() if choice == 0 and self.position == 0 else None,
+            finish_reason=reason,
+            cached_tokens=self.engine.cached,
+            timing=Timing(
+                self.arrived,
+                self.admitted,
+                self.first_token,
+                None if len(self.open) > 1 or not reason else time.monotonic(),
+            ),
+            concurrent_requests=len(self.engine.running),
+            activations=(self.activation(self.position),) if request.want_activations and token is not None else (),
+            routing=(struct.pack("<4h", 1, 2, 3, self.position),) if request.want_routing and token is not None else (),
+        )
+
+    def activation(self, position: int) -> bytes:
+        return struct.pack(f"<{self.engine.hidden_size}f", *range(position, position + self.engine.hidden_size))
+
+    def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
+        first = self.request.prompt_logprobs_from
+        if first is None:
+            return None
+        return tuple(
+            score(token, self.request.logprobs or 0, sampled=False) if position else None
+            for position, token in list(enumerate(self.request.prompt))[first:]
+        )
+
+
+def model_info(**changes: Any) -> ModelInfo:
+    defaults: dict[str, Any] = {
+        "names": ("fake", "accounts/test/models/fake"),
+        "context_length": CONTEXT,
+        "vocab_size": VOCABULARY,
+        "created": 1700000000,
+    }
+    return ModelInfo(**{**defaults, **changes})
+
+
+def build(engine: FakeEngine, *, bos: bool = True, template: bool = True, **settings: Any) -> Any:
+    """An app around a fake engine."""
+    model = settings.pop("model", None) or model_info()
+    text = TextServices(ByteTokenizer(BOS if bos else None), PlainTemplate() if template else None)
+    return create_app(engine, text, Settings(model=model, **settings))
+
+
+def ids_of(text: str) -> list[int]:
+    return ByteTokenizer().encode(text, add_special_tokens=False)

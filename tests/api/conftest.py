@@ -1,0 +1,87 @@
+"""Fixtures of the HTTP room: apps around a fake engine, in this process and behind a real server."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+# Tests are imported by path, so the modules they share must be found by name.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from api_client import Api
+from api_fakes import FakeEngine, build
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "proves(*fields): the test fails when one of these request fields has no effect")
+
+
+@pytest.fixture
+def make_api() -> Iterator[Callable[..., Api]]:
+    """Makes a client of an app around a fake engine; options of the engine under `engine`, others of the app."""
+    engines = []
+
+    def make(engine: FakeEngine | None = None, **options: Any) -> Api:
+        engines.append(engine or FakeEngine())
+        return Api(build(engines[-1], **options), engines[-1])
+
+    yield make
+    for engine in engines:
+        engine.gate.set()
+        engine.close()
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()
+
+
+class LiveServer:
+    """uvicorn on a free port of 127.0.0.1, in a thread."""
+
+    def __init__(self, app: Any, engine: FakeEngine) -> None:
+        self.engine = engine
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def make_live() -> Iterator[Callable[..., LiveServer]]:
+    """Starts a real server around a fake engine."""
+    servers = []
+
+    def make(engine: FakeEngine | None = None, **options: Any) -> LiveServer:
+        engine = engine or FakeEngine()
+        servers.append(LiveServer(build(engine, **options), engine))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.engine.gate.set()
+        server.close()
+        server.engine.close()
+
+
+@pytest.fixture
+def live(make_live: Callable[..., LiveServer]) -> LiveServer:
+    return make_live()

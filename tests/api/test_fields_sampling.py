@@ -1,0 +1,147 @@
+"""Every sampling field reaches the engine, on both endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from api_client import Api
+
+from jaxserve.sampling.params import SamplingParams
+
+BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
+KNOBS = {
+    "temperature": 0.25,
+    "top_k": 17,
+    "top_p": 0.5,
+    "min_p": 0.125,
+    "typical_p": 0.75,
+    "frequency_penalty": -1.5,
+    "presence_penalty": 1.25,
+    "repetition_penalty": 1.75,
+    "mirostat_target": 3.5,
+    "mirostat_lr": 0.3,
+}
+
+
+@BOTH
+@pytest.mark.proves(
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "mirostat_target",
+    "mirostat_lr",
+)
+@pytest.mark.parametrize(("knob", "value"), list(KNOBS.items()))
+def test_a_knob_reaches_the_engine(api: Api, endpoint: str, knob: str, value: float) -> None:
+    api.send(endpoint, **{knob: value})
+    sampling = api.last().sampling
+    assert getattr(sampling, knob) == value
+    neutral = SamplingParams()
+    others = [name for name in KNOBS if name != knob]
+    assert [getattr(sampling, name) for name in others] == [getattr(neutral, name) for name in others]
+
+
+@BOTH
+@pytest.mark.parametrize("knob", list(KNOBS))
+def test_null_means_not_given(api: Api, endpoint: str, knob: str) -> None:
+    api.send(endpoint, **{knob: None})
+    assert getattr(api.last().sampling, knob) == getattr(SamplingParams(), knob)
+
+
+@BOTH
+@pytest.mark.proves("seed")
+@pytest.mark.parametrize(
+    ("seed", "effective"), [(0, 0), (-5, -5), (2**63 - 1, 2**63 - 1), (2**63, -(2**63)), (2**64 + 3, 3), (10**30, None)]
+)
+def test_any_integer_is_a_seed(api: Api, endpoint: str, seed: int, effective: int | None) -> None:
+    api.send(endpoint, seed=seed)
+    got = api.last().sampling.seed
+    assert got == effective if effective is not None else (got - seed) % 2**64 == 0
+    assert -(2**63) <= got < 2**63
+
+
+@BOTH
+def test_without_a_seed_the_server_picks_another_each_time(api: Api, endpoint: str) -> None:
+    seeds = set()
+    for _ in range(4):
+        api.send(endpoint)
+        seeds.add(api.last().sampling.seed)
+    assert len(seeds) == 4
+
+
+@BOTH
+@pytest.mark.proves("logit_bias")
+def test_logit_bias(api: Api, endpoint: str) -> None:
+    api.send(endpoint, logit_bias={"0": -100, "269": 2.5})
+    assert api.last().sampling.logit_bias == ((0, -100.0), (269, 2.5))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("bias", "param"),
+    [
+        ({"270": 1}, "logit_bias"),
+        ({"-1": 1}, "logit_bias"),
+        ({"hello": 1}, "logit_bias"),
+        ({"1.0": 1}, "logit_bias"),
+        ({"٣": 1}, "logit_bias"),
+        ({"9" * 4000: 1}, "logit_bias"),
+        ({"1": 1, "01": 2}, "logit_bias"),
+        ({"1": 100.5}, "logit_bias.1"),
+        ({"1": "1"}, "logit_bias.1"),
+        ({"1": True}, "logit_bias.1"),
+        ({str(i): 1 for i in range(1025)}, "logit_bias"),
+        ([1], "logit_bias"),
+    ],
+)
+def test_wrong_logit_bias(api: Api, endpoint: str, bias: Any, param: str) -> None:
+    error = api.refuse(endpoint, 422, logit_bias=bias)["error"]
+    assert error["param"].startswith(param)
+    assert "logit_bias" in error["message"]
+
+
+@BOTH
+@pytest.mark.proves("ignore_eos")
+def test_ignore_eos(api: Api, endpoint: str) -> None:
+    plain = api.send(endpoint, max_tokens=14)
+    ignored = api.send(endpoint, max_tokens=14, ignore_eos=True)
+    assert api.last().stop_token_ids == ()
+    assert plain["choices"][0]["finish_reason"] == "stop"
+    assert ignored["choices"][0]["finish_reason"] == "length"
+    assert ignored["usage"]["completion_tokens"] == 14
+
+
+@BOTH
+@pytest.mark.proves("stop")
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        ("o w", "Hell"),
+        (["zzz", "rl"], "Hello wo"),
+        ([], "Hello world"),
+        (None, "Hello world"),
+        ("H", ""),
+        (["d", "ld"], "Hello wor"),
+    ],
+)
+def test_stop(api: Api, endpoint: str, stop: Any, text: str) -> None:
+    choice = api.send(endpoint, stop=stop)["choices"][0]
+    assert choice.get("text", choice.get("message", {}).get("content")) == text
+    assert choice["finish_reason"] == "stop"
+
+
+@BOTH
+def test_a_stop_text_never_leaks_into_a_stream(api: Api, endpoint: str) -> None:
+    chunks = api.stream(endpoint, stop="o world", logprobs=True)
+    pieces = [c.get("text", c.get("delta", {}).get("content")) or "" for chunk in chunks for c in chunk["choices"]]
+    assert "".join(pieces) == "Hell"
+    offsets = [
+        e["text_offset"] for chunk in chunks for c in chunk["choices"] for e in c.get("logprobs", {}).get("content", [])
+    ]
+    assert offsets == [0, 1, 2, 3] + [4] * 7
