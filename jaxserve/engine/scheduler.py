@@ -246,35 +246,27 @@ class Scheduler:
     # Planning
 
     def _plan_single_tokens(self, step: _Step) -> None:
-        """One row for each running sequence that lacks one token: all that decode, oldest first.
-
-        Those younger than the oldest prompt under way leave it the tokens of a chunk: many short answers never hold
-        up a long prompt.
-        """
-        reserved = 0
+        """One row for each running sequence that lacks one token: all that decode, oldest first."""
         for sequence in list(self._running):
-            if step.budget <= reserved:
-                return
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to an older one in this loop
-            missing = sequence.length - sequence.computed
-            if missing > 1:
-                smallest = min(missing, self._chunk)
-                reserved = reserved or (smallest if smallest <= step.budget else 0)
-            elif missing == 1 and self._unfinished(sequence) and self._make_room(sequence):
+            if sequence.length - sequence.computed == 1 and self._unfinished(sequence) and self._make_room(sequence):
                 self._plan_row(step, sequence, 1)
 
     def _plan_chunks(self, step: _Step) -> None:
-        """The next chunk of each prompt under way (or prompt and output, after a preemption), oldest first."""
+        """The next chunk of each prompt under way (or prompt and output, after a preemption)."""
         for sequence in self._running:
             if sequence.length - sequence.computed > 1 and sequence not in step.rows:
-                count = self._chunk_length(sequence, step.budget)
-                if count == 0:
-                    return
-                self._plan_row(step, sequence, count)
+                self._plan_row(step, sequence, self._chunk_length(sequence, step.budget))
 
     def _admit(self, step: _Step) -> None:
-        """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival."""
+        """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival.
+
+        A prompt that is not computed at once leaves less than a chunk of the budget, so at most one is under way, and
+        the tokens that each running sequence got in its first step are its own to the end: one while it decodes, a
+        chunk while it prefills. Every running sequence thus has a row in every step (unless what is in flight ends
+        it); the budget limits who comes in, and nobody in is ever held up.
+        """
         while self._waiting and self._slots:
             sequence = next(iter(self._waiting))
             if sequence.in_flight or step.budget < min(sequence.length, self._chunk):

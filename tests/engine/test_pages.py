@@ -139,6 +139,7 @@ def test_what_follows_an_evicted_page_is_not_found_through_its_next_tenant() -> 
     again = pages.register(tenant, (3,), child)
     assert again == child
     assert pages.lookup("", (7, 3), 2) == [tenant, child], "a page known under a lost parent is filed anew"
+    pages.check(Counter(dict.fromkeys(range(1, 5), 1)))
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,16 @@ def test_positions_to_be_scored_are_computed(first: int | None, start: int) -> N
     assert row_of(planned(scheduler), sequence).start == start
 
 
+def test_only_the_first_choice_computes_positions_for_their_scores() -> None:
+    scheduler = make()
+    leader, sibling = scheduler.add(ask("a", 10, n=2, prompt_logprobs_from=0))
+    plan = planned(scheduler)
+    assert spans(plan) == [("a", 0, 10)]
+    assert row_of(planned(scheduler), sibling).start == 8
+    commit(scheduler, plan)
+    assert leader.output
+
+
 @pytest.mark.parametrize("caching", [True, False])
 def test_siblings_wait_for_the_prompt_and_share_its_full_pages(caching: bool) -> None:
     scheduler = make(prefix_caching=caching)
@@ -422,14 +432,16 @@ def test_short_answers_do_not_hold_up_a_long_prompt() -> None:
     assert long.output, "its 10 chunks of 4 take 10 steps, whatever else runs"
 
 
-def test_older_answers_go_before_a_younger_prompt() -> None:
+def test_a_prompt_comes_in_when_the_running_leave_it_a_chunk_and_nobody_overtakes_it() -> None:
     scheduler = make(token_budget=4, max_num_seqs=8)
     old = [scheduler.add(ask(f"old{number}", 1, 8))[0] for number in range(2)]
     step(scheduler)
-    scheduler.add(ask("young", 8, 2))
-    for _ in range(5):
-        step(scheduler)
-    assert [len(sequence.output) for sequence in old] == [6, 6]
+    (long,), (short,) = scheduler.add(ask("long", 8, 2)), scheduler.add(ask("short", 1, 2))
+    for _ in range(7):
+        assert spans(step(scheduler))[0][0] == "old0"
+    assert [len(sequence.output) for sequence in old] == [8, 8]
+    assert long.state is short.state is SequenceState.WAITING
+    assert spans(step(scheduler)) == [("long", 0, 4)]
     run_out(scheduler)
 
 

@@ -159,14 +159,12 @@ class Traffic:
     def step(self) -> None:
         """Plan and launch, then commit what is too deep; the engine's loop."""
         self.steps += 1
-        oldest = next((s for s in self.sequences if s.state is SequenceState.RUNNING), None)
         plan = self.scheduler.plan()
         self.scheduler.check()
         self.check_sharing()
         if plan is None:
             assert self.in_flight or not self.scheduler.has_work, "work, but nothing planned and nothing awaited"
         else:
-            assert oldest is None or certain_to_end(oldest, self.setting) or oldest in {r.sequence for r in plan.rows}
             self.check_plan(plan)
             self.in_flight.append((plan, self.device.launch(plan)))
         if self.in_flight and (plan is None or len(self.in_flight) > self.setting.depth):
@@ -209,6 +207,8 @@ class Traffic:
 
     def check_plan(self, plan: Plan) -> None:
         setting = self.setting
+        held_up = set(self.running()) - {row.sequence for row in plan.rows}
+        assert all(certain_to_end(sequence, setting) for sequence in held_up), "a running sequence has no row"
         assert 0 < plan.num_tokens <= max(setting.budget, setting.chunk)
         slots = [row.sequence.slot for row in plan.rows]
         assert slots == sorted(set(slots))
