@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -87,17 +88,26 @@ class Generation:
         """
         while self._open:
             deltas = await self._queue.take()
-            for delta in deltas:
-                self._note_end(delta)
-            yield deltas
+            good = list(itertools.takewhile(self._survives, deltas))
+            if good:
+                yield good
+            if len(good) < len(deltas):
+                raise _failure(deltas[len(good)])
 
-    def _note_end(self, delta: Delta) -> None:
+    def _survives(self, delta: Delta) -> bool:
+        """Notes the end of a choice; False when the request has failed."""
         if delta.finish_reason in ("error", "abort"):
-            if delta.error is not None:
-                raise delta.error
-            stopped = delta.finish_reason == "abort"
-            raise EngineStopped("the engine gave the request up") if stopped else RequestFailed("the request failed")
+            return False
         if delta.finish_reason is not None:
             self._open[delta.request_id] -= 1
             if not self._open[delta.request_id]:
                 del self._open[delta.request_id]
+        return True
+
+
+def _failure(delta: Delta) -> Exception:
+    if delta.error is not None:
+        return delta.error
+    if delta.finish_reason == "abort":
+        return EngineStopped("the engine gave the request up")
+    return RequestFailed("the request failed")
