@@ -235,7 +235,7 @@ class Scheduler:
         order = [sequence.arrival for sequence in (*self._running, *self._waiting)]
         if order != sorted(order):
             raise RuntimeError("a sequence runs or waits out of turn")
-        if any(sequence.pages or sequence.computed or sequence.slot >= 0 for sequence in self._waiting):
+        if any(s.pages or s.computed or s.registered or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
         live = [sequence for choices in self._live.values() for sequence in choices]
         if set(live) != {*self._running, *self._waiting} or len(live) != len(order):
@@ -395,7 +395,7 @@ class Scheduler:
                 return None
         cached: list[int] = []
         if self._prefix_caching:
-            cached = self._pages.lookup(sequence.request.cache_key, tuple(sequence.tokens), limit)
+            cached = self._pages.lookup(sequence.request.cache_key, _tokens(sequence, 0, sequence.length), limit)
             del cached[len(cached) - len(cached) % (self._chunk // self._page_size) :]
         forked = shared // self._page_size
         if donor is not None and len(cached) < forked:

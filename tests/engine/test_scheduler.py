@@ -249,6 +249,7 @@ def test_equal_prompts_share_cached_pages_after_the_commit() -> None:
     (late,) = scheduler.add(ask("c", 12))
     row = row_of(planned(scheduler), late)
     assert (row.start, row.fresh, late.cached) == (8, True, 8), "the last token is always computed"
+    assert late.registered == 2
     assert (scheduler.prefix_hit_tokens, scheduler.prefix_query_tokens) == (8, 36)
 
 
@@ -420,6 +421,17 @@ def test_a_head_that_lacks_pages_is_not_overtaken() -> None:
         assert big.state is small.state is SequenceState.WAITING
         step(scheduler)
     assert spans(planned(scheduler)) == [("big", 0, 20), ("small", 0, 1)]
+
+
+def test_a_newcomer_leaves_each_running_sequence_a_page_to_grow() -> None:
+    scheduler = make(max_model_len=24, num_pages=8)
+    (old,) = scheduler.add(ask("old", (5,) * 15, 3))
+    (exact,) = scheduler.add(ask("exact", 12, 1))
+    while old.state is not SequenceState.FINISHED:
+        assert exact.state is SequenceState.WAITING, "3 pages are free, old may need the next of them"
+        step(scheduler)
+    assert spans(planned(scheduler)) == [("exact", 0, 12)]
+    assert scheduler.preemptions == 0
 
 
 def test_short_answers_do_not_hold_up_a_long_prompt() -> None:
