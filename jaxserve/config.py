@@ -44,5 +44,10 @@ class EngineConfig:
         return -(-self.max_model_len // self.page_size)
 
     def row_bucket(self, token_bucket: int) -> int:
-        """R: rows of the packed batch for a token bucket; a row holds at least one token, so min(T, S)."""
-        return min(token_bucket, self.max_num_seqs)
+        """R: rows of the packed batch for a token bucket.
+
+        Two sizes only, since each costs a compiled sampling program: all slots, and the smallest token bucket for the
+        steps of a few sequences. Rows may outnumber tokens; a row without tokens is idle.
+        """
+        smallest = min(self.token_buckets[0], self.max_num_seqs)
+        return smallest if token_bucket <= smallest else self.max_num_seqs

@@ -190,7 +190,7 @@ def _summary(started: Started, name: str, seconds: float) -> dict[str, str]:
     axes = zip(("replica", "kv", "group"), config.mesh_shape, strict=True)
     mesh = ", ".join(f"{axis}={size}" for axis, size in axes)
     rows = {
-        "model": f"{name}: {model.model_type}, {model.num_parameters / 1e6:,.1f}M parameters",
+        "model": f"{name}: {model.model_type}, {started.num_parameters / 1e6:,.2f}M parameters",
         "device": f"{started.device}, {config.dtype}",
         "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",

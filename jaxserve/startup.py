@@ -48,6 +48,7 @@ class Started:
     tokenizer: Tokenizer
     model_config: ModelConfig
     config: EngineConfig
+    num_parameters: int
     device: str
     """Kind and number of devices, in words."""
     remarks: tuple[str, ...]
@@ -138,6 +139,7 @@ def start_loaded(
         tokenizer=tokenizer,
         model_config=model.config,
         config=config,
+        num_parameters=sum(leaf.size for leaf in model.leaves),
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
         remarks=_remarks(model, options, config),
     )

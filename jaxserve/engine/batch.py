@@ -27,15 +27,15 @@ _A = TypeVar("_A", Int32Array, jax.Array)
 class Views(Generic[_A]):
     """The parts of a packed buffer."""
 
-    tokens_T: _A  # noqa: N815
+    tokens_T: _A
     """Token ids; -1 = what the row's slot sampled last; 0 beyond the packed ones."""
     cu_q_lens: _A
     """[R+1] cumulative tokens per row; unused rows repeat the total."""
-    kv_lens_R: _A  # noqa: N815
+    kv_lens_R: _A
     """Positions of each row's sequence after this step; 0 for unused rows."""
-    page_table_RP: _A  # noqa: N815
+    page_table_RP: _A
     """[R, pages_per_seq] physical pages, 0 beyond the used ones."""
-    rows_RC: _A  # noqa: N815
+    rows_RC: _A
     """[R, NUM_COLUMNS] as `sampling.rows` defines them."""
 
 

@@ -63,7 +63,7 @@ class Ticket:
     plan: Plan
     out: jax.Array
     scores: jax.Array | None
-    hidden_RD: jax.Array | None  # noqa: N815
+    hidden_RD: jax.Array | None
     routing: jax.Array | None
 
 

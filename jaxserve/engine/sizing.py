@@ -83,11 +83,12 @@ def default_layer_loop(platform: str) -> Literal["scan", "unroll"]:
 
 
 def default_token_buckets(platform: str, max_tokens: int) -> tuple[int, ...]:
-    """Powers of two up to `max_tokens`, from 2 on CPU and 16 elsewhere.
+    """Powers of two up to `max_tokens`, from 4 on CPU and 16 elsewhere.
 
-    Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding.
+    Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding; and four rows cost
+    what two cost there (the weights' bandwidth), so 4 is the smallest that pays.
     """
-    size = 2 if platform == "cpu" else 16
+    size = 4 if platform == "cpu" else 16
     buckets = []
     while size < max_tokens:
         buckets.append(size)

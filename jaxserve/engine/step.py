@@ -28,13 +28,13 @@ class ForwardResult(NamedTuple):
 
     cache: Cache
     """The donated cache, updated."""
-    hidden_TD: jax.Array  # noqa: N815
+    hidden_TD: jax.Array
     """After the final norm; for `score`."""
-    hidden_RD: jax.Array  # noqa: N815
+    hidden_RD: jax.Array
     """Of each row's last token."""
-    logits_RV: jax.Array  # noqa: N815
+    logits_RV: jax.Array
     """float32; garbage for unused rows."""
-    rows_RC: jax.Array  # noqa: N815
+    rows_RC: jax.Array
     """The batch's sampling rows, for `sample`: so that its program depends on R only, not on T."""
     routing: jax.Array | None
     """Routed experts of each row's last token; None for dense models."""
