@@ -1,8 +1,8 @@
 """A jinja2 sandbox whose templates can't run or grow without end.
 
-Templates come with model files and run inside the server, so besides jinja2's `ImmutableSandboxedEnvironment` (no
-access to Python's internals, no change of arguments) a render has a `Budget`: a deadline, and the largest value it may
-build.
+Templates come with model files and run inside the server, so besides jinja2's sandbox (no access to Python's internals)
+a render has a `Budget`: a deadline, and the largest value it may build. It works on copies of its arguments, so that a
+template may change lists (Kimi K2's appends to one of its own) without harming anybody.
 
 The deadline needs no signal, tracing or extra thread, so it holds in any worker thread: a template can only run long by
 looping or by calling, so every loop step and every call checks the clock. The syntax tree is rewritten before
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
@@ -26,7 +26,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_RANGE = 100_000
@@ -38,7 +38,8 @@ _MAX_BITS = 4096
 _WIDENING = frozenset(
     {"center", "expandtabs", "indent", "ljust", "rjust", "slice", "batch", "tojson", "wordwrap", "zfill"}
 )
-_WIDE_FORMAT = re.compile(r"\d{3}|[%:.]\*")
+_WIDE_FORMAT = re.compile(r"%(\([^)]*\))?[-+ #0]*(\d*\.)?(\d{3}|\*)|\{[^{}]*:[^{}]*(\d{3}|\{)")
+"""A width or precision of three digits or more, or one that is itself an argument, in `%` and in `{}` notation."""
 
 
 class TemplateLimit(Exception):
@@ -73,7 +74,7 @@ _budget: ContextVar[Budget] = ContextVar("template_budget")
 
 
 def render_bounded(template: jinja2.Template, variables: dict[str, Any], budget: Budget) -> str:
-    """The template's output.
+    """The template's output. `variables` are JSON-like values; the template gets copies.
 
     Raises:
         TemplateLimit: the budget is used up.
@@ -84,7 +85,7 @@ def render_bounded(template: jinja2.Template, variables: dict[str, Any], budget:
     try:
         pieces: list[str] = []
         size = 0
-        for piece in template.generate(variables):
+        for piece in template.generate(_copy(variables)):
             size += len(piece)
             budget.check_size(size)
             budget.tick()
@@ -94,10 +95,19 @@ def render_bounded(template: jinja2.Template, variables: dict[str, Any], budget:
         _budget.reset(token)
 
 
+def _copy(value: Any) -> Any:
+    """A private copy of JSON-like data."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return value
+
+
 def _steps(values: Any) -> Iterator[Any]:
-    """Filter around every loop's values: checks the clock at each step."""
+    """Filter around every loop's values: checks the clock at each step. None (`tools` when there are none) is empty."""
     tick = _budget.get().tick
-    for value in values:
+    for value in () if values is None else values:
         tick()
         yield value
 
@@ -135,7 +145,7 @@ def _check_join(separator: str, items: Iterable[Any]) -> list[Any]:
 
 def _check_format(template: str) -> None:
     if _WIDE_FORMAT.search(template):
-        raise TemplateLimit("a format string asks for a width of three digits or more")
+        raise TemplateLimit("a format string asks for a width of three digits or a computed one")
 
 
 def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,7 +199,7 @@ class GenerationBlock(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
-class BoundedEnvironment(ImmutableSandboxedEnvironment):
+class BoundedEnvironment(SandboxedEnvironment):
     """Compiles and runs chat templates with the globals and filters that they expect."""
 
     intercepted_binops = frozenset({"+", "*", "%", "**"})
@@ -217,7 +227,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             if name == "join" and args:
                 args = (_check_join(owner, args[0]), *args[1:])
             _check_growth(name, owner, [*args, *kwargs.values()])
-        return _checked(super().call(__context, __obj, *args, **kwargs))
+        result = super().call(__context, __obj, *args, **kwargs)
+        _checked(owner)
+        return _checked(result)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The operators that can make large values."""
@@ -250,7 +262,16 @@ def to_json(
     sort_keys: bool = False,
 ) -> str:
     """The `tojson` of chat templates: plain JSON, unlike jinja2's own, which escapes for HTML and sorts keys."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    """The results of filters such as `map` are iterators."""
+    if isinstance(value, Iterator):
+        return list(_steps(value))
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _raise(message: Any) -> NoReturn:

@@ -7,6 +7,7 @@ None and chat requests are refused; `--chat-template FILE` supplies one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jinja2
 from jinja2 import meta
 
 from jaxserve.errors import ModelLoadError, TemplateError
-from jaxserve.text.bounded_jinja import BoundedEnvironment, Budget, TemplateLimit, render_bounded
+from jaxserve.text.bounded_jinja import BoundedEnvironment, Budget, TemplateLimit, render_bounded, to_json
 from jaxserve.text.model_files import read_json_object
 from jaxserve.text.tokenizer import Tokenizer
 
@@ -63,6 +64,14 @@ class ChatTemplate:
         """Whether the template reads a variable of this name."""
         return name in self._variables
 
+    def _firefunction(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+        """Variables of Fireworks' function-calling models, as their cards give them: tools as text, and the time."""
+        texts = {
+            "functions": to_json(list(tools or ()), indent=4),
+            "datetime": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S %Z"),
+        }
+        return {name: text for name, text in texts.items() if self.accepts(name)}
+
     def render(
         self,
         messages: Sequence[Message],
@@ -85,6 +94,7 @@ class ChatTemplate:
         variables = {
             **self._special_tokens,
             "documents": None,
+            **self._firefunction(tools),
             **template_args,
             "messages": list(messages),
             "tools": list(tools) if tools else None,

@@ -103,7 +103,8 @@ class DecoderPlan:
             self._refuse(config, True)
 
     def _add_strip(self, config: dict[str, Any]) -> None:
-        self._refuse(config, config["content"] != " " or not self._joined or bool(self.strip_start or self.strip_stop))
+        again = bool(self.strip_start or self.strip_stop)
+        self._refuse(config, config["content"] != " " or not self._joined or self.byte_level or again)
         self.strip_start, self.strip_stop = config["start"], config["stop"]
 
     def _add_replace(self, config: dict[str, Any]) -> None:

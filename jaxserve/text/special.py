@@ -83,6 +83,15 @@ class SpecialSplitter:
         self._tokens = {token.text: token for token in ordered}
         self._pattern = re.compile("|".join(re.escape(token.text) for token in ordered)) if ordered else None
 
+    def cut(self, text: str) -> Iterator[str]:
+        """The whole text, cut after the first character of every token spelt out in it, so that none is left."""
+        start = 0
+        for match in self._pattern.finditer(text) if self._pattern else ():
+            yield text[start : match.start() + 1]
+            start = match.start() + 1
+        if start < len(text):
+            yield text[start:]
+
     def split(self, text: str) -> Iterator[str | int]:
         """Stretches of ordinary text (never empty) and ids of special tokens, in order."""
         start = 0

@@ -14,6 +14,9 @@ from typing import Protocol
 
 REPLACEMENT = "\ufffd"
 
+END_RUN = b""
+"""The piece of a token that has no text and no bytes but ends a run of byte tokens (SentencePiece's control tokens)."""
+
 
 class TokenStream(Protocol):
     """Decodes one sequence of token ids."""
@@ -131,7 +134,7 @@ class PieceStream:
             if piece is None:
                 return ""
             text = self._close(piece) if isinstance(piece, str) else self._open(piece)
-            self._first = rules.first_lasts and not (text or self._incomplete)
+            self._first = (rules.first_lasts or piece == END_RUN) and not (text or self._incomplete)
         return self._trim(text) if self._strip or rules.strip_stop else text
 
     def flush(self) -> str:
@@ -146,6 +149,8 @@ class PieceStream:
         return text[: len(text) - self._trailing(text)]
 
     def _open(self, byte: bytes) -> str:
+        if not byte:
+            return self._close("")
         text = self._utf8.decode(byte)
         self._incomplete = bool(self._utf8.getstate()[0])
         return text

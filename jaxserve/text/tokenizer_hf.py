@@ -30,6 +30,8 @@ class HfTokenizer(BaseTokenizer):
         _add_missing(self._library, files)
         self._plan = compile_decoder(_decoder_config(self._library))
         added = self._library.get_added_tokens_decoder()
+        # A "normalized" added token comes back from id_to_token as its normalised form ("▁<s>"): keep the real text.
+        self._added = {token_id: token.content for token_id, token in added.items()}
         flags = {token_id: token.special for token_id, token in added.items()}
         flags |= {token.id: token.special for token in files.added_tokens if token.id in flags}
         before, after = _post_processor_ids(self._library)
@@ -78,7 +80,9 @@ class HfTokenizer(BaseTokenizer):
         return b"" if token is None else self._plan.bytes_of(token)
 
     def _token(self, token_id: int) -> str | None:
-        token: str | None = self._library.id_to_token(token_id) if 0 <= token_id < self._size else None
+        if not 0 <= token_id < self._size:
+            return None
+        token: str | None = self._added.get(token_id) or self._library.id_to_token(token_id)
         return token
 
     def _piece_rules(self, skip: bool) -> PieceRules:

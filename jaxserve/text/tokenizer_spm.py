@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
@@ -12,7 +13,7 @@ from jaxserve.text.base import BaseTokenizer, IdTable
 from jaxserve.text.hf_decoder import fallback_byte
 from jaxserve.text.model_files import AddedToken, ModelFiles
 from jaxserve.text.special import SpecialSplitter, resolve_affixes
-from jaxserve.text.streams import PieceRules, PieceStream, TokenStream
+from jaxserve.text.streams import END_RUN, PieceRules, PieceStream, TokenStream
 
 SPACE = "▁"
 
@@ -33,11 +34,10 @@ class SentencePieceTokenizer(BaseTokenizer):
 
     def __init__(self, path: Path, files: ModelFiles) -> None:
         self._model = _load(path)
-        self._after_special = self._model
-        if files.tokenizer_config.get("legacy", True) is False:
-            self._after_special = sentencepiece.SentencePieceProcessor(
-                model_proto=self._model.serialized_model_proto() + _NO_DUMMY_PREFIX
-            )
+        self._proto: bytes = self._model.serialized_model_proto()
+        self._continuing = sentencepiece.SentencePieceProcessor(model_proto=self._proto + _NO_DUMMY_PREFIX)
+        legacy = files.tokenizer_config.get("legacy", True) is not False
+        self._after_special = self._model if legacy else self._continuing
         self._pieces = self._model.get_piece_size()
         self._added = {token.id: token for token in self._special_tokens(files)}
         self._ids = {token.text: token.id for token in self._added.values()}
@@ -74,15 +74,25 @@ class SentencePieceTokenizer(BaseTokenizer):
         return piece_id if self._model.id_to_piece(piece_id) == text else None
 
     def _encode(self, text: str, parse_special: bool) -> list[int]:
-        if not parse_special:
-            return list(self._model.encode(text))
         ids: list[int] = []
+        if not parse_special:
+            for stretch in self._markers.cut(text):
+                ids += (self._continuing if ids else self._model).encode(stretch)
+            return ids
         for part in self._splitter.split(text):
             if isinstance(part, int):
                 ids.append(part)
             else:
                 ids += (self._after_special if ids else self._model).encode(part)
         return ids
+
+    @cached_property
+    def _markers(self) -> SpecialSplitter:
+        """User-defined pieces such as "<start_of_turn>", which SentencePiece itself finds in any text."""
+        texts = {token_id: self._model.id_to_piece(token_id) for token_id in _user_defined_ids(self._proto)}
+        return SpecialSplitter(
+            AddedToken(i, text, special=False) for i, text in texts.items() if text.strip(" \t\r\n▁")
+        )
 
     def _special_tokens(self, files: ModelFiles) -> Iterator[AddedToken]:
         """Control and unknown pieces of the model, then what tokenizer_config.json adds or says about them."""
@@ -117,7 +127,7 @@ class SentencePieceTokenizer(BaseTokenizer):
 
     def _piece_rules(self, skip: bool) -> PieceRules:
         def piece(token_id: int) -> str | bytes | None:
-            return None if skip and self.is_special(token_id) else self._piece(token_id)
+            return END_RUN if skip and self.is_special(token_id) else self._piece(token_id)
 
         def first(token_id: int) -> str | bytes | None:
             text = piece(token_id)
@@ -135,6 +145,40 @@ def _load(path: Path) -> sentencepiece.SentencePieceProcessor:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise ModelLoadError(f"{path} is neither a SentencePiece model nor a tiktoken vocabulary.") from error
+
+
+def _user_defined_ids(proto: bytes) -> Iterator[int]:
+    """Ids of the pieces of type USER_DEFINED (4): field 3 of the messages in field 1 of sentencepiece_model.proto."""
+    pieces = (value for field, value in _fields(proto) if field == 1 and isinstance(value, bytes))
+    for token_id, piece in enumerate(pieces):
+        if any(field == 3 and value == 4 for field, value in _fields(piece)):
+            yield token_id
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Fields of a serialised protocol buffer: (number, integer or bytes)."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+        else:
+            size, at = _varint(message, at) if kind == 2 else (8 if kind == 1 else 4, at)
+            yield key >> 3, message[at : at + size]
+            at += size
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
 
 
 def _leading_space_rule(model: sentencepiece.SentencePieceProcessor) -> tuple[bool, bool]:
