@@ -39,9 +39,21 @@ def make_api() -> Iterator[Callable[..., Api]]:
         engine.close()
 
 
+@pytest.fixture(scope="session")
+def shared_api() -> Iterator[Api]:
+    """One app with every default, for the many tests that change nothing of it."""
+    engine = FakeEngine()
+    client = Api(build(engine), engine)
+    with client.http:
+        yield client
+    engine.close()
+
+
 @pytest.fixture
-def api(make_api: Callable[..., Api]) -> Api:
-    return make_api()
+def api(shared_api: Api) -> Api:
+    shared_api.engine.requests.clear()
+    shared_api.engine.aborted.clear()
+    return shared_api
 
 
 class LiveServer:

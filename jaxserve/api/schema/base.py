@@ -20,7 +20,9 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Int = Annotated[int, BeforeValidator(_integral)]
+integral = BeforeValidator(_integral)
+"""Put behind an integer's bounds, so that these stay visible in the JSON Schema."""
+Int = Annotated[int, integral]
 """An integer of any size."""
-TokenId = Annotated[Int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0), integral]
 """A token id; the vocabulary bounds it from above, which only lowering can check."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from jaxserve.api.schema.base import Int, StrictModel, TokenId
+from jaxserve.api.schema.base import Int, StrictModel, TokenId, integral
 from jaxserve.api.schema.messages import ChatMessage, PredictedOutput
 from jaxserve.api.schema.tools import (
     ChatCompletionFunction,
@@ -43,14 +43,16 @@ class GenerationRequest(StrictModel):
     )
     stream: bool | None = Field(False, description="Send the output as server-sent events while it is generated.")
     stream_options: StreamOptions | None = Field(None, description="Options of a stream; only with `stream`.")
-    n: Annotated[Int, Field(ge=1, le=128)] = Field(1, description="Choices to generate for each prompt.", examples=[1])
-    max_tokens: Annotated[Int, Field(ge=0)] | None = Field(
+    n: Annotated[int, Field(ge=1, le=128), integral] = Field(
+        1, description="Choices to generate for each prompt.", examples=[1]
+    )
+    max_tokens: Annotated[int, Field(ge=0), integral] | None = Field(
         None,
         description="Most tokens to generate for each choice; lowered to fit the context unless"
         " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 200, completions 16.",
         examples=[64],
     )
-    max_completion_tokens: Annotated[Int, Field(ge=0)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=0), integral] | None = Field(
         None, description="The same as `max_tokens`; only one of the two may be given."
     )
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = Field(
@@ -60,7 +62,7 @@ class GenerationRequest(StrictModel):
         None, description="Sampling temperature; 0 always takes the most likely token. Default 1.", examples=[0.7]
     )
     top_p: Unit | None = Field(None, description="Draw from the fewest tokens whose probabilities reach this sum.")
-    top_k: Annotated[Int, Field(ge=0, le=100)] | None = Field(
+    top_k: Annotated[int, Field(ge=0, le=100), integral] | None = Field(
         None, description="Draw from the k most likely tokens; 0 draws from all.", examples=[50]
     )
     min_p: Unit | None = Field(
@@ -88,23 +90,23 @@ class GenerationRequest(StrictModel):
     logit_bias: (
         Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
     ) = Field(None, description="Added to the logits of the given token ids.", examples=[{"42": -100}])
-    logprobs: bool | Annotated[Int, Field(ge=0, le=5)] | None = Field(
+    logprobs: bool | Annotated[int, Field(ge=0, le=5), integral] | None = Field(
         None,
         description="Log-probabilities of the output: `true` in OpenAI's newer format, a number N in the legacy format"
         " with up to N alternatives for each token.",
     )
-    top_logprobs: Annotated[Int, Field(ge=0, le=5)] | None = Field(
+    top_logprobs: Annotated[int, Field(ge=0, le=5), integral] | None = Field(
         None, description="Alternatives for each token; needs `logprobs`.", examples=[2]
     )
     echo: bool | None = Field(False, description="Return the prompt in front of the output.")
-    echo_last: Annotated[Int, Field(ge=0)] | None = Field(
+    echo_last: Annotated[int, Field(ge=0), integral] | None = Field(
         None, description="Return the last N tokens of the prompt in front of the output."
     )
     ignore_eos: bool = Field(False, description="Generate on after the model's end-of-sequence token.")
     context_length_exceeded_behavior: Literal["error", "truncate"] = Field(
         "truncate", description="When prompt plus `max_tokens` exceed the context: lower `max_tokens`, or refuse."
     )
-    prompt_truncate_len: Annotated[Int, Field(ge=1)] | None = Field(
+    prompt_truncate_len: Annotated[int, Field(ge=1), integral] | None = Field(
         None,
         description="Most prompt tokens. Chat: the earliest messages are evicted first, the system prompt is cut last."
         " Completions: the prompt's beginning is cut.",
@@ -113,7 +115,7 @@ class GenerationRequest(StrictModel):
         None, description="Cached prompt prefixes are shared between requests with the same key only."
     )
     prompt_cache_key: str | None = Field(None, description="A second isolation key, under OpenAI's name.")
-    prompt_cache_max_len: Annotated[Int, Field(ge=0)] | None = Field(
+    prompt_cache_max_len: Annotated[int, Field(ge=0), integral] | None = Field(
         None, description="Most tokens of this prompt to keep in the prefix cache; 0 keeps none."
     )
     return_token_ids: bool | None = Field(False, description="Return the token ids of prompt and output.")
@@ -141,8 +143,8 @@ class GenerationRequest(StrictModel):
     )
     store: bool | None = Field(None, description="This server keeps no outputs, so only `false` is possible.")
     response_format: ResponseFormat | None = Field(None, description="Forces the output into a format.")
-    reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[Int, Field(ge=1)] | bool | None = Field(
-        None, description="How much the model reasons before it answers; a number caps the reasoning tokens."
+    reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[int, Field(ge=1), integral] | bool | None = (
+        Field(None, description="How much the model reasons before it answers; a number caps the reasoning tokens.")
     )
     speculation: str | list[TokenId] | None = Field(None, description="Text or tokens the output may resemble.")
     prediction: PredictedOutput | str | None = Field(None, description="The same, in OpenAI's form.")
@@ -218,6 +220,6 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Prompt = Field(
         description="The prompt, or several: a string, strings, token ids, or arrays of token ids.",
-        examples=["Once upon a time", [1, 403, 407]],
+        examples=["Once upon a time", [1, 2, 3]],
     )
     images: list[str] | None = Field(None, description="Images for the prompt, as base64 data URLs.")

@@ -119,11 +119,28 @@ class ToolCall(TypedDict):
 
 
 @_closed
+class ImageURL(TypedDict):
+    """Where an image is."""
+
+    url: str
+    detail: NotRequired[str | None]
+
+
+@_closed
+class ContentPart(TypedDict):
+    """A part of a message's content; generated messages are plain text."""
+
+    type: str
+    text: NotRequired[str | None]
+    image_url: NotRequired[ImageURL | None]
+
+
+@_closed
 class ResponseMessage(TypedDict):
     """The generated message."""
 
     role: str
-    content: NotRequired[str | None]
+    content: NotRequired[str | list[ContentPart] | None]
     reasoning_content: NotRequired[str | None]
     tool_calls: NotRequired[list[ToolCall] | None]
     tool_call_id: NotRequired[str | None]

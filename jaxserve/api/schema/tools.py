@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from jaxserve.api.schema.base import StrictModel
+from jaxserve.api.schema.base import StrictModel, integral
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -73,7 +73,7 @@ class ThinkingConfigEnabled(StrictModel):
     """Reasoning on, in Anthropic's form."""
 
     type: Literal["enabled"] = Field(description="Turns reasoning on.")
-    budget_tokens: Annotated[int, Field(ge=1024)] | None = Field(None, description="Most reasoning tokens.")
+    budget_tokens: Annotated[int, Field(ge=1024), integral] | None = Field(None, description="Most reasoning tokens.")
 
 
 class ThinkingConfigDisabled(StrictModel):

@@ -1,0 +1,81 @@
+"""API keys, and what stays open without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from api_client import CHAT, COMPLETIONS, Api, check
+
+from jaxserve.api.auth import load_api_keys
+
+MakeApi = Callable[..., Api]
+GUARDED = [("POST", CHAT), ("POST", COMPLETIONS), ("GET", "/v1/models"), ("GET", "/v1/models/fake")]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED + [(m, "/inference" + p) for m, p in GUARDED])
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Bearer key-on", "Bearer key-onee", "Basic key-one", "key-one"],
+)
+def test_a_wrong_key_is_refused(make_api: MakeApi, method: str, path: str, header: str | None) -> None:
+    api = make_api(api_keys=("key-one", "key-two"))
+    response = api.http.request(method, path, headers={} if header is None else {"authorization": header}, content=b"{")
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    check(response.json(), "ErrorResponse")
+    assert response.json()["error"]["param"] == "authorization"
+    assert response.json()["detail"][0]["loc"] == ["header", "authorization"]
+
+
+@pytest.mark.parametrize("header", ["Bearer key-one", "bearer key-two", "Bearer  key-two"])
+def test_every_key_is_accepted(make_api: MakeApi, header: str) -> None:
+    api = make_api(api_keys=("key-one", "key-two"))
+    assert api.post(CHAT, api.chat_body(), headers={"authorization": header}).status_code == 200
+    assert api.http.get("/inference/v1/models", headers={"authorization": header}).status_code == 200
+
+
+def test_probes_and_the_description_stay_open(make_api: MakeApi) -> None:
+    api = make_api(api_keys=("key",))
+    for path in ("/health", "/ready", "/metrics", "/version", "/openapi.json"):
+        assert api.http.get(path).status_code == 200, path
+    assert api.http.get("/v1").status_code == 401
+    assert api.http.get("/v1x").status_code == 404
+
+
+def test_without_keys_everyone_may_enter(api: Api) -> None:
+    assert api.post(CHAT, api.chat_body(), headers={"authorization": "Bearer whatever"}).status_code == 200
+
+
+def test_keys_come_from_values_file_and_environment(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\nfrom-file\n\n  spaced  \n")
+    environ = {"JAXSERVE_API_KEY": "single", "JAXSERVE_API_KEYS": "a, b,,a"}
+    assert load_api_keys(["given", "a"], file, environ) == ("given", "a", "from-file", "spaced", "single", "b")
+    assert load_api_keys(environ={}) == ()
+
+
+@pytest.mark.parametrize("values", [[""], ["two words"], ["schlüssel"], ["tab\t"[:3] + "\x00"]])
+def test_keys_that_no_header_can_carry(values: list[str]) -> None:
+    with pytest.raises(ValueError, match="ASCII"):
+        load_api_keys(values, environ={})
+
+
+def test_key_files_that_are_no_use(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="can't be read"):
+        load_api_keys(file=tmp_path / "none", environ={})
+    (tmp_path / "empty").write_text("# nothing\n")
+    with pytest.raises(ValueError, match="holds no key"):
+        load_api_keys(file=tmp_path / "empty", environ={})
+
+
+def test_cors_is_off_by_default(api: Api, make_api: MakeApi) -> None:
+    origin = {"origin": "https://page.example", "access-control-request-method": "POST"}
+    assert "access-control-allow-origin" not in api.http.get("/v1/models", headers=origin).headers
+    assert api.http.options(CHAT, headers=origin).status_code == 405
+    opened = make_api(cors_origins=("https://page.example",), api_keys=("key",))
+    preflight = opened.http.options(CHAT, headers=origin)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "https://page.example")
+    other = opened.http.options(CHAT, headers={**origin, "origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers

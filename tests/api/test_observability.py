@@ -1,0 +1,122 @@
+"""Request ids, the request log, metrics, probes and the model list."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from api_client import CHAT, COMPLETIONS, Api, check
+from api_fakes import CONTEXT, VOCABULARY, FakeEngine, model_info
+from prometheus_client.parser import text_string_to_metric_families
+
+MakeApi = Callable[..., Api]
+BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [json.loads(record.message) for record in caplog.records if record.name == "jaxserve.requests"]
+
+
+@BOTH
+@pytest.mark.proves("user", "metadata")
+def test_the_request_log(api: Api, caplog: pytest.LogCaptureFixture, endpoint: str) -> None:
+    caplog.set_level(logging.INFO, "jaxserve.requests")
+    path = CHAT if endpoint == "chat" else COMPLETIONS
+    body = api.body(endpoint, user="ann", metadata={"run": "7"}, n=2, stop="world")
+    response = api.post(path, body, headers={"x-request-id": "my-id:1", "authorization": "Bearer hush"})
+    (line,) = log_lines(caplog)
+    assert {
+        key: line[key] for key in ("request_id", "method", "path", "status", "user", "metadata", "model", "stream")
+    } == {
+        "request_id": "my-id:1",
+        "method": "POST",
+        "path": path,
+        "status": 200,
+        "user": "ann",
+        "metadata": {"run": "7"},
+        "model": "fake",
+        "stream": False,
+    }
+    assert line["prompt_tokens"] == len(api.last().prompt)
+    assert line["completion_tokens"] == 22
+    assert line["finish_reasons"] == {"stop": 2}
+    assert 0 < line["time_to_first_token"] < line["duration"]
+    assert response.headers["x-request-id"] == "my-id:1"
+    assert not any(secret in caplog.text for secret in ("Hi", "Hello", "hush"))
+
+
+def test_refusals_are_logged_with_their_code(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jaxserve.requests")
+    api.refuse("chat", 422, top_k=1000)
+    (line,) = log_lines(caplog)
+    assert (line["status"], line["error"]) == (422, "less_than_equal")
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "naïve", "a\tb"])
+def test_request_ids_that_are_not_sane_are_replaced(api: Api, given: str) -> None:
+    response = api.post(CHAT, api.chat_body(), headers={"x-request-id": given.encode("latin-1")})
+    assert response.headers["x-request-id"].startswith("req-")
+
+
+def test_every_answer_has_an_id(api: Api) -> None:
+    ids = {api.http.get(path).headers["x-request-id"] for path in ("/health", "/nothing", "/v1/models", "/metrics")}
+    assert len(ids) == 4
+
+
+def metrics_of(api: Api) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(api.http.get("/metrics").text)
+    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+
+def test_metrics(make_api: MakeApi) -> None:
+    api = make_api(FakeEngine(cached=2))
+    api.chat(n=2)
+    api.stream("completions", max_tokens=5)
+    api.refuse("chat", 422, top_k=1000)
+    api.http.get("/no/such/path")
+    found = metrics_of(api)
+    assert found["jaxserve_requests_total", "chat", "200"] == 1
+    assert found["jaxserve_requests_total", "chat", "422"] == 1
+    assert found["jaxserve_requests_total", "completions", "200"] == 1
+    assert found["jaxserve_requests_total", "other", "404"] == 1
+    assert found["jaxserve_prompt_tokens_total", "chat"] == len(api.engine.requests[0].prompt)
+    assert found["jaxserve_cached_prompt_tokens_total", "chat"] == 2
+    assert found["jaxserve_completion_tokens_total", "chat"] == 25
+    assert found["jaxserve_completion_tokens_total", "completions"] == 5
+    assert found["jaxserve_time_to_first_token_seconds_count", "chat"] == 1
+    assert found["jaxserve_request_duration_seconds_count", "completions"] == 1
+    assert found["jaxserve_requests_in_flight",] == 1
+    engine = {"running": 0, "waiting": 3, "free_pages": 41, "compilations": 7, "healthy": 1, "ready": 1}
+    assert {name: found[f"jaxserve_engine_{name}",] for name in engine} == engine
+
+
+def test_probes(api: Api) -> None:
+    for path in ("/health", "/ready"):
+        response = api.http.get(path)
+        assert response.status_code == 200
+        check(response.json(), "Status")
+    assert api.http.get("/version").json().keys() == {"version"}
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/inference/v1"])
+def test_models(make_api: MakeApi, prefix: str) -> None:
+    api = make_api(model=model_info(routed_experts=(2, 2)))
+    listed = api.http.get(f"{prefix}/models").json()
+    check(listed, "ModelList")
+    assert [card["id"] for card in listed["data"]] == ["fake", "accounts/test/models/fake"]
+    card = api.http.get(f"{prefix}/models/accounts/test/models/fake").json()
+    check(card, "ModelCard")
+    assert (card["context_length"], card["vocab_size"], card["supports_chat"]) == (CONTEXT, VOCABULARY, True)
+    assert "return_routing_matrix" in card["features"]
+    assert "tools" not in card["features"]
+    missing = api.http.get(f"{prefix}/models/none")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/inference/v1"])
+def test_both_prefixes_serve_both_endpoints(api: Api, prefix: str) -> None:
+    assert api.post(f"{prefix}/chat/completions", api.chat_body()).status_code == 200
+    assert api.post(f"{prefix}/completions", api.body("completions")).status_code == 200
