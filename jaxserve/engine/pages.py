@@ -159,7 +159,9 @@ class PageAllocator:
                 raise RuntimeError(f"page {page} is not exactly one of free, idle and held")
         if not idle <= self._block_of.keys() or free & self._block_of.keys():
             raise RuntimeError("an idle page is unknown to the prefix cache, or a free one is known")
-        if self._page_of != {block.key: page for page, block in self._block_of.items()}:
+        blocks = self._block_of
+        filed = (page in blocks and blocks[page].key == key for key, page in self._page_of.items())
+        if len(self._page_of) != len(blocks) or not all(filed):
             raise RuntimeError("the prefix cache's two directions disagree")
 
     def _evict(self) -> int:

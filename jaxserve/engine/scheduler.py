@@ -36,7 +36,7 @@ class _Step:
     rows: dict[Sequence, PlannedRow] = field(default_factory=dict)
 
     def computed_before(self, sequence: Sequence) -> int:
-        """Positions of a sequence that earlier steps compute; its own step must not read another row's."""
+        """Positions of a sequence that earlier steps have computed: a row never reads what its own step writes."""
         row = self.rows.get(sequence)
         return sequence.computed if row is None else row.start
 
@@ -152,9 +152,9 @@ class Scheduler:
         return sequences
 
     def plan(self) -> Plan | None:
-        """What the next step computes; None when there is nothing to do (until a commit, or for want of work).
+        """What the next step computes; None when there is nothing to do, for want of work or until a commit.
 
-        At most the step before may be uncommitted when steps are deep by one; any depth is correct.
+        Steps before it may still be uncommitted; the engine keeps one in flight, any number is correct.
         """
         step = _Step(self._token_budget)
         self._plan_single_tokens(step)
