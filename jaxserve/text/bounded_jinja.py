@@ -130,7 +130,7 @@ def _check_growth(name: str, value: Any, args: Iterable[Any]) -> None:
     elif name == "replace" and isinstance(value, str) and len(args) > 1:
         growth = len(str(args[1])) * (value.count(str(args[0])) if args[0] else len(value) + 1)
         _budget.get().check_size(len(value) + growth)
-    elif name in ("format", "format_map") and isinstance(value, str):
+    elif name == "format" and isinstance(value, str):
         _check_format(value)
 
 
@@ -230,6 +230,13 @@ class BoundedEnvironment(SandboxedEnvironment):
         result = super().call(__context, __obj, *args, **kwargs)
         _checked(owner)
         return _checked(result)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format`, which the sandbox replaces by its own when it is looked up: checked at the same moment."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _check_format(value.__self__)
+        return wrapped
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The operators that can make large values."""

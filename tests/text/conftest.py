@@ -31,7 +31,8 @@ load_cached = cache(load_tokenizer)
 @pytest.fixture(params=OWN)
 def own_dir(request: pytest.FixtureRequest) -> Path:
     """Directory of each of our own tokenizers in turn."""
-    return FIXTURES / request.param
+    name: str = request.param
+    return FIXTURES / name
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from jaxserve.errors import ModelLoadError, TemplateError
 from jaxserve.text import ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
-USER = [{"role": "user", "content": "Hi"}]
+USER: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -131,7 +131,7 @@ def tokenizer(fixtures: Path) -> Tokenizer:
 def test_lookup_order(tmp_path: Path, tokenizer: Tokenizer) -> None:
     def found(path: Path | None = None) -> str | None:
         template = load_chat_template(tmp_path, tokenizer, path=path)
-        return template and template.render(USER)
+        return template.render(USER) if template else None
 
     assert found() is None
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "config {{ bos_token }}"}')
@@ -305,7 +305,7 @@ def test_a_template_is_shared_by_threads() -> None:
 
 # -- published templates ----------------------------------------------------------------------------------------------
 
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {
@@ -321,7 +321,7 @@ PLAIN = [
     {"role": "assistant", "content": "First answer."},
     {"role": "user", "content": "<b>Second & last</b>"},
 ]
-WITH_TOOLS = [
+WITH_TOOLS: list[dict[str, Any]] = [
     {"role": "user", "content": "Weather?"},
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "abcdefgh1", "name": "get_weather", "content": "rainy"},

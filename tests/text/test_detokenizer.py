@@ -102,8 +102,7 @@ def reference(own: Tokenizer, directory: Path, ids: list[int], skip: bool) -> st
         if not skip or 0 in ids:
             return None  # the library has no text for control tokens, and one of its own for unknown
         return str(model_library(model_file).decode(ids))
-    kept = (i for i in ids if not (skip and own.is_special(i)))
-    return b"".join(map(own.token_bytes, kept)).decode("utf-8", "replace")
+    return b"".join(own.token_bytes(i) for i in ids if not (skip and own.is_special(i))).decode("utf-8", "replace")
 
 
 def partly_broken(library: tokenizers.Tokenizer, ids: list[int]) -> bool:
