@@ -22,6 +22,9 @@ from jaxserve.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
+_QUIET_SECONDS = 1.0
+"""Idle time after which the integrity check runs: it costs milliseconds that a request should not wait for."""
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -220,14 +223,21 @@ class Engine:
     def _drain_inbox(self, *, wait: bool) -> None:
         """Handles every queued message; blocks for the first one when there is nothing else to do."""
         if wait and self._deadline is None:
-            self._scheduler.check()
-            self._handle(self._inbox.get())
+            self._handle(self._wait_for_message())
         while True:
             try:
                 message = self._inbox.get_nowait()
             except queue.Empty:
                 return
             self._handle(message)
+
+    def _wait_for_message(self) -> _Message:
+        """The next message, whenever it comes; a longer silence is used to verify that pages and slots are conserved."""
+        try:
+            return self._inbox.get(timeout=_QUIET_SECONDS)
+        except queue.Empty:
+            self._scheduler.check()
+            return self._inbox.get()
 
     def _handle(self, message: _Message) -> None:
         match message:

@@ -1,0 +1,161 @@
+"""The server as a process: what it says when it can't start, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxserve.startup import bundled_model_dir
+
+
+def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "jaxserve", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundled_model_dir(), tmp_path / "model"))
+
+
+def edit_config(model: Path, **changes: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(model: Path, change) -> None:
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def drop_a_tensor(model):
+    edit_weights(model, lambda tensors: tensors.pop("model.layers.0.mlp.up_proj.weight"))
+
+
+def add_a_tensor(model):
+    edit_weights(model, lambda tensors: tensors.update({"model.layers.0.extra.weight": next(iter(tensors.values()))}))
+
+
+def unknown_architecture(model):
+    edit_config(model, model_type="martian", architectures=["MartianForCausalLM"])
+
+
+def broken_tokenizer(model):
+    for path in model.glob("tokenizer.*"):
+        path.write_bytes(b"not a tokenizer")
+
+
+def truncate_weights(model):
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def no_config(model):
+    (model / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (drop_a_tensor, "up_proj"),
+        (add_a_tensor, "extra"),
+        (unknown_architecture, "martian"),
+        (broken_tokenizer, "tokenizer"),
+        (truncate_weights, "model.safetensors"),
+        (no_config, "config.json"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_one_sentence(model, damage, says):
+    damage(model)
+    done = run_serve(str(model), "--port", "0")
+    assert done.returncode == 2, done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1, done.stderr
+    assert says.lower() in sentences[0].lower()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--mesh", "banana"), "--mesh"),
+        (("--mesh", "64"), "--mesh"),
+        (("--kv-memory", "lots"), "--kv-memory"),
+        (("--kv-memory", "1KiB"), "--kv-memory"),
+        (("--max-model-len", "1000000"), "--max-model-len"),
+        (("--dtype", "float8"), "--dtype"),
+        (("--host", "203.0.113.1"), "203.0.113.1"),
+    ],
+)
+def test_bad_flags_are_named(flags, says):
+    done = run_serve(*flags, "--port", "0")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_directory():
+    done = run_serve("/no/such/model", "--port", "0")
+    assert done.returncode == 2
+    assert "/no/such/model" in done.stderr.replace("\n", "")
+
+
+def test_sigterm_lets_a_running_stream_finish(serve):
+    server = serve(None, "--max-num-seqs", "2", "--max-model-len", "512", "--max-num-batched-tokens", "16")
+    body = {"model": "story", "prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=120) as response:
+        lines = response.iter_lines()
+        first = next(lines)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        rest = [line for line in lines if line]
+    stopping.join()
+    assert first.startswith("data: ")
+    assert rest[-1] == "data: [DONE]"
+    assert sum(line.startswith("data: {") for line in rest) > 100
+    assert server.process.returncode == 0
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{server.url}/health", timeout=5)
+
+
+def test_keys_are_required_when_set(serve):
+    server = serve(
+        None, "--max-num-seqs", "2", "--max-model-len", "256", "--max-num-batched-tokens", "16", "--api-key", "secret"
+    )
+    body = {"model": "story", "prompt": "Once", "max_tokens": 2}
+    url = f"{server.url}/v1/completions"
+    assert httpx.post(url, json=body, timeout=60).status_code == 401
+    assert httpx.post(url, json=body, timeout=60, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert httpx.post(url, json=body, timeout=60, headers={"Authorization": "Bearer secret"}).status_code == 200
+    assert "secret" not in server.log.read_text()
+
+
+def test_generate_prints_the_same_text_for_the_same_seed():
+    command = [sys.executable, "-m", "jaxserve", "generate", "--prompt", "Once upon a time", "--max-tokens", "12"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    runs = [
+        subprocess.run(
+            [*command, "--seed", "4", "--max-model-len", "256"],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stdout.startswith("Once upon a time")
+    assert len(runs[0].stdout) > len("Once upon a time\n")
