@@ -1,7 +1,7 @@
 """Tokens to logits (Flax NNX): config-driven decoders, their families, weight loading, sharding, attention kernels.
 
-In: packed tokens, the KV cache and attention metadata. Out: hidden states, logits, the cache. Imports nothing of sampling,
-engine, text or api.
+In: packed tokens, the KV cache and attention metadata. Out: hidden states, logits, the cache. Imports nothing of
+sampling, engine, text or api.
 """
 
 from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_cache

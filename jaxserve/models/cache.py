@@ -1,7 +1,8 @@
 """The paged KV cache: one flat array for all layers, {"kv": [L*P, page, 2K, H]}.
 
-Layer l's page p is row l * P + p; K and V of a head lie side by side (2k = K, 2k + 1 = V). Page 0 of each layer receives what padding
-tokens write. One array, because a jitted step then updates it in place whether layers are scanned or unrolled.
+Layer l's page p is row l * P + p; K and V of a head lie side by side (2k = K, 2k + 1 = V). Page 0 of each layer
+receives what padding tokens write. One array, because a jitted step then updates it in place whether layers are
+scanned or unrolled.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Cache = Mapping[str, jax.Array]
 def cache_spec(
     config: ModelConfig, *, num_pages: int, page_size: int, dtype: str, mesh: Mesh | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, dtype and sharding of the cache for `num_pages` pages per layer (page 0 included). `mesh` None = one device."""
+    """Shape, dtype and sharding of the cache for `num_pages` pages per layer (page 0 included)."""
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
     shape = (config.num_layers * num_pages, page_size, 2 * config.num_kv_heads, config.head_dim)
     sharding = ShardingRules.derive(config, mesh).sharding(CACHE_AXES)

@@ -1,7 +1,7 @@
 """What a model is: a `ModelConfig` made of one `LayerSpec` per layer. Plain data, no jax, no file access.
 
-Families read it from `config.json` (see `hub.py` and `families/`); the decoder builds whatever the specs say, so a model
-may mix layer kinds freely.
+Families read it from `config.json` (see `hub.py` and `families/`); the decoder builds whatever the specs say, so a
+model may mix layer kinds freely.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class LayerGroup:
 def layer_groups(config: ModelConfig, loop: Literal["scan", "unroll"]) -> tuple[LayerGroup, ...]:
     """Cut the layers into repeating periods (scan), or make them one period that runs once (unroll).
 
-    At each point the period that covers most layers wins, the shortest among equals: 24 x (sliding, full) is one group, and 3
-    dense layers before 58 sparse ones are two.
+    At each point the period that covers most layers wins, the shortest among equals: 24 x (sliding, full) is one
+    group, and 3 dense layers before 58 sparse ones are two.
     """
     if loop == "unroll":
         return (LayerGroup(0, config.layers, 1),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -67,11 +67,12 @@ class DecoderGroup(nnx.Module):
         graphdef, state = nnx.split(self.layers)
 
         def body(
-            carry: tuple[jax.Array, jax.Array], inputs: tuple[nnx.State, jax.Array]
+            carry: tuple[jax.Array, jax.Array], inputs: tuple[Any, jax.Array]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
             x, kv = carry
             first_page = (group.start + inputs[1] * len(group.period)) * pages
-            for member, layer in enumerate(nnx.merge(graphdef, inputs[0])):
+            layers: nnx.List[DecoderLayer] = nnx.merge(graphdef, inputs[0])
+            for member, layer in enumerate(layers):
                 x, kv = layer(x, kv, meta, tables, first_page + member * pages)
             return (x, kv), None
 

@@ -1,6 +1,7 @@
 """Reading `config.json`: typed access with clear errors, and the parts that all families share.
 
-Two styles exist: the hub's (`rope_theta`, `rope_scaling`, `rotary_dim`) and that of transformers v5 (`rope_parameters`).
+Two styles exist: the hub's (`rope_theta`, `rope_scaling`, `rotary_dim`) and that of transformers v5
+(`rope_parameters`).
 """
 
 from __future__ import annotations
@@ -119,14 +120,15 @@ def read_rope(
 ) -> RopeSpec:
     """The rotary embedding of a layer, from either style of configuration.
 
-    `layer_type` picks the entry where `rope_parameters` holds one object per layer type. `rotary_dim` overrides what the file says.
+    `layer_type` picks the entry where `rope_parameters` holds one object per layer type. `rotary_dim` overrides what
+    the file says.
 
     Raises:
         ModelLoadError: a scaling kind that is not supported, or a malformed field.
     """
     scaling = raw.section("rope_scaling")
     modern = raw.section("rope_parameters")
-    if layer_type in modern.fields:
+    if layer_type is not None and layer_type in modern.fields:
         modern = modern.section(layer_type)
     source = HubConfig({**raw.fields, **scaling.fields, **modern.fields}, raw.path)
     kind = source.fields.get("rope_type") or source.fields.get("type") or "default"

@@ -1,6 +1,7 @@
 """From a model directory to a `LoadedModel`: every shard is read from the memory-mapped file straight into its place.
 
-Nothing is held twice: a parameter's shard is converted on its way to the device, layer by layer where layers are stacked.
+Nothing is held twice: a parameter's shard is converted on its way to the device, layer by layer where layers are
+stacked.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def _draw_function(
     init: Init, shape: tuple[int, ...], dtype: str, stacked: bool, sharding: Any
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def draw(keys: jax.Array, layers: jax.Array) -> jax.Array:
-        return _draw(keys, layers, init, shape, dtype, stacked)
+        drawn: jax.Array = _draw(keys, layers, init, shape, dtype, stacked)
+        return drawn
 
     return jax.jit(draw, out_shardings=sharding)
 
@@ -173,7 +175,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _num_bytes(leaf: Leaf) -> int:
-    return math.prod(leaf.value.shape) * leaf.value.dtype.itemsize
+    return int(math.prod(leaf.value.shape) * leaf.value.dtype.itemsize)
 
 
 @dataclass
@@ -199,12 +201,11 @@ def _load_leaf(leaf: Leaf, source: tuple[StoredTensor, ...], counter: _Counter) 
     shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
     weight = _num_bytes(leaf) / (shards * shard_bytes)
 
-    def read(index: tuple[slice, ...]) -> NDArray[Any]:
-        picked = source[index[0]] if leaf.stacked else source
+    def read(index: tuple[slice, ...] | None) -> NDArray[Any]:
+        index = index or ()
+        picked = source[index[0] if index else slice(None)] if leaf.stacked else source
         inner = index[1:] if leaf.stacked else index
-        parts = []
-        for tensor in picked:
-            parts.append(tensor.view()[inner])
+        parts = [tensor.view()[inner] for tensor in picked]
         shape = (len(parts), *parts[0].shape) if leaf.stacked else parts[0].shape
         out = np.empty(shape, value.dtype)
         for place, part in enumerate(parts):

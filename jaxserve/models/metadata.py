@@ -11,7 +11,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AttentionMeta:
-    """One step's ragged batch. Row r owns the packed tokens cu_q_lens[r] .. cu_q_lens[r + 1] - 1; tokens after the last row are padding."""
+    """One step's ragged batch: row r owns packed tokens cu_q_lens[r] .. cu_q_lens[r + 1] - 1, the rest is padding."""
 
     cu_q_lens: jax.Array
     """int32 [R + 1]: running sum of the rows' new tokens, from 0."""

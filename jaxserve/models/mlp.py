@@ -19,7 +19,7 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 
 
 class GatedMlp(nnx.Module):
-    """down(activation(gate(x)) * up(x)) (Shazeer 2020); the width is split over the whole mesh, one all-reduce at the end."""
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020); width split over the whole mesh, one all-reduce at the end."""
 
     def __init__(self, build: Build, spec: MlpSpec, width: int) -> None:
         inner = ("mlp", "embed")

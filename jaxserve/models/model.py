@@ -77,7 +77,7 @@ class ForwardOutput:
     """What `forward` returns."""
 
     hidden_TD: jax.Array
-    """Last hidden states after the final norm, in the model's dtype; rows of padding tokens are finite and meaningless."""
+    """Last hidden states after the final norm, in the model's dtype; padding rows are finite, without meaning."""
     cache: dict[str, jax.Array]
     """The cache with this step's keys and values."""
     routing: jax.Array | None = None
@@ -96,7 +96,7 @@ def plan_model(
     for path, variable in nnx.to_flat_state(state):
         layers, stacked, name = None, False, path
         if path[0] == "groups":
-            group, member, name = groups[path[1]], path[3], path[4:]
+            group, member, name = groups[int(str(path[1]))], int(str(path[3])), path[4:]
             layers = tuple(group.layer(repeat, member) for repeat in range(group.repeats))
             stacked = group.repeats > 1
         abstract, metadata = variable.get_value(), variable.get_metadata()
@@ -109,7 +109,7 @@ def plan_model(
 def abstract_leaves(
     config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, attention_backend: str = "blocked"
 ) -> tuple[GraphDef, list[jax.ShapeDtypeStruct]]:
-    """Structure and abstract parameters with their shardings, for compiling ahead of time on any mesh (also of absent devices)."""
+    """Structure and abstract parameters with shardings, to compile ahead of time, also for absent devices."""
     plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, attention_backend=attention_backend)
     return plan.graphdef, [leaf.value for leaf in plan.leaves]
 

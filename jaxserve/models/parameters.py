@@ -1,4 +1,4 @@
-"""How parameters are declared: shape, dtype, logical axes and initialiser, once. Sharding, loading and random models follow."""
+"""How parameters are declared: shape, dtype, logical axes and initialiser, once; the rest follows."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Build:
 class Linear(nnx.Module):
     """y = x W^T + b, W stored [out, in].
 
-    Contracting the last axis of both operands makes each row's result independent of the number of rows (for two or more; measured on
-    XLA:CPU, float32), on which the reproducibility of tokens rests.
+    Contracting the last axis of both operands makes each row's result independent of the number of rows (for two or
+    more; measured on XLA:CPU, float32), on which the reproducibility of tokens rests.
     """
 
     def __init__(

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 def row_sum(x: jax.Array) -> jax.Array:
     """Sum over the last axis, float32 [..., N] -> [..., 1].
 
-    XLA:CPU orders the additions of `jnp.sum` by the whole shape, so a row's sum would change with the batch. A product with two rows
-    of ones adds in an order that depends on N alone (measured for 2 to 512 rows, N from 16 to 4096; one row of ones does not).
+    XLA:CPU orders the additions of `jnp.sum` by the whole shape, so a row's sum would change with the batch. A product
+    with two rows of ones adds in an order that depends on N alone (measured for 2 to 512 rows, N from 16 to 4096; one
+    row of ones does not).
     """
     flat = x.reshape(-1, x.shape[-1])
     ones = jnp.ones((2, x.shape[-1]), x.dtype)

@@ -14,7 +14,7 @@ _FAMILIES: dict[str, tuple[str, str]] = {
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
 }
-"""`model_type` of config.json -> (module in `jaxserve.models.families`, what `architectures` says instead of a model_type)."""
+"""`model_type` of config.json -> (module in `models.families`, the name that `architectures` gives it)."""
 
 
 def supported_model_types() -> tuple[str, ...]:

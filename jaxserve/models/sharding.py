@@ -1,8 +1,8 @@
 """Logical axes -> mesh axes: the one table, and the mesh.
 
-Mesh axes: 'replica' copies attention, 'kv' splits key/value heads (and the cache), 'group' splits the query heads that share one
-key/value head. Feed-forward width and vocabulary are split over all three, so that 8 devices can serve a model of 4 heads.
-A dimension that mesh axes do not divide drops them, left to right, and `ShardingRules.remarks` says so.
+Mesh axes: 'replica' copies attention, 'kv' splits key/value heads (and the cache), 'group' splits the query heads that
+share one key/value head. Feed-forward width and vocabulary are split over all three, so that 8 devices can serve a
+model of 4 heads. A dimension that mesh axes do not divide drops them, left to right; `ShardingRules.remarks` says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Axes = tuple[str, ...]
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of axes ('replica', 'kv', 'group'), all `Auto`, over the first devices (default: of this process's backend).
+    """A mesh of axes ('replica', 'kv', 'group'), all `Auto`, over the first devices (default: all there are).
 
     Raises:
         ValueError: there are fewer devices than the mesh needs.
@@ -48,7 +48,7 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
 
 
 def derive_mesh_shape(config: ModelConfig, num_devices: int) -> MeshShape:
-    """(replica, kv, group) over all devices: as many key/value shards as divide K, then group where each holds one head."""
+    """(replica, kv, group) over all devices: kv as large as divides K, then group where shards have one head."""
     heads = head_counts(config)
     kv = max(n for n in range(1, num_devices + 1) if num_devices % n == 0 and all(k % n == 0 for _, k in heads))
     rest = num_devices // kv
@@ -122,7 +122,8 @@ class ShardingRules:
         """Fix the sharding of an intermediate value inside a jitted function; without axes: replicated."""
         if self.mesh.size == 1:
             return x
-        return jax.lax.with_sharding_constraint(x, self.sharding(axes or (None,) * x.ndim))
+        constrained: jax.Array = jax.lax.with_sharding_constraint(x, self.sharding(axes or (None,) * x.ndim))
+        return constrained
 
 
 def _dividing(sizes: Sequence[int], axes: Axes, mesh: Mesh) -> Axes:

@@ -1,12 +1,13 @@
-"""The universal attention backend: plain JAX, blocks of keys with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022).
+"""The universal attention backend: plain JAX, online softmax over blocks of keys (Milakov & Gimelshein 2018).
 
-Two computations share one block loop. Rows with a single new token (decode) run together, [R, K, G, H]. Rows with more (prefill) are cut
-into items of `QUERY_BLOCK` queries, and a loop with a dynamic trip count takes one item after the other, so padding costs nothing.
+Two computations share one block loop. Rows with a single new token (decode) run together, [R, K, G, H]. Rows with more
+(prefill) are cut into items of `QUERY_BLOCK` queries, and a loop with a dynamic trip count takes one item after the
+other, so padding costs nothing.
 
-Reproducibility: a token's result has the same bits in a decode row as in any prefill chunk, with any neighbours, in any bucket. For that,
-query and key blocks are aligned at absolute position 0 and have fixed sizes, every product contracts the last axis of both operands
-with at least two query rows (XLA:CPU then computes rows independently of their number; measured), and a block that is
-wholly masked leaves the running state as it was, bit for bit.
+Reproducibility: a token's result has the same bits in a decode row as in any prefill chunk, with any neighbours, in any
+bucket. For that, query and key blocks are aligned at absolute position 0 and have fixed sizes, every product contracts
+the last axis of both operands with at least two query rows (XLA:CPU then computes rows independently of their number;
+measured), and a block that is wholly masked leaves the running state as it was, bit for bit.
 
 Pages may hold anything, NaN too, where no position of the row is: masked scores are replaced and masked values zeroed.
 """
@@ -134,7 +135,7 @@ def _prefill(
     sinks_KG: jax.Array | None,
     options: _Options,
 ) -> jax.Array:
-    """Rows with several new tokens, one item of `QUERY_BLOCK` queries after the other -> [T, K, G, H]; other tokens are zero."""
+    """Rows with several new tokens, item after item -> [T, K, G, H]; other tokens are zero."""
     tokens, kv_heads, group, head_dim = q_TKGH.shape
     starts_R = meta.kv_lens - meta.q_lens
     first_item_R = starts_R // QUERY_BLOCK
@@ -165,8 +166,8 @@ def _prefill(
         kept = lax.dynamic_slice(out, where, size)
         return lax.dynamic_update_slice(out, jnp.where(ours[:, None, None, None], new, kept), where)
 
-    out = lax.fori_loop(0, ends_R[-1], item, jnp.zeros_like(padded_q))
-    return out[QUERY_BLOCK : QUERY_BLOCK + tokens]
+    padded_out: jax.Array = lax.fori_loop(0, ends_R[-1], item, jnp.zeros_like(padded_q))
+    return padded_out[QUERY_BLOCK : QUERY_BLOCK + tokens]
 
 
 def _first_key(position: jax.Array, window: int | None) -> jax.Array:
@@ -190,7 +191,8 @@ def _block_loop(queries: _Queries, kv: jax.Array, sinks_KM: jax.Array | None, op
 
     start = _Running(peak, total, jnp.zeros((rows, kv_heads, width, head_dim), jnp.float32))
     state = lax.fori_loop(0, trips, step, start)
-    return state.values / jnp.where(state.total == 0.0, 1.0, state.total)
+    out: jax.Array = state.values / jnp.where(state.total == 0.0, 1.0, state.total)
+    return out
 
 
 def _block(block_X: jax.Array, state: _Running, queries: _Queries, kv: jax.Array, options: _Options) -> _Running:
@@ -241,9 +243,12 @@ def _score(q_XKMH: jax.Array, k_XKBH: jax.Array, options: _Options) -> jax.Array
 
 
 def _weigh(weights_XKMB: jax.Array, v_XKBH: jax.Array) -> jax.Array:
-    """Weighted sum of values, float32 [X, K, M, H]; the values are the left operand, which is what keeps rows independent."""
-    dimensions = (((2,), (3,)), ((0, 1), (0, 1)))
-    sums_XKHM = lax.dot_general(
-        v_XKBH, weights_XKMB, dimensions, precision=_precision(v_XKBH), preferred_element_type=jnp.float32
+    """Weighted sum of values, float32 [X, K, M, H].
+
+    The values are transposed first, and for real: contracting their last axis is what keeps rows independent.
+    """
+    v_XKHB = lax.optimization_barrier(v_XKBH.swapaxes(2, 3))
+    dimensions = (((3,), (3,)), ((0, 1), (0, 1)))
+    return lax.dot_general(
+        weights_XKMB, v_XKHB, dimensions, precision=_precision(v_XKBH), preferred_element_type=jnp.float32
     )
-    return sums_XKHM.swapaxes(2, 3)

@@ -1,0 +1,95 @@
+"""Runs a model by hand: one sequence in a paged cache, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxserve import models
+
+PAGE = 16
+
+
+class Session:
+    """A model with a cache and two page tables; compiled steps are kept per shape."""
+
+    def __init__(self, model: models.LoadedModel, pages_per_row: int = 20) -> None:
+        self.model = model
+        self.pages_per_row = pages_per_row
+        self.cache = models.init_cache(
+            model.config, num_pages=2 * pages_per_row + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
+        )
+        self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1)
+
+    def pages(self, sequence: int) -> np.ndarray:
+        """Pages of sequence 0 or 1, in no particular order."""
+        ids = np.random.default_rng(9).permutation(2 * self.pages_per_row) + 1
+        return ids[sequence * self.pages_per_row : (sequence + 1) * self.pages_per_row]
+
+    def run(self, rows: Sequence[tuple[int, int, Sequence[int]]], tokens: int, num_rows: int = 2) -> list[np.ndarray]:
+        """One step over rows (sequence, start position, token ids) in a bucket of `tokens` -> logits per row."""
+        ids = np.zeros(tokens, np.int32)
+        cu = np.zeros(num_rows + 1, np.int32)
+        lens = np.zeros(num_rows, np.int32)
+        table = np.zeros((num_rows, self.pages_per_row), np.int32)
+        for row in range(num_rows):
+            cu[row + 1] = cu[row]
+            if row < len(rows):
+                sequence, start, new = rows[row]
+                cu[row + 1] += len(new)
+                ids[cu[row] : cu[row + 1]] = new
+                lens[row], table[row] = start + len(new), self.pages(sequence)
+        logits, self.cache = self.step(self.model.leaves, self.cache, ids, cu, lens, table)
+        out = np.asarray(logits)
+        assert np.isfinite(out).all(), "padding and unused rows must stay finite"
+        return [out[cu[row] : cu[row + 1]] for row in range(len(rows))]
+
+    def chunks(
+        self, ids: Sequence[int], sizes: Sequence[int], tokens: int, sequence: int = 0, start: int = 0
+    ) -> np.ndarray:
+        """Feed ids in chunks of these sizes, one step each -> logits of all positions."""
+        logits, at = [], 0
+        for size in sizes:
+            logits += self.run([(sequence, start + at, ids[at : at + size])], tokens)
+            at += size
+        assert at == len(ids)
+        return np.concatenate(logits)
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        """Greedy continuation by decode steps."""
+        out = [int(self.run([(0, 0, ids)], 32)[0][-1].argmax())]
+        while len(out) < count:
+            out.append(int(self.run([(0, len(ids) + len(out) - 1, out[-1:])], 4)[0][-1].argmax()))
+        return out
+
+
+def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_table):  # type: ignore[no-untyped-def]
+    meta = models.AttentionMeta.from_rows(cu_q_lens, kv_lens, page_table, ids.shape[0], PAGE)
+    out = models.forward(graphdef, leaves, ids, cache, meta)
+    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache
+
+
+@pytest.fixture(scope="session")
+def make_session() -> Callable[..., Session]:
+    return Session
+
+
+@pytest.fixture(scope="session")
+def model_fixtures() -> Path:
+    return Path(__file__).resolve().parents[1] / "fixtures" / "models"
+
+
+@pytest.fixture
+def poison() -> Callable[[Session], None]:
+    """Fill the whole cache with NaN, as stale pages may hold anything."""
+
+    def fill(session: Session) -> None:
+        session.cache = {name: jnp.full_like(array, jnp.nan) for name, array in session.cache.items()}
+
+    return fill
