@@ -110,6 +110,10 @@ def derive_config(
     buckets = options.token_buckets or default_token_buckets(device.platform, max(budget, 2))
     if seqs > buckets[-1]:
         raise ModelLoadError(f"--max-num-seqs {seqs} is more than the {buckets[-1]} tokens of one step")
+    if buckets[-1] < options.page_size:
+        raise ModelLoadError(
+            f"--max-num-batched-tokens {buckets[-1]} is less than the {options.page_size} tokens of one KV page"
+        )
     pages = _kv_bytes(options, model, device) // model.page_bytes
     context, pages = _fit_context(options, model, seqs, pages)
     return EngineConfig(

@@ -15,6 +15,7 @@ from jaxserve.errors import EngineStopped, Overloaded, RequestFailed
 from jaxserve.sampling.params import SamplingParams
 
 VOCAB = 1000
+SIZES = {"max_num_seqs": 4, "max_model_len": 256, "num_pages": 200, "page_size": 4, "token_budget": 32}
 
 
 class Letters:
@@ -82,7 +83,7 @@ def request(name="r", prompt=(0,), max_tokens=5, **more):
 
 
 def make(runner=None, **scheduler):
-    sizes = dict(max_num_seqs=4, max_model_len=256, num_pages=200, page_size=4, token_budget=32) | scheduler
+    sizes = SIZES | scheduler
     return Engine(Scheduler(**sizes), runner or Counting(), Letters(), total_pages=sizes["num_pages"] - 1)
 
 
@@ -229,8 +230,7 @@ def test_a_raising_sink_disturbs_nobody(engine):
 
 def test_a_dead_engine_tells_every_stream():
     deaths = []
-    sizes = dict(max_num_seqs=4, max_model_len=256, num_pages=200, page_size=4, token_budget=32)
-    engine = Engine(Scheduler(**sizes), Counting(fail_on=3), Letters(), total_pages=199, on_death=deaths.append)
+    engine = Engine(Scheduler(**SIZES), Counting(fail_on=3), Letters(), total_pages=199, on_death=deaths.append)
     box = queue.SimpleQueue()
     engine.submit(request("a", max_tokens=50), box.put)
     engine.submit(request("b", n=2, max_tokens=50), box.put)

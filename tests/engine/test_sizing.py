@@ -1,0 +1,96 @@
+"""From options and memory to sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jaxserve.engine.sizing import DeviceFacts, EngineOptions, ModelFacts, derive_config, parse_bytes
+from jaxserve.errors import ModelLoadError
+
+CPU = DeviceFacts("cpu")
+MODEL = ModelFacts(context=4096, page_bytes=1 << 20, step_bytes=1 << 30)
+ONE = (1, 1, 1)
+
+
+def options(**more):
+    return EngineOptions(model_dir=Path("model"), **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1000", 1000), ("2GiB", 2 << 30), ("2gib", 2 << 30), ("1.5 M", 1_500_000), ("512MB", 512_000_000), ("3k", 3000)],
+)
+def test_sizes_are_read(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "0", "1 TiB of it", "GiB", "1e9"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_bytes(text)
+
+
+def test_pages_follow_from_the_memory_asked_for():
+    config = derive_config(options(kv_memory=1 << 30, max_num_seqs=4), MODEL, CPU, ONE)
+    assert config.num_pages == 1024
+    assert config.max_model_len == 4096
+    assert config.dtype == "float32"
+    assert config.layer_loop == "unroll"
+
+
+def test_an_accelerator_gives_what_weights_and_temporaries_leave():
+    device = DeviceFacts("tpu", memory_limit=16 << 30, memory_in_use=4 << 30)
+    config = derive_config(options(max_num_seqs=256), MODEL, device, ONE)
+    assert config.num_pages == (int((16 << 30) * 0.9) - (5 << 30)) // (1 << 20)
+    assert config.dtype == "bfloat16"
+    assert config.layer_loop == "scan"
+
+
+def test_no_more_pages_than_the_slots_can_use_twice():
+    config = derive_config(options(max_num_seqs=1, max_model_len=64), MODEL, DeviceFacts("gpu", 80 << 30, 0), ONE)
+    assert config.num_pages == 2 * 1 * 4 + 1
+
+
+def test_the_context_shrinks_to_the_memory_unless_it_was_asked_for():
+    small = 100 << 20
+    assert derive_config(options(kv_memory=small), MODEL, CPU, ONE).max_model_len == 99 * 16
+    with pytest.raises(ModelLoadError, match="--kv-memory"):
+        derive_config(options(kv_memory=small, max_model_len=4096), MODEL, CPU, ONE)
+
+
+@pytest.mark.parametrize(
+    ("more", "flag"),
+    [
+        ({"max_model_len": 5000}, "--max-model-len"),
+        ({"kv_memory": 1000}, "--kv-memory"),
+        ({"max_num_batched_tokens": 8, "max_num_seqs": 2}, "--max-num-batched-tokens"),
+        ({"max_num_seqs": 600, "max_num_batched_tokens": 512}, "--max-num-seqs"),
+    ],
+)
+def test_contradictions_name_their_flag(more, flag):
+    with pytest.raises(ModelLoadError, match=flag):
+        derive_config(options(**more), MODEL, CPU, ONE)
+
+
+def test_buckets_end_with_the_budget_and_are_never_one():
+    for platform in ("cpu", "tpu"):
+        for budget in (16, 17, 100, 512):
+            config = derive_config(
+                options(max_num_batched_tokens=budget, max_num_seqs=2, kv_memory=8 << 30),
+                MODEL,
+                DeviceFacts(platform),
+                ONE,
+            )
+            buckets = config.token_buckets
+            assert buckets[-1] == budget == config.max_num_batched_tokens
+            assert list(buckets) == sorted(set(buckets))
+            assert buckets[0] >= 2
+
+
+def test_rows_have_two_sizes():
+    config = derive_config(options(max_num_seqs=16, kv_memory=8 << 30), MODEL, CPU, ONE)
+    assert {config.row_bucket(tokens) for tokens in config.token_buckets} == {4, 16}
+    assert config.row_bucket(4) == 4
+    assert config.row_bucket(8) == 16
