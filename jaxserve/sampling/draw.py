@@ -32,6 +32,11 @@ class Drawn(NamedTuple):
     """Mass of the distribution drawn from."""
 
 
+def nothing(mass: Mass) -> Drawn:
+    """A placeholder for rows that don't draw."""
+    return Drawn(jnp.zeros(mass.high.shape, jnp.int32), jnp.zeros(mass.high.shape, jnp.float32), mass)
+
+
 class Tempered(NamedTuple):
     """Rows after the knobs that edit logits, with temperature applied on the fly."""
 
@@ -40,14 +45,23 @@ class Tempered(NamedTuple):
     maximum: jax.Array
     """float32 [R]."""
     inverse_temperature: jax.Array
-    bits: int
-    """Fraction bits of a weight."""
+
+    @property
+    def size(self) -> int:
+        """Tokens, padding included."""
+        return self.x.shape[1] * self.x.shape[2]
+
+    @property
+    def bits(self) -> int:
+        """Fraction bits of a weight."""
+        return exact.fraction_bits(self.size)
 
     def d(self, x: jax.Array) -> jax.Array:
         """(x - maximum) / temperature for x [R, ...], at most 0; exactly 0 for the maximum, be it infinite."""
         shape = (-1,) + (1,) * (x.ndim - 1)
         maximum = self.maximum.reshape(shape)
-        return jnp.where(x >= maximum, 0.0, (x - maximum) * self.inverse_temperature.reshape(shape))
+        below = jnp.where(x < maximum, (x - maximum) * self.inverse_temperature.reshape(shape), -jnp.inf)  # NaN: -inf
+        return jnp.where(x >= maximum, 0.0, below)
 
     def weigh(self, x: jax.Array) -> jax.Array:
         """Weights of x [R, ...]."""
@@ -83,22 +97,88 @@ def log_mass(mass: Mass, bits: int) -> jax.Array:
     return jnp.log(exact.to_float(mass) * 2.0**-bits)
 
 
+class Pool(NamedTuple):
+    """Tokens that a row may draw, [R, n, G]: the whole vocabulary in id order, or a list of the most likely."""
+
+    x: jax.Array
+    ids: jax.Array
+    """int32, [1, n, G] or [R, n, G]."""
+    d: jax.Array
+    weights: jax.Array
+    """uint32: 0 for tokens that are out already."""
+    id_bits: int
+
+
+def pool_of(tempered: Tempered, x: jax.Array, ids: jax.Array) -> Pool:
+    """A pool in which no token is out."""
+    d = tempered.d(x)
+    return Pool(x, ids, d, exact.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
+
+
+def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax.Array) -> jax.Array:
+    """typical_p, top_p, min_p and mirostat's bound: the weights uint32 [R, n, G] of what they leave.
+
+    Args:
+        pool: tokens; rows that use typical_p or top_p must find all tokens with weight in it that matter.
+        rows: knobs.
+        on: bool [R], rows whose result is wanted.
+        total: mass [R] of the whole distribution.
+        floor: from `mirostat_floor`.
+    """
+    every = field.everything(floor.shape[0])
+    zeros = jnp.zeros_like(floor)
+    typical, center, largest, total = lax.cond(
+        jnp.any(on & rows.uses_typical_p),
+        lambda: _typical(pool, rows, total),
+        lambda: (every, zeros, zeros, total),
+    )
+    inside = typical.holds(_typical_key(pool.d, center), pool.ids)
+    weights = jnp.where(
+        inside & (pool.d >= jnp.maximum(largest + rows.log_min_p, floor)[:, None, None]), pool.weights, 0
+    )
+    nucleus = lax.cond(
+        jnp.any(on & rows.uses_top_p),
+        lambda: _nucleus(pool, jnp.where(inside, pool.weights, 0), rows, total),
+        lambda: every,
+    )
+    return jnp.where(nucleus.holds(field.order_key(pool.x), pool.ids), weights, 0)
+
+
 def _typical_key(d: jax.Array, center: jax.Array) -> jax.Array:
     """uint32, largest for the token whose surprise is nearest to the mean surprise."""
-    return ~lax.bitcast_convert_type(jnp.abs(-d - center), jnp.uint32)
+    return ~lax.bitcast_convert_type(jnp.abs(-d - center[:, None, None]), jnp.uint32)
 
 
-def _sum(weights: jax.Array, kept: jax.Array) -> Mass:
-    return exact.total(jnp.where(kept, weights, 0))
+def _typical(pool: Pool, rows: RowInputs, total: Mass) -> tuple[Prefix, jax.Array, jax.Array, Mass]:
+    """typical_p: the set it keeps, the mean surprise, the set's largest d and its mass.
+
+    Surprises are compared in units of d: the surprise of a token is log(total) - d, so its distance from the entropy is
+    |-d - mean(-d)|.
+    """
+    surprise = exact.add_up(exact.total(exact.weigh_surprise(pool.d, pool.weights)))
+    center = exact.to_float(surprise) / exact.to_float(total)
+    key = _typical_key(pool.d, center)
+    need = at_least_one(exact.scale(total, rows.typical_p))
+    prefix = _where(rows.uses_typical_p, field.select(key, pool.ids, pool.weights, need, pool.id_bits))
+    weights = jnp.where(prefix.holds(key, pool.ids), pool.weights, 0)
+    largest = jnp.max(jnp.where(weights > 0, pool.d, -jnp.inf), axis=(1, 2))
+    total = Mass(*(jnp.where(rows.uses_typical_p, a, b) for a, b in zip(_add(weights), total, strict=True)))
+    return prefix, center, jnp.where(rows.uses_typical_p, largest, 0.0), total
 
 
-def _column(mass: Mass) -> Mass:
-    return Mass(mass.high[:, None], mass.low[:, None])
+def _nucleus(pool: Pool, weights: jax.Array, rows: RowInputs, total: Mass) -> Prefix:
+    """top_p: the shortest prefix by likelihood that reaches the mass."""
+    need = at_least_one(exact.scale(total, rows.top_p))
+    return _where(rows.uses_top_p, field.select(field.order_key(pool.x), pool.ids, weights, need, pool.id_bits))
 
 
-def _mass_before(before_RKK: jax.Array, weights_RK: jax.Array) -> Mass:
-    """For each token, the mass of the tokens that stand before it."""
-    return exact.total(jnp.where(before_RKK, weights_RK[:, None, :], 0))
+def _where(on: jax.Array, prefix: Prefix) -> Prefix:
+    every = field.everything(on.shape[0])
+    return Prefix(*(jnp.where(on, a, b) for a, b in zip(prefix, every, strict=True)))
+
+
+def _add(weights: jax.Array) -> Mass:
+    return exact.add_up(exact.total(weights))
 
 
 def draw_listed(
@@ -115,142 +195,65 @@ def draw_listed(
     Returns:
         The tokens, and bool [R]: whether the list was long enough for the row (its result holds).
     """
-    d, weights = tempered.d(x_RK), tempered.weigh(x_RK)
+    pool = pool_of(tempered, x_RK[:, None], ids_RK[:, None])
     limited = rows.top_k > 0
-    kept = (jnp.arange(x_RK.shape[1]) < rows.top_k[:, None]) | ~limited[:, None]
-    of_list = _sum(weights, kept)
-    total = Mass(*(jnp.where(limited, a, b) for a, b in zip(of_list, total, strict=True)))
-    complete = limited | (weights[:, -1] == 0)
-
-    typical = _typical_listed(d, weights, kept, ids_RK, total, rows.typical_p)
-    kept &= typical | ~rows.uses_typical_p[:, None]
-    total = Mass(*(jnp.where(rows.uses_typical_p, a, b) for a, b in zip(_sum(weights, kept), total, strict=True)))
-
-    own = exact.split(jnp.where(kept, weights, 0))
-    sums = exact.running(own)
-    need = at_least_one(exact.scale(total, rows.top_p))
-    nucleus = exact.less(exact.subtract(sums, own), _column(need))
-    kept &= nucleus | ~rows.uses_top_p[:, None]
-
-    largest = jnp.max(jnp.where(kept, d, -jnp.inf), axis=-1)
-    kept &= d >= jnp.maximum(largest + rows.log_min_p, floor)[:, None]
-
-    complete |= ~kept[:, -1] & ~rows.uses_typical_p
-    mass = _sum(weights, kept)
-    goal = _column(exact.scale(mass, word))
-    before = _mass_before(ids_RK[:, None, :] < ids_RK[:, :, None], jnp.where(kept, weights, 0))
-    upto = exact.normalize(before.high + (weights >> 16), before.low + (weights & 0xFFFF))
-    index = jnp.argmax(kept & ~exact.less(goal, before) & exact.less(goal, upto), axis=-1)[:, None]
-    token, d_token = (jnp.take_along_axis(a, index, axis=-1)[:, 0] for a in (ids_RK, d))
-    return Drawn(token, d_token, mass), complete
+    in_top_k = (jnp.arange(x_RK.shape[1]) < rows.top_k[:, None]) | ~limited[:, None]
+    last = pool.weights[:, 0, -1]
+    pool = pool._replace(weights=jnp.where(in_top_k[:, None], pool.weights, 0))
+    total = Mass(*(jnp.where(limited, a, b) for a, b in zip(_add(pool.weights), total, strict=True)))
+    kept = truncate(pool, rows, ~rows.greedy, total, floor)
+    complete = limited | (last == 0) | ((kept[:, 0, -1] == 0) & ~rows.uses_typical_p)
+    mass = _add(kept)
+    token = field.first_by_id(pool.ids, kept, exact.increment(exact.scale(mass, word)), pool.id_bits)
+    d = jnp.max(jnp.where(pool.ids == token[:, None, None], pool.d, -jnp.inf), axis=(1, 2))
+    return Drawn(token, d, mass), complete | (x_RK.shape[1] >= tempered.size)
 
 
-def _typical_listed(
-    d: jax.Array, weights: jax.Array, kept: jax.Array, ids: jax.Array, total: Mass, typical_p: jax.Array
-) -> jax.Array:
-    surprise = exact.to_float(_sum(exact.weigh_surprise(d, weights), kept))
-    key = jnp.where(kept, _typical_key(d, (surprise / exact.to_float(total))[:, None]), 0)
-    mine, other = key[:, :, None], key[:, None, :]
-    before = (other > mine) | ((other == mine) & (ids[:, None, :] < ids[:, :, None]))
-    need = at_least_one(exact.scale(total, typical_p))
-    return exact.less(_mass_before(before, jnp.where(kept, weights, 0)), _column(need))
-
-
-class _Cut(NamedTuple):
-    """What a row keeps of the whole vocabulary."""
-
-    typical: Prefix
-    nucleus: Prefix
-    floor: jax.Array
-    """float32 [R]: least d."""
-    center: jax.Array
-    """float32 [R]: mean surprise, in the units of d."""
-
-
-def _kept(tempered: Tempered, cut: _Cut, x: jax.Array, ids: jax.Array) -> jax.Array:
-    d = tempered.d(x)
-    typical = cut.typical.holds(_typical_key(d, cut.center[:, None, None]), ids)
-    return typical & cut.nucleus.holds(field.order_key(x), ids) & (d >= cut.floor[:, None, None])
-
-
-def draw_all(
-    tempered: Tempered, chunk_mass: Mass, rows: RowInputs, needed: jax.Array, floor: jax.Array, word: jax.Array
-) -> Drawn:
-    """Truncate and draw from the whole vocabulary, for rows with top_k off. Results hold where `needed`."""
-    cuts = needed & (rows.uses_typical_p | rows.uses_top_p | rows.mirostat | (rows.log_min_p > -jnp.inf))
-    drawn: Drawn = lax.cond(
-        jnp.any(cuts),
-        lambda: _draw_cut(tempered, chunk_mass, rows, needed, floor, word),
-        lambda: _draw_uncut(tempered, chunk_mass, word),
-    )
-    return drawn
-
-
-def _draw_uncut(tempered: Tempered, chunk_mass: Mass, word: jax.Array) -> Drawn:
+def draw_untruncated(tempered: Tempered, chunk_mass: Mass, word: jax.Array) -> Drawn:
+    """Draw from the whole vocabulary."""
     total = exact.add_up(chunk_mass)
-    token = field.locate(
-        chunk_mass, lambda chunk: tempered.weigh(field.take_chunk(tempered.x, chunk)), exact.scale(total, word)
-    )
-    return Drawn(token, tempered.d(_take_token(tempered.x, token)), total)
+    target = exact.scale(total, word)
+    x = tempered.x
+    token = field.locate(chunk_mass, lambda chunk: tempered.weigh(field.take_chunk(x, chunk)), target)
+    return Drawn(token, tempered.d(_take_token(x, token)), total)
+
+
+def redraw_truncated(
+    drawn: Drawn,
+    tempered: Tempered,
+    rows: RowInputs,
+    needed: jax.Array,
+    total: Mass,
+    floor: jax.Array,
+    word: jax.Array,
+) -> Drawn:
+    """Truncate the whole vocabulary and draw from it, in the rows `needed`, one after the other.
+
+    Row by row because few rows of a batch come here, and because one row's weights stay in a CPU's cache.
+    """
+    order = jnp.argsort(~needed, stable=True)
+
+    def body(step: jax.Array, drawn: Drawn) -> Drawn:
+        row = order[step]
+        one = jax.tree.map(lambda a: a[row][None], (tempered, rows, total, floor, word))
+        found = _draw_truncated(*one)
+        merged: Drawn = jax.tree.map(lambda a, b: a.at[row].set(b[0]), drawn, found)
+        return merged
+
+    redrawn: Drawn = lax.fori_loop(0, jnp.sum(needed), body, drawn)
+    return redrawn
+
+
+def _draw_truncated(tempered: Tempered, rows: RowInputs, total: Mass, floor: jax.Array, word: jax.Array) -> Drawn:
+    x = tempered.x
+    pool = pool_of(tempered, x, field.ids_of(x.shape[1]))
+    kept = truncate(pool, rows, jnp.ones_like(rows.active), total, floor)
+    masses = exact.total(kept)
+    mass = exact.add_up(masses)
+    token = field.locate(masses, lambda chunk: field.take_chunk(kept, chunk), exact.scale(mass, word))
+    return Drawn(token, tempered.d(_take_token(x, token)), mass)
 
 
 def _take_token(x_RnG: jax.Array, token: jax.Array) -> jax.Array:
     chunk = field.take_chunk(x_RnG, token // field.CHUNK)
     return jnp.take_along_axis(chunk, (token % field.CHUNK)[:, None], axis=-1)[:, 0]
-
-
-def _draw_cut(
-    tempered: Tempered, chunk_mass: Mass, rows: RowInputs, needed: jax.Array, floor: jax.Array, word: jax.Array
-) -> Drawn:
-    x, R = tempered.x, tempered.maximum.shape[0]
-    ids = field.ids_of(x.shape[1])
-    total = exact.add_up(chunk_mass)
-    every = field.everything(R)
-    zeros = jnp.zeros(R, jnp.float32)
-    typical, center, largest, total = lax.cond(
-        jnp.any(needed & rows.uses_typical_p),
-        lambda: _typical_all(tempered, rows, ids, total),
-        lambda: (every, zeros, zeros, total),
-    )
-    cut = _Cut(typical, every, jnp.maximum(largest + rows.log_min_p, floor), center)
-    nucleus = lax.cond(
-        jnp.any(needed & rows.uses_top_p), lambda: _nucleus_all(tempered, rows, ids, total, cut), lambda: every
-    )
-    cut = cut._replace(nucleus=nucleus)
-
-    def weights_in(chunk: jax.Array) -> jax.Array:
-        part = field.take_chunk(x, chunk)[:, None]
-        inside = chunk[:, None, None] * field.CHUNK + jnp.arange(field.CHUNK, dtype=jnp.int32)
-        return jnp.where(_kept(tempered, cut, part, inside), tempered.weigh(part), 0)[:, 0]
-
-    masses = exact.total(jnp.where(_kept(tempered, cut, x, ids), tempered.weigh(x), 0))
-    mass = exact.add_up(masses)
-    token = field.locate(masses, weights_in, exact.scale(mass, word))
-    return Drawn(token, tempered.d(_take_token(x, token)), mass)
-
-
-def _typical_all(
-    tempered: Tempered, rows: RowInputs, ids: jax.Array, total: Mass
-) -> tuple[Prefix, jax.Array, jax.Array, Mass]:
-    """typical_p over the whole vocabulary: the set, the mean surprise, the set's largest d and its mass."""
-    d, weights = tempered.d(tempered.x), tempered.weigh(tempered.x)
-    surprise = exact.add_up(exact.total(exact.weigh_surprise(d, weights)))
-    center = exact.to_float(surprise) / exact.to_float(total)
-    key = _typical_key(d, center[:, None, None])
-    found = field.select(key, weights, at_least_one(exact.scale(total, rows.typical_p)))
-    every = field.everything(d.shape[0])
-    on = rows.uses_typical_p
-    prefix = Prefix(*(jnp.where(on, a, b) for a, b in zip(found, every, strict=True)))
-    inside = prefix.holds(key, ids)
-    largest = jnp.max(jnp.where(inside & (weights > 0), d, -jnp.inf), axis=(1, 2))
-    return prefix, center, largest, exact.add_up(exact.total(jnp.where(inside, weights, 0)))
-
-
-def _nucleus_all(tempered: Tempered, rows: RowInputs, ids: jax.Array, total: Mass, cut: _Cut) -> Prefix:
-    """top_p over the whole vocabulary, within what typical_p left."""
-    x = tempered.x
-    typical = cut.typical.holds(_typical_key(tempered.d(x), cut.center[:, None, None]), ids)
-    weights = jnp.where(typical, tempered.weigh(x), 0)
-    found = field.select(field.order_key(x), weights, at_least_one(exact.scale(total, rows.top_p)))
-    every = field.everything(x.shape[0])
-    return Prefix(*(jnp.where(rows.uses_top_p, a, b) for a, b in zip(found, every, strict=True)))

@@ -33,17 +33,16 @@ def fraction_bits(vocab_size: int) -> int:
 
 def weigh(d: jax.Array, bits: int) -> jax.Array:
     """Weight in units of 2^-bits of log-weights d <= 0: uint32, same shape."""
-    return _units(jnp.exp(d) * 2.0**bits)
+    # The product is exact, so fusing it with the addition changes nothing. (lax.round is a scalar call on CPU: 30 times
+    # slower.)
+    return (jnp.exp(d) * 2.0**bits + 0.5).astype(jnp.int32).astype(jnp.uint32)
 
 
 def weigh_surprise(d: jax.Array, weights: jax.Array) -> jax.Array:
-    """-d times the weight, in the same units: uint32 (below 21 * 2^bits / e, for weights that are not 0)."""
-    return _units(jnp.where(weights == 0, 0.0, -d * weights.astype(jnp.float32)))
-
-
-def _units(x: jax.Array) -> jax.Array:
-    # Rounding, not "+ 0.5": a compiler may fuse that addition with the product before it, in one place and not another.
-    return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32).astype(jnp.uint32)
+    """-d times the weight, in the same units: uint32 (below 2^bits / e + 1), 0 where the weight is."""
+    twice = jnp.where(weights == 0, 0.0, -2.0 * d * weights.astype(jnp.float32))
+    # Rounded in integers: a compiler may fuse "+ 0.5" with this product, in one place and not in another.
+    return ((twice.astype(jnp.int32) + 1) >> 1).astype(jnp.uint32)
 
 
 def normalize(high: jax.Array, low: jax.Array) -> Mass:
@@ -84,6 +83,11 @@ def subtract(a: Mass, b: Mass) -> Mass:
     """a - b, for b <= a."""
     borrow = (a.low < b.low).astype(jnp.uint32)
     return Mass(a.high - b.high - borrow, (a.low + (borrow << 16) - b.low) & _LOW)
+
+
+def increment(mass: Mass) -> Mass:
+    """One unit more."""
+    return normalize(mass.high, mass.low + 1)
 
 
 def scale(mass: Mass, fraction: jax.Array) -> Mass:

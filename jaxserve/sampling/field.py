@@ -40,12 +40,21 @@ def everything(num_rows: int) -> Prefix:
 
 
 def to_chunks(x_RV: jax.Array) -> jax.Array:
-    """[R, V] -> [R, n, CHUNK]; the last chunk is padded with -inf, NaN becomes -inf."""
+    """[R, V] -> [R, n, CHUNK]; the last chunk is padded with -inf. Costs nothing when CHUNK divides V."""
     R, V = x_RV.shape
-    clean = jnp.where(jnp.isnan(x_RV), -jnp.inf, x_RV)
     if V % CHUNK:
-        clean = jnp.pad(clean, ((0, 0), (0, -V % CHUNK)), constant_values=-jnp.inf)
-    return clean.reshape(R, -1, CHUNK)
+        x_RV = jnp.pad(x_RV, ((0, 0), (0, -V % CHUNK)), constant_values=-jnp.inf)
+    return x_RV.reshape(R, -1, CHUNK)
+
+
+def clean(x: jax.Array) -> jax.Array:
+    """NaN as -inf (a token that can't be drawn) and -0 as its equal 0. For use where x is read, so that it fuses."""
+    return jnp.where(jnp.isnan(x), -jnp.inf, jnp.where(x == 0, 0.0, x))
+
+
+def chunk_maxima(x_RnG: jax.Array) -> jax.Array:
+    """float32 [R, n]: the largest value of each chunk, cleaned."""
+    return clean(x_RnG).max(-1)
 
 
 def ids_of(num_chunks: int) -> jax.Array:
@@ -54,8 +63,8 @@ def ids_of(num_chunks: int) -> jax.Array:
 
 
 def order_key(x: jax.Array) -> jax.Array:
-    """uint32 keys in the order of the floats x (no NaN); -0 and 0 are equal."""
-    bits = lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
+    """uint32 keys in the order of the floats x."""
+    bits = lax.bitcast_convert_type(clean(x), jnp.uint32)
     return jnp.where(bits >> 31 != 0, ~bits, bits | jnp.uint32(1 << 31))
 
 
@@ -67,7 +76,7 @@ def take_chunk(x_RnG: jax.Array, chunk_R: jax.Array) -> jax.Array:
 def argmax(x_RnG: jax.Array, chunk_max_Rn: jax.Array) -> jax.Array:
     """int32 [R]: the lowest id among the largest values."""
     chunk = jnp.argmax(chunk_max_Rn, axis=-1).astype(jnp.int32)
-    return chunk * CHUNK + jnp.argmax(take_chunk(x_RnG, chunk), axis=-1).astype(jnp.int32)
+    return chunk * CHUNK + jnp.argmax(clean(take_chunk(x_RnG, chunk)), axis=-1).astype(jnp.int32)
 
 
 def top_k(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -77,16 +86,12 @@ def top_k(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array,
     before every token of the other chunks.
     """
     n = x_RnG.shape[1]
-    _, chunks = lax.top_k(_signed(order_key(chunk_max_Rn)), min(k, n))
+    _, chunks = lax.top_k(chunk_max_Rn, min(k, n))  # equal values: lower index first
     chunks = jnp.sort(chunks, axis=-1)
     x = jnp.take_along_axis(x_RnG, chunks[:, :, None], axis=1).reshape(x_RnG.shape[0], -1)
-    _, index = lax.top_k(_signed(order_key(x)), k)
+    values, index = lax.top_k(clean(x), k)
     ids = jnp.take_along_axis(chunks, index // CHUNK, axis=1) * CHUNK + index % CHUNK
-    return jnp.take_along_axis(x, index, axis=1), ids
-
-
-def _signed(key: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type(key ^ jnp.uint32(1 << 31), jnp.int32)
+    return values, ids
 
 
 def locate(chunk_mass_Rn: Mass, weights_in: Callable[[jax.Array], jax.Array], target: Mass) -> jax.Array:
@@ -113,24 +118,40 @@ def _find(mass_Rn: Mass, target: Mass) -> tuple[jax.Array, Mass]:
     return index, exact.subtract(target, exact.subtract(at, own))
 
 
-def select(key_RnG: jax.Array, weights_RnG: jax.Array, need: Mass) -> Prefix:
-    """The shortest prefix by key whose mass reaches `need` (at least 1 unit, at most the total).
+def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> jax.Array:
+    """uint32 [R]: the largest bound b at which the tokens with key >= b weigh at least `need` (at most the total).
 
-    Finds the bounding key bit by bit: 32 masked sums, no sort.
+    Found bit by bit, `bits` masked sums over [R, n, G], no sort. Keys lie below 2^bits.
     """
-    R = key_RnG.shape[0]
 
-    def mass_where(mask: jax.Array) -> Mass:
-        return exact.add_up(exact.total(jnp.where(mask, weights_RnG, 0)))
+    def refine(step: jax.Array, bound: jax.Array) -> jax.Array:
+        trial = bound | (jnp.uint32(1 << (bits - 1)) >> step.astype(jnp.uint32))
+        return jnp.where(exact.less(mass_where(key >= trial[:, None, None], weights), need), bound, trial)
 
-    def refine(bit: jax.Array, bound: jax.Array) -> jax.Array:
-        trial = bound | (jnp.uint32(1 << 31) >> bit.astype(jnp.uint32))
-        enough = ~exact.less(mass_where(key_RnG >= trial[:, None, None]), need)
-        return jnp.where(enough, trial, bound)
+    bound: jax.Array = lax.fori_loop(0, bits, refine, jnp.zeros(weights.shape[0], jnp.uint32))
+    return bound
 
-    key = lax.fori_loop(0, 32, refine, jnp.zeros(R, jnp.uint32))
-    rest = exact.subtract(need, mass_where(key_RnG > key[:, None, None]))
-    one = Mass(jnp.zeros(R, jnp.uint32), jnp.ones(R, jnp.uint32))
-    ties = jnp.where(key_RnG == key[:, None, None], weights_RnG, 0)
-    last = locate(exact.total(ties), lambda chunk: take_chunk(ties, chunk), exact.subtract(rest, one))
-    return Prefix(key, last)
+
+def mass_where(mask: jax.Array, weights: jax.Array) -> Mass:
+    """Mass [R] of the tokens [R, n, G] where the mask holds."""
+    return exact.add_up(exact.total(jnp.where(mask, weights, 0)))
+
+
+def first_by_id(ids: jax.Array, weights: jax.Array, need: Mass, id_bits: int) -> jax.Array:
+    """int32 [R]: the lowest id at which the tokens up to it weigh at least `need` (1 unit to the total)."""
+    highest = (1 << id_bits) - 1
+    return highest - bisect((highest - ids).astype(jnp.uint32), weights, need, id_bits).astype(jnp.int32)
+
+
+def select(key: jax.Array, ids: jax.Array, weights: jax.Array, need: Mass, id_bits: int) -> Prefix:
+    """The shortest prefix, by key and then id, whose mass reaches `need` (1 unit to the total)."""
+    bound = bisect(key, weights, need)
+    above = mass_where(key > bound[:, None, None], weights)
+    at_bound = jnp.where(key == bound[:, None, None], weights, 0)
+    tied = jnp.sum(at_bound != 0, axis=(1, 2)) > 1
+    last = lax.cond(
+        jnp.any(tied),
+        lambda: first_by_id(ids, at_bound, exact.subtract(need, above), id_bits),
+        lambda: everything(bound.shape[0]).token,
+    )
+    return Prefix(bound, last)

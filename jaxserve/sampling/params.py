@@ -43,8 +43,8 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, bias) pairs, bias in -100..100, ids distinct; -100 bans the token."""
     seed: int = 0
-    """Any 64-bit integer (taken modulo 2^64). The caller picks one where the user gave none; choice i of a request folds
-    its index in, see `pipeline.sample`."""
+    """Any 64-bit integer (taken modulo 2^64). The caller picks one where the user gave none; every
+    choice of a request folds its index in."""
 
     def __post_init__(self) -> None:
         for knob in fields(self):

@@ -22,9 +22,8 @@ from jaxserve.sampling.params import MAX_LOGIT_BIAS
 from jaxserve.sampling.rows import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
 from jaxserve.sampling.state import SlotState
 
-SHORT_LIST = 64
-LONG_LIST = 256
-"""K: most likely tokens that truncations look at first. SHORT_LIST serves batches whose rows all have top_k <= 64."""
+LIST = 128
+"""K: most likely tokens that truncations look at first; at least the largest top_k."""
 
 
 class Choice(NamedTuple):
@@ -55,9 +54,9 @@ def sample(
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
     choice = lax.cond(
-        jnp.any(edited),
+        jnp.any(edited | ~rows.greedy),
         lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
-        lambda: _choose(logits_RV, rows, mu),
+        lambda: _choose_greedily(logits_RV, mu),
     )
     forced = rows.active & (rows.forced >= 0)
     token = jnp.where(forced, rows.forced, jnp.where(choice.failed, 0, choice.token))
@@ -104,71 +103,67 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
     return x_RV
 
 
+def _choose_greedily(x_RV: jax.Array, mu: jax.Array) -> Choice:
+    """The most likely token of every row."""
+    with jax.named_scope("argmax"):
+        x = field.to_chunks(x_RV)
+        chunk_max = field.chunk_maxima(x)
+        token = field.argmax(x, chunk_max)
+    return Choice(token, chunk_max.max(-1) == -jnp.inf, jnp.zeros_like(mu), mu)
+
+
 def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     """Temperature, truncations and the draw, over edited logits."""
     x = field.to_chunks(x_RV)
-    chunk_max = x.max(-1)
-    maximum = chunk_max.max(-1)
+    chunk_max = field.chunk_maxima(x)
+    tempered = Tempered(x, chunk_max.max(-1), rows.inverse_temperature)
+    with jax.named_scope("mass"):
+        chunk_mass = _masses(tempered, ~rows.greedy & (rows.top_k == 0))
+        total = exact.add_up(chunk_mass)
+    with jax.named_scope("draw"):
+        drawn = _draw(tempered, chunk_max, chunk_mass, rows, mu)
     with jax.named_scope("argmax"):
         greedy = field.argmax(x, chunk_max)
-    tempered = Tempered(x, maximum, rows.inverse_temperature, exact.fraction_bits(x_RV.shape[1]))
-    zeros = jnp.zeros_like(maximum)
-    token, logprob, mu = lax.cond(
-        jnp.any(~rows.greedy),
-        lambda: _draw(tempered, chunk_max, rows, mu, greedy),
-        lambda: (greedy, zeros, mu),
-    )
-    return Choice(token, maximum == -jnp.inf, logprob, mu)
-
-
-def _draw(
-    tempered: Tempered, chunk_max: jax.Array, rows: RowInputs, mu: jax.Array, greedy: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Tokens, sampling log-probabilities and mirostat's next mu."""
-    drawing, whole = ~rows.greedy, ~rows.greedy & (rows.top_k == 0)
-    R, n, _ = tempered.x.shape
-    none = jnp.zeros((R, n), jnp.uint32)
-    with jax.named_scope("mass"):
-        chunk_mass = lax.cond(jnp.any(whole), lambda: exact.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
-        total = exact.add_up(chunk_mass)
-    floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
-    word = draw.random_words(rows)
-    with jax.named_scope("short_list"):
-        listed, done = _draw_listed(tempered, chunk_max, rows, total, floor, word)
-    needed = drawing & ~done
-    with jax.named_scope("vocabulary"):
-        drawn = lax.cond(
-            jnp.any(needed),
-            lambda: _merge(needed, draw.draw_all(tempered, chunk_mass, rows, needed, floor, word), listed),
-            lambda: listed,
-        )
     logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
     surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
-    next_mu = jnp.where(rows.mirostat & drawing, mu - rows.learning_rate * (surprise - rows.tau), mu)
-    return jnp.where(rows.greedy, greedy, drawn.token), jnp.where(rows.greedy, 0.0, logprob), next_mu
-
-
-def _draw_listed(
-    tempered: Tempered, chunk_max: jax.Array, rows: RowInputs, total: Mass, floor: jax.Array, word: jax.Array
-) -> tuple[Drawn, jax.Array]:
-    """Draw from a list of the most likely tokens where some row truncates; the list's length never shows."""
-    drawing = ~rows.greedy
-    truncates = rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
-    R, n, G = tempered.x.shape
-
-    def from_list(length: int) -> tuple[Drawn, jax.Array]:
-        x, ids = field.top_k(tempered.x, chunk_max, min(length, n * G))
-        return draw.draw_listed(tempered, x, ids, rows, total, floor, word)
-
-    nothing = jnp.zeros(R, jnp.uint32), jnp.zeros(R, jnp.uint32)
-    skip = Drawn(jnp.zeros(R, jnp.int32), jnp.zeros(R, jnp.float32), Mass(*nothing)), jnp.zeros(R, bool)
-    long = jnp.any(drawing & ((rows.top_k > SHORT_LIST) | ((rows.top_k == 0) & truncates)))
-    short = jnp.any(drawing & (rows.top_k > 0))
-    which = jnp.where(long, 2, jnp.where(short, 1, 0))
-    found: tuple[Drawn, jax.Array] = lax.switch(
-        which, (lambda: skip, lambda: from_list(SHORT_LIST), lambda: from_list(LONG_LIST))
+    follows = rows.mirostat & ~rows.greedy
+    return Choice(
+        jnp.where(rows.greedy, greedy, drawn.token),
+        tempered.maximum == -jnp.inf,
+        jnp.where(rows.greedy, 0.0, logprob),
+        jnp.where(follows, mu - rows.learning_rate * (surprise - rows.tau), mu),
     )
-    return found
+
+
+def _masses(tempered: Tempered, wanted: jax.Array) -> Mass:
+    """Mass of every chunk [R, n]; zeros when no row wants it."""
+    none = jnp.zeros(tempered.x.shape[:2], jnp.uint32)
+    mass: Mass = lax.cond(jnp.any(wanted), lambda: exact.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
+    return mass
+
+
+def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowInputs, mu: jax.Array) -> Drawn:
+    """Rows that truncate draw from a list of their likeliest tokens; where that is too short, from the vocabulary."""
+    total = exact.add_up(chunk_mass)
+    floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
+    word = draw.random_words(rows)
+    truncates = ~rows.greedy & (
+        (rows.top_k > 0) | rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
+    )
+
+    def truncated() -> Drawn:
+        x, ids = field.top_k(tempered.x, chunk_max, min(LIST, tempered.size))
+        listed, complete = draw.draw_listed(tempered, x, ids, rows, total, floor, word)
+        short = truncates & ~complete
+        return draw.redraw_truncated(_merge(truncates, listed, whole), tempered, rows, short, total, floor, word)
+
+    whole: Drawn = lax.cond(
+        jnp.any(~rows.greedy & ~truncates),
+        lambda: draw.draw_untruncated(tempered, chunk_mass, word),
+        lambda: draw.nothing(total),
+    )
+    drawn: Drawn = lax.cond(jnp.any(truncates), truncated, lambda: whole)
+    return drawn
 
 
 def _merge(on: jax.Array, a: Drawn, b: Drawn) -> Drawn:
