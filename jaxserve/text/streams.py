@@ -122,19 +122,15 @@ class PieceStream:
 
     def push(self, token_id: int) -> str:
         """Text that this token completes."""
-        rules = self._rules
-        if not self._first:
-            piece = rules.piece_of(token_id)
-            if piece is None:
-                return ""
-            text = self._close(piece) if isinstance(piece, str) else self._open(piece)
-            text = rules.separator + text if rules.separator else text
-        else:
-            piece = rules.first_of(token_id)
-            if piece is None:
-                return ""
-            text = self._close(piece) if isinstance(piece, str) else self._open(piece)
+        rules, first = self._rules, self._first
+        piece = rules.first_of(token_id) if first else rules.piece_of(token_id)
+        if piece is None:
+            return ""
+        text = self._close(piece) if isinstance(piece, str) else self._open(piece)
+        if first:
             self._first = (rules.first_lasts or piece == END_RUN) and not (text or self._incomplete)
+        elif rules.separator:
+            text = rules.separator + text
         return self._trim(text) if self._strip or rules.strip_stop else text
 
     def flush(self) -> str:

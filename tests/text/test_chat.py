@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +339,14 @@ def published(shared_dir: Path) -> list[Path]:
 
 
 def each_published(shared_dir: Path, use: Callable[[Path, ChatTemplate], None]) -> None:
-    names = {"bos_token": "<BOS>", "eos_token": "<EOS>", "pad_token": "<PAD>", "unk_token": "<UNK>"}
     for path in published(shared_dir):
-        use(path, ChatTemplate({"default": path.read_text(encoding="utf-8")}, names))
+        use(path, compiled(path))
+
+
+@cache
+def compiled(path: Path) -> ChatTemplate:
+    names = {"bos_token": "<BOS>", "eos_token": "<EOS>", "pad_token": "<PAD>", "unk_token": "<UNK>"}
+    return ChatTemplate({"default": path.read_text(encoding="utf-8")}, names)
 
 
 def test_published_templates_render_conversations(shared_dir: Path) -> None:

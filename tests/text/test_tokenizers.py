@@ -266,6 +266,13 @@ def test_special_tokens_of_the_families(
     assert {text: own.id_of(text) for text in checks} == {text: 470 + index for text, index in checks.items()}
 
 
+@pytest.mark.parametrize("name", ["tiktoken.model", "llama.tiktoken"])
+def test_other_names_of_tiktoken_files(model_dir: Write, fixtures: Path, name: str) -> None:
+    directory = model_dir(fixtures / "tiktoken")
+    (directory / "tokenizer.model").rename(directory / name)
+    assert load_tokenizer(directory).encode("The<|eot_id|>", add_special_tokens=False)[-1] == 479
+
+
 def test_kimi_cuts_chinese_runs_apart(model_dir: Write, fixtures: Path) -> None:
     """Its pattern takes Han characters as words of their own; o200k's takes them with their neighbours."""
     family = next(f for f in FAMILIES if f.name == "kimi")
