@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -33,16 +32,10 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         settings: everything that can be chosen.
 
     Returns:
-        The app. It starts no thread before its first request and stops its worker threads at shutdown.
+        The app. It starts no thread before its first request; its worker threads end with it.
     """
     workers = ThreadPoolExecutor(settings.max_lower_threads, thread_name_prefix="jaxserve-lower")
     context = Context(engine, text, settings, Metrics(engine), workers)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        workers.shutdown(wait=False, cancel_futures=True)
-
     app = FastAPI(
         title="jaxserve",
         version=jaxserve.__version__,
@@ -50,7 +43,6 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
     )
     for prefix in PREFIXES:
         app.include_router(generate.router(context), prefix=prefix)

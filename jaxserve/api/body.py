@@ -114,7 +114,7 @@ def validate(schema: type[R], body: dict[str, Any], *, lenient: bool) -> Parsed[
 
 def _unknown_fields(error: ValidationError, body: Any) -> list[Location]:
     findings = error.errors(include_url=False, include_context=False, include_input=False)
-    unknown = [locate(finding["loc"], body) for finding in findings if finding["type"] == "extra_forbidden"]
+    unknown = [locate(finding, body) for finding in findings if finding["type"] == "extra_forbidden"]
     return list(dict.fromkeys(unknown))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -117,7 +118,7 @@ def validation_error(error: ValidationError, body: Any) -> ApiError:
     """All findings of the schema, each at the place in the body where it really is."""
     merged: dict[Location, ValidationDetail] = {}
     for finding in error.errors(include_url=False, include_context=False, include_input=False):
-        loc = locate(finding["loc"], body)
+        loc = locate(finding, body)
         message = "unknown field" if finding["type"] == "extra_forbidden" else _sentence(finding["msg"])
         known = merged.get(loc)
         if known is None:
@@ -140,14 +141,14 @@ def _sentence(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def locate(loc: Sequence[str | int], body: Any) -> Location:
-    """The path into `body` that a validator's location means: without the names of union members."""
+def locate(finding: ErrorDetails, body: Any) -> Location:
+    """The path into `body` that a finding means: without the names of union members."""
     path: list[str | int] = []
     here = body
-    for position, part in enumerate(loc):
+    for part in finding["loc"]:
         if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
             here = here[part]  # type: ignore[index]
-        elif not (isinstance(here, dict) and position == len(loc) - 1):
-            continue
-        path.append(part)
+            path.append(part)
+    if finding["type"] == "missing":
+        path.append(finding["loc"][-1])
     return tuple(path)

@@ -15,12 +15,12 @@ class StrictModel(BaseModel):
     )
 
 
-def _integral(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
     """JSON Schema's integer: 1.0 is one, 1.5 and true are not."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-integral = BeforeValidator(_integral)
+integral = BeforeValidator(whole_number)
 """Put behind an integer's bounds, so that these stay visible in the JSON Schema."""
 Int = Annotated[int, integral]
 """An integer of any size."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from jaxserve.api.schema.base import Int, StrictModel, TokenId, integral
+from jaxserve.api.schema.base import Int, StrictModel, TokenId, integral, whole_number
 from jaxserve.api.schema.messages import ChatMessage, PredictedOutput
 from jaxserve.api.schema.tools import (
     ChatCompletionFunction,
@@ -205,11 +205,15 @@ def _all_strings(items: list[Any]) -> list[str] | None:
 
 
 def _token_ids(items: list[Any]) -> list[int] | None:
-    return items if all(type(item) is int and item >= 0 for item in items) else None
+    if all(type(item) is int and item >= 0 for item in items):
+        return items
+    whole = [whole_number(item) for item in items]
+    return whole if all(type(item) is int and item >= 0 for item in whole) else None
 
 
 def _token_id_lists(items: list[Any]) -> list[list[int]] | None:
-    return items if all(isinstance(item, list) and _token_ids(item) is not None for item in items) else None
+    lists = [_token_ids(item) if isinstance(item, list) else None for item in items]
+    return [item for item in lists if item is not None] if None not in lists else None
 
 
 Prompt = Annotated[str | list[str] | list[TokenId] | list[list[TokenId]], WrapValidator(_check_prompt)]
