@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +110,17 @@ def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: La
     return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, rules.remarks)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _draw(
-    keys: jax.Array, layers: jax.Array, init: Init, shape: tuple[int, ...], dtype: str, stacked: bool
-) -> jax.Array:
-    """One parameter; each layer from its own key."""
-    folded = jax.vmap(jax.random.fold_in, (None, 0))(keys, layers)
-    if stacked:
-        return jax.vmap(lambda key: init(key, shape[1:], dtype))(folded)
-    return init(folded[0], shape, dtype)
-
-
+@lru_cache(maxsize=64)
 def _draw_function(
     init: Init, shape: tuple[int, ...], dtype: str, stacked: bool, sharding: Any
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    def draw(keys: jax.Array, layers: jax.Array) -> jax.Array:
-        drawn: jax.Array = _draw(keys, layers, init, shape, dtype, stacked)
-        return drawn
+    """Jitted draw of one parameter, each layer from its own key; kept, because many parameters look alike."""
+
+    def draw(key: jax.Array, layers: jax.Array) -> jax.Array:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, layers)
+        if stacked:
+            return jax.vmap(lambda one: init(one, shape[1:], dtype))(keys)
+        return init(keys[0], shape, dtype)
 
     return jax.jit(draw, out_shardings=sharding)
 

@@ -1,0 +1,59 @@
+"""Run by test_sharding.py in its own process, with 8 virtual CPU devices: prints what the test compares, as JSON."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxserve import models
+
+PAGE = 16
+
+
+def step(graphdef, leaves, cache, ids, cu, lens, table):
+    meta = models.AttentionMeta.from_rows(cu, lens, table, ids.shape[0], PAGE)
+    out = models.forward(graphdef, leaves, ids, cache, meta)
+    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache
+
+
+def report(folder, loop, shape):
+    config = models.load_config(folder)
+    mesh = models.make_mesh(shape or models.derive_mesh_shape(config, 8))
+    model = models.load_model(folder, mesh=mesh, layer_loop=loop)
+    expected = np.load(folder / "expected.npz")
+    count = len(expected["ids"])
+    ids = np.zeros(64, np.int32)
+    ids[:count] = expected["ids"]
+    cache = models.init_cache(config, num_pages=500, page_size=PAGE, dtype="float32", mesh=mesh)
+    lens, cu = np.array([count, 0], np.int32), np.array([0, count, count], np.int32)
+    table = np.array([[3, 1, 2], [0, 0, 0]], np.int32)
+    jitted = jax.jit(step, static_argnums=0, donate_argnums=2)
+    args = (model.leaves, cache, ids, cu, lens, table)
+    compiled = jitted.lower(model.graphdef, *args).compile()
+    memory = compiled.memory_analysis()
+    cache_bytes = cache["kv"].addressable_shards[0].data.nbytes
+    logits = np.asarray(compiled(*args)[0])[:count]
+    return {
+        "mesh": list(mesh.devices.shape),
+        "report": list(model.report),
+        "layers": config.num_layers,
+        "all_reduces": len(re.findall(r"= \S+ all-reduce(?:-start)?\(", compiled.as_text())),
+        "error": float(np.abs(logits - expected["logits"]).max()),
+        "aliased": memory.alias_size_in_bytes >= cache_bytes,
+        "temporaries_per_cache": memory.temp_size_in_bytes / cache_bytes,
+    }
+
+
+if __name__ == "__main__":
+    fixtures = Path(sys.argv[1])
+    runs = {
+        "qwen2 unroll": ("qwen2_bias", "unroll", None),
+        "qwen2 scan": ("qwen2_bias", "scan", None),
+        "one kv head": ("llama_one_kv_head", "unroll", None),
+        "mistral": ("mistral_window", "scan", None),
+        "undividable": ("qwen3_one_layer", "unroll", (1, 4, 2)),
+    }
+    print(json.dumps({name: report(fixtures / folder, loop, shape) for name, (folder, loop, shape) in runs.items()}))

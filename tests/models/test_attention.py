@@ -1,0 +1,87 @@
+"""The blocked backend against a float64 oracle: ragged rows, windows, soft cap, sinks, stale pages that hold NaN."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxserve.models import AttentionMeta
+from jaxserve.models.kernels import blocked
+
+PAGE, PAGES, HEADS, KV_HEADS, DIM = 16, 64, 6, 2, 24
+ROWS = ((0, 40), (299, 1), (250, 37), (0, 1), (127, 2))
+"""(start, new tokens) of each row."""
+
+
+def oracle(q, k, v, positions, scale, window, softcap, sinks):
+    """float64 attention of one row: q [n, N, H] at `positions` over k, v [S, K, H]."""
+    out = np.zeros(q.shape)
+    for i, position in enumerate(positions):
+        low = 0 if window is None else max(0, position - window + 1)
+        for head in range(q.shape[1]):
+            shared = head // (q.shape[1] // k.shape[1])
+            s = k[low : position + 1, shared] @ q[i, head] * scale
+            if softcap is not None:
+                s = softcap * np.tanh(s / softcap)
+            extra = [] if sinks is None else [sinks[head]]
+            e = np.exp(np.concatenate([s, extra]) - max(s.max(), *extra, s.max()))
+            out[i, head] = (e / e.sum())[: len(s)] @ v[low : position + 1, shared]
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 20, 150])
+@pytest.mark.parametrize(("softcap", "with_sinks"), [(None, False), (3.0, True)])
+def test_ragged_rows(window, softcap, with_sinks):
+    rng = np.random.default_rng(0)
+    pages = rng.permutation(PAGES * 2 - 1)[: len(ROWS) * 20] + 1
+    table = np.zeros((len(ROWS) + 1, 20), np.int32)
+    table[: len(ROWS)] = pages.reshape(len(ROWS), 20)
+    kv = np.full((PAGES * 2, PAGE, 2 * KV_HEADS, DIM), np.nan, np.float32)
+    cu = np.concatenate([[0], np.cumsum([n for _, n in ROWS]), [sum(n for _, n in ROWS)]]).astype(np.int32)
+    lens = np.array([start + n for start, n in ROWS] + [0], np.int32)
+    tokens = 128
+    q = rng.standard_normal((tokens, HEADS, DIM)).astype(np.float32)
+    sinks = rng.standard_normal(HEADS).astype(np.float32) if with_sinks else None
+    expected = np.zeros(q.shape)
+    for row, (start, n) in enumerate(ROWS):
+        k, v = rng.standard_normal((2, start + n, KV_HEADS, DIM)).astype(np.float32)
+        for position in range(start + n):
+            place = kv[table[row, position // PAGE], position % PAGE]
+            place[0::2], place[1::2] = k[position], v[position]
+        span = slice(cu[row], cu[row + 1])
+        expected[span] = oracle(q[span], k, v, range(start, start + n), 0.3, window, softcap, sinks)
+
+    @jax.jit
+    def run(q, kv, cu, lens, table):
+        meta = AttentionMeta.from_rows(cu, lens, table, tokens, PAGE)
+        return blocked.attend(
+            q,
+            kv,
+            meta,
+            0,
+            scale=0.3,
+            window=window,
+            softcap=softcap,
+            sinks_N=None if sinks is None else jnp.asarray(sinks),
+        )
+
+    np.testing.assert_allclose(run(q, kv, cu, lens, table), expected, atol=2e-6)
+
+
+def test_write_puts_padding_on_page_zero():
+    cu, lens = np.array([0, 3], np.int32), np.array([18], np.int32)
+    meta = AttentionMeta.from_rows(cu, lens, np.array([[2, 5]], np.int32), 8, PAGE)
+    k = jnp.arange(8.0)[:, None, None] * jnp.ones((8, 1, 4)) + 1
+    kv = np.asarray(blocked.write_kv(jnp.zeros((12, PAGE, 2, 4)), k, -k, meta, 6))
+    assert kv[8, 15, :, 0].tolist() == [1, -1]
+    assert kv[11, :2, 0, 0].tolist() == [2, 3]
+    written = {int(page) for page in np.nonzero(kv.any(axis=(1, 2, 3)))[0]}
+    assert written == {6, 8, 11}
+
+
+def test_page_size_must_divide_the_block():
+    meta = AttentionMeta.from_rows(np.array([0, 1]), np.array([1]), np.array([[1]]), 2, 24)
+    with pytest.raises(ValueError, match="page size 24"):
+        blocked.attend(jnp.zeros((2, 2, 8)), jnp.zeros((2, 24, 2, 8)), meta, 0, scale=1.0)

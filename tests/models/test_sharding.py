@@ -1,0 +1,79 @@
+"""Tensor parallelism on 8 virtual devices (in a process of its own), and the rules behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxserve import models
+from jaxserve.models.sharding import ShardingRules
+
+
+@pytest.fixture(scope="module")
+def runs(model_fixtures):
+    """What sharded_run.py measured."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    script = Path(__file__).parent / "sharded_run.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(model_fixtures)], env=env, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_logits_on_8_devices(runs):
+    for name, run in runs.items():
+        assert run["error"] < 1e-3, (name, run)
+
+
+def test_two_all_reduces_per_layer(runs):
+    """Those of the layers (once in a scanned body), and one for the embedding where the vocabulary is split."""
+    assert runs["qwen2 unroll"]["mesh"] == [2, 2, 2]
+    assert runs["qwen2 unroll"]["all_reduces"] == 2 * runs["qwen2 unroll"]["layers"]
+    assert runs["qwen2 scan"]["all_reduces"] == 2
+    assert runs["mistral"]["all_reduces"] == 3
+
+
+def test_the_cache_is_updated_in_place(runs):
+    for name, run in runs.items():
+        assert run["aliased"], name
+        assert run["temporaries_per_cache"] < 0.5, (name, run)
+
+
+def test_what_does_not_divide_is_reported(runs):
+    assert any("attention heads" in line for line in runs["undividable"]["report"])
+    assert any("vocab of 257" in line for line in runs["qwen2 unroll"]["report"])
+    assert runs["mistral"]["report"] == []
+
+
+def test_mesh_shapes_follow_the_heads(model_fixtures):
+    shapes = {
+        name: models.derive_mesh_shape(models.load_config(model_fixtures / name), 8)
+        for name in ("qwen2_bias", "llama_one_kv_head", "mistral_window", "qwen3_one_layer")
+    }
+    assert shapes == {
+        "qwen2_bias": (2, 2, 2),
+        "llama_one_kv_head": (8, 1, 1),
+        "mistral_window": (4, 2, 1),
+        "qwen3_one_layer": (8, 1, 1),
+    }
+
+
+def test_colliding_and_unknown_axes_are_refused(model_fixtures):
+    rules = ShardingRules.derive(models.load_config(model_fixtures / "qwen2_bias"), models.make_mesh((1, 1, 1)))
+    with pytest.raises(ValueError, match="unknown logical axis"):
+        rules.spec(("heads",))
+    clash = ShardingRules(rules.mesh, (("a", ("kv",)), ("b", ("kv",))), ())
+    with pytest.raises(ValueError, match="twice"):
+        clash.spec(("a", "b"))
+    with pytest.raises(ValueError, match="needs 64 devices"):
+        models.make_mesh((4, 4, 4))
