@@ -11,7 +11,7 @@ import jax
 
 from jaxserve.config import EngineConfig
 from jaxserve.engine.engine import Engine
-from jaxserve.engine.runner import Runner
+from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import (
     DeviceFacts,
@@ -43,7 +43,7 @@ MeshShape = tuple[int, int, int]
 class Started:
     """A running engine and what it was made from."""
 
-    engine: Engine
+    engine: Engine[Ticket]
     runner: Runner
     tokenizer: Tokenizer
     model_config: ModelConfig
@@ -132,7 +132,14 @@ def start_loaded(
         prefix_caching=config.prefix_caching,
         max_waiting=config.max_waiting,
     )
-    engine = Engine(scheduler, runner, tokenizer, total_pages=config.num_pages - 1, on_death=on_death)
+    engine = Engine(
+        scheduler,
+        runner,
+        tokenizer,
+        total_pages=config.num_pages - 1,
+        vocab_size=model.config.vocab_size,
+        on_death=on_death,
+    )
     return Started(
         engine=engine,
         runner=runner,

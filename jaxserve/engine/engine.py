@@ -12,8 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from jaxserve.engine.constraints import Constraints
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.stream import RequestStream, send
 from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
@@ -38,14 +42,20 @@ class RowResult:
     routing: bytes | None = None
 
 
-class StepRunner(Protocol):
-    """Executes plans. `launch` returns at once; `fetch` waits for the device."""
+_Ticket = TypeVar("_Ticket")
 
-    def launch(self, plan: Plan) -> object:
-        """Enqueues the step and returns a ticket for `fetch`."""
 
-    def fetch(self, ticket: object) -> list[RowResult]:
-        """Results of a launched step, aligned with its plan's rows."""
+class StepRunner(Protocol[_Ticket]):
+    """Executes plans. `launch` and `sample` return at once; `fetch` waits for the device."""
+
+    def launch(self, plan: Plan) -> _Ticket:
+        """Enqueues the step and returns a ticket for it."""
+
+    def sample(self, ticket: _Ticket, masks: Callable[[Plan, int], npt.NDArray[np.int32]]) -> None:
+        """Enqueues the sampling of a step with constrained rows, once their masks are known."""
+
+    def fetch(self, ticket: _Ticket) -> list[RowResult]:
+        """Results of a sampled step, aligned with its plan's rows."""
 
     @property
     def compilations(self) -> int:
@@ -100,7 +110,7 @@ class _Close:
 _Message = _Submit | _Abort | _Close
 
 
-class Engine:
+class Engine(Generic[_Ticket]):
     """Continuous batching over one runner.
 
     Raises:
@@ -110,16 +120,18 @@ class Engine:
     def __init__(
         self,
         scheduler: Scheduler,
-        runner: StepRunner,
+        runner: StepRunner[_Ticket],
         tokenizer: Tokenizer,
         *,
         total_pages: int,
+        vocab_size: int,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._tokenizer = tokenizer
         self._total_pages = total_pages
+        self._constraints = Constraints(-(-vocab_size // 32), self._fail)
         self._on_death = on_death
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._streams: dict[str, RequestStream] = {}
@@ -202,7 +214,7 @@ class Engine:
             self._end_everything()
 
     def _loop(self) -> None:
-        in_flight: tuple[Plan, object] | None = None
+        in_flight: tuple[Plan, _Ticket] | None = None
         while True:
             idle = in_flight is None and not self._scheduler.has_work
             self._drain_inbox(wait=idle)
@@ -215,6 +227,8 @@ class Engine:
                 launched = (plan, self._runner.launch(plan))
             if in_flight is not None:
                 self._commit(*in_flight)
+            if launched is not None:
+                self._runner.sample(launched[1], self._constraints.masks)
             in_flight = launched
 
     def _closing(self, *, idle: bool) -> bool:
@@ -232,7 +246,7 @@ class Engine:
             self._handle(message)
 
     def _wait_for_message(self) -> _Message:
-        """The next message, whenever it comes; a longer silence is used to verify that pages and slots are conserved."""
+        """The next message, whenever it comes; a longer silence is used to verify pages and slots."""
         try:
             return self._inbox.get(timeout=_QUIET_SECONDS)
         except queue.Empty:
@@ -274,7 +288,7 @@ class Engine:
                     stream.cached_tokens = row.sequence.cached
                     self._counters.cached_prompt_tokens += row.sequence.cached
 
-    def _commit(self, plan: Plan, ticket: object) -> None:
+    def _commit(self, plan: Plan, ticket: _Ticket) -> None:
         results = self._runner.fetch(ticket)
         self._counters.steps += 1
         for row, result in zip(plan.rows, results, strict=True):
@@ -300,6 +314,8 @@ class Engine:
                 error = RequestFailed("no token is left to sample from: logit_bias or a grammar bans every token")
                 stream.fail(error, sequence.choice)
             else:
+                if sampled is not None:
+                    self._constraints.advance(sequence, sampled.token)
                 self._counters.generated_tokens += sampled is not None
                 stopped = stream.push(
                     sequence,
@@ -316,6 +332,17 @@ class Engine:
             stream.fail(RequestFailed(f"internal error while producing the output: {type(error).__name__}"))
         if not stream.open:
             self._streams.pop(sequence.request.id, None)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """Ends one choice because of something of its own."""
+        self._scheduler.finish(sequence, "error")
+        stream = self._streams.get(sequence.request.id)
+        if stream is not None:
+            stream.fail(
+                RequestFailed(f"internal error in the request's constraint: {type(error).__name__}"), sequence.choice
+            )
+            if not stream.open:
+                self._streams.pop(sequence.request.id, None)
 
     def _end_everything(self) -> None:
         """After the loop: no stream stays open, no message stays unanswered."""

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxserve.config import EngineConfig
 from jaxserve.engine import compilations, step
 from jaxserve.engine.batch import Int32Array, Layout, build, choose_layout, layouts
+from jaxserve.engine.constraints import constrained
 from jaxserve.engine.engine import RowResult
 from jaxserve.engine.types import Plan, PlannedRow, SampledToken, Sequence, TokenLogprob
 from jaxserve.models import LoadedModel, cache_spec, init_cache
@@ -56,15 +57,19 @@ class _SlotRow:
     """mirostat's state after its last fetched token; carried over a preemption."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ticket:
     """A launched step: device arrays on their way to the host."""
 
     plan: Plan
-    out: jax.Array
+    rows: int
+    """R of its bucket."""
+    result: step.ForwardResult
     scores: jax.Array | None
     hidden_RD: jax.Array | None
     routing: jax.Array | None
+    out: jax.Array | None = None
+    """Sampled tokens; None until sampling has been enqueued."""
 
 
 class Runner:
@@ -165,7 +170,7 @@ class Runner:
     # ------------------------------------------------------------------ steps
 
     def launch(self, plan: Plan) -> Ticket:
-        """Enqueues one step and returns at once."""
+        """Enqueues one step and returns at once. A step with constrained rows is left to `sample`."""
         layout = choose_layout(plan, self._layouts)
         for row in plan.rows:
             self._prepare(row)
@@ -174,28 +179,43 @@ class Runner:
             self._model.leaves, self._cache, self._state.last_token, buffer
         )
         self._cache = result.cache
-        self._state, out = self._sample[layout.rows](
-            self._state, result.logits_RV, result.rows_RC, self._masks[layout.rows]
-        )
         for row in plan.rows:
             if row.samples:
                 self._rows[row.sequence].primed = True
         ticket = Ticket(
             plan=plan,
-            out=out,
+            rows=layout.rows,
+            result=result,
             scores=self._launch_scores(plan, layout, result.hidden_TD),
             hidden_RD=result.hidden_RD if any(r.sequence.request.want_activations for r in plan.rows) else None,
             routing=result.routing if any(r.sequence.request.want_routing for r in plan.rows) else None,
         )
-        for array in (ticket.out, ticket.scores, ticket.hidden_RD, ticket.routing):
+        for array in (ticket.scores, ticket.hidden_RD, ticket.routing):
             if array is not None:
                 array.copy_to_host_async()
+        if not constrained(plan):
+            self._sample_with(ticket, self._masks[layout.rows])
         return ticket
 
-    def fetch(self, ticket: object) -> list[RowResult]:
+    def sample(self, ticket: Ticket, masks: Callable[[Plan, int], npt.NDArray[np.int32]]) -> None:
+        """Enqueues the sampling of a launched step whose rows are constrained; nothing to do for others.
+
+        Args:
+            ticket: from `launch`.
+            masks: (plan, rows) -> the allowed tokens, [rows, ceil(V / 32)].
+        """
+        if ticket.out is None:
+            self._sample_with(ticket, self._put(masks(ticket.plan, ticket.rows)))
+
+    def _sample_with(self, ticket: Ticket, masks: jax.Array) -> None:
+        result = ticket.result
+        self._state, ticket.out = self._sample[ticket.rows](self._state, result.logits_RV, result.rows_RC, masks)
+        ticket.out.copy_to_host_async()
+
+    def fetch(self, ticket: Ticket) -> list[RowResult]:
         """Waits for a step and unpacks it, one result for each planned row."""
-        if not isinstance(ticket, Ticket):
-            raise TypeError(f"not a ticket of this runner: {ticket!r}")
+        if ticket.out is None:
+            raise RuntimeError("the step has not been sampled")
         out = np.asarray(ticket.out)
         scores = None if ticket.scores is None else np.asarray(ticket.scores)
         hidden = None if ticket.hidden_RD is None else np.asarray(ticket.hidden_RD, np.float32)
@@ -232,7 +252,16 @@ class Runner:
 
     def _pack_sampling(self, target: Int32Array, row: PlannedRow) -> None:
         known = self._rows[row.sequence]
-        pack_row(target, known.constant, row.sequence.slot, row.position, fresh=not known.primed, mu=known.mu)
+        grammar = row.sequence.request.constraint is not None
+        pack_row(
+            target,
+            known.constant,
+            row.sequence.slot,
+            row.position,
+            fresh=not known.primed,
+            grammar=grammar,
+            mu=known.mu,
+        )
 
     def _launch_scores(self, plan: Plan, layout: Layout, hidden_TD: jax.Array) -> jax.Array | None:
         """Enqueues prompt log-probabilities when a row of the plan wants some."""
@@ -272,7 +301,8 @@ class Runner:
         }
 
     def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:
-        return jax.device_put(array, self._replicated)
+        placed: jax.Array = jax.device_put(array, self._replicated)
+        return placed
 
     def _int32(self, size: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size,), np.int32, sharding=self._replicated)

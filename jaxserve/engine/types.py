@@ -9,9 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxserve.sampling.params import SamplingParams
+
+if TYPE_CHECKING:
+    from jaxserve.engine.constraints import TokenConstraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -42,6 +45,8 @@ class Request:
     """At most this many prompt tokens are kept in the prefix cache (None = no limit)."""
     skip_special_tokens: bool = True
     """Whether special tokens are left out of the text."""
+    constraint: Callable[[], TokenConstraint] | None = None
+    """Makes the constraint each choice must follow (grammar, reasoning budget); None = any token goes."""
     want_activations: bool = False
     """Return the last layer's activation of each generated position."""
     want_routing: bool = False

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from jaxserve.engine.constraints import constrained
 from jaxserve.engine.engine import Engine, RowResult
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.types import Delta, Request, SampledToken, TokenLogprob
@@ -61,13 +62,25 @@ class Counting:
         self.steps += 1
         if self.steps == self.fail_on:
             raise RuntimeError("the device is gone")
+        ticket = {"plan": plan, "slots": [row.sequence.slot for row in plan.rows]}
+        if not constrained(plan):
+            ticket["results"] = self.draw(ticket, None)
+        return ticket
+
+    def sample(self, ticket, masks):
+        if "results" not in ticket:
+            ticket["results"] = self.draw(ticket, masks(ticket["plan"], len(ticket["plan"].rows)))
+
+    def draw(self, ticket, masks):
         results = []
-        for row in plan.rows:
-            token = row.tokens[-1] if row.tokens[-1] >= 0 else self.last[row.sequence.slot]
+        for index, (row, slot) in enumerate(zip(ticket["plan"].rows, ticket["slots"], strict=True)):
+            token = row.tokens[-1] if row.tokens[-1] >= 0 else self.last[slot]
             sampled = None
             if row.samples:
                 token += 1
-                self.last[row.sequence.slot] = token
+                while masks is not None and not masks[index, token // 32] >> token % 32 & 1:
+                    token += 1  # the next allowed one
+                self.last[slot] = token
                 sampled = SampledToken(token, TokenLogprob(token, -0.5, -0.25), failed=token == self.bad_token)
             results.append(RowResult(sampled=sampled))
         return results
@@ -75,7 +88,7 @@ class Counting:
     def fetch(self, ticket):
         if self.gate is not None:
             self.gate.wait(20)
-        return ticket
+        return ticket["results"]
 
 
 def request(name="r", prompt=(0,), max_tokens=5, **more):
@@ -84,7 +97,9 @@ def request(name="r", prompt=(0,), max_tokens=5, **more):
 
 def make(runner=None, **scheduler):
     sizes = SIZES | scheduler
-    return Engine(Scheduler(**sizes), runner or Counting(), Letters(), total_pages=sizes["num_pages"] - 1)
+    return Engine(
+        Scheduler(**sizes), runner or Counting(), Letters(), total_pages=sizes["num_pages"] - 1, vocab_size=VOCAB
+    )
 
 
 @pytest.fixture
@@ -219,6 +234,56 @@ def test_a_failed_row_fails_its_request_only():
     engine.close()
 
 
+class EvenTokens:
+    """Allows even tokens only, and remembers what it was told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def fill(self, row):
+        row[:] = 0x55555555
+
+    def advance(self, token):
+        self.told.append(token)
+
+
+def test_a_constraint_sees_every_token_before_the_next_is_drawn(engine):
+    told = []
+    deltas = collect(
+        engine, request("free", max_tokens=6), request("even", max_tokens=6, constraint=lambda: EvenTokens(told))
+    )
+    assert tokens([d for d in deltas if d.request_id == "even"]) == [2, 4, 6, 8, 10, 12]
+    assert tokens([d for d in deltas if d.request_id == "free"]) == [1, 2, 3, 4, 5, 6]
+    assert told == [2, 4, 6, 8, 10]
+
+
+def test_each_choice_has_a_constraint_of_its_own(engine):
+    made = []
+
+    def make_one():
+        made.append([])
+        return EvenTokens(made[-1])
+
+    deltas = collect(engine, request(n=3, max_tokens=3, constraint=make_one))
+    assert [tokens(deltas, choice) for choice in range(3)] == [[2, 4, 6]] * 3
+    assert made == [[2, 4]] * 3
+
+
+@pytest.mark.parametrize("method", ["fill", "advance"])
+def test_a_broken_constraint_fails_its_request_only(engine, method):
+    def broken(*_):
+        raise ValueError("broken grammar")
+
+    constraint = EvenTokens([])
+    setattr(constraint, method, broken)
+    deltas = collect(engine, request("bad", constraint=lambda: constraint), request("good"))
+    bad = [d for d in deltas if d.request_id == "bad"]
+    assert isinstance(bad[-1].error, RequestFailed)
+    assert tokens([d for d in deltas if d.request_id == "good"]) == [1, 2, 3, 4, 5]
+    wait_until(lambda: engine.stats().running == 0)
+    assert engine.stats().free_pages == engine.stats().total_pages
+
+
 def test_a_raising_sink_disturbs_nobody(engine):
     def broken(delta: Delta) -> None:
         raise ValueError("broken sink")
@@ -230,7 +295,9 @@ def test_a_raising_sink_disturbs_nobody(engine):
 
 def test_a_dead_engine_tells_every_stream():
     deaths = []
-    engine = Engine(Scheduler(**SIZES), Counting(fail_on=3), Letters(), total_pages=199, on_death=deaths.append)
+    engine = Engine(
+        Scheduler(**SIZES), Counting(fail_on=3), Letters(), total_pages=199, vocab_size=VOCAB, on_death=deaths.append
+    )
     box = queue.SimpleQueue()
     engine.submit(request("a", max_tokens=50), box.put)
     engine.submit(request("b", n=2, max_tokens=50), box.put)
