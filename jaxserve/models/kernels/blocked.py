@@ -114,8 +114,9 @@ def _decode(
     group = q_TKGH.shape[2]
     q_RKMH = q_TKGH[jnp.minimum(meta.cu_q_lens[:-1], q_TKGH.shape[0] - 1)]
     position_R = jnp.where(meta.q_lens == 1, meta.kv_lens - 1, -1)
-    if group == 1:  # one row would be computed by another routine than several, with other bits
-        q_RKMH = jnp.pad(q_RKMH, ((0, 0), (0, 0), (0, 1), (0, 0)))
+    # XLA:CPU computes one row, and a rest of rows beyond a multiple of four, by other routines, with other bits.
+    spare = 1 if group == 1 else -group % 4 if group > 2 else 0
+    q_RKMH = jnp.pad(q_RKMH, ((0, 0), (0, 0), (0, spare), (0, 0)))
     queries = _Queries(
         q_RKMH,
         jnp.broadcast_to(position_R[:, None], (position_R.shape[0], q_RKMH.shape[2])),
@@ -123,7 +124,7 @@ def _decode(
         position_R,
         pages_RP,
     )
-    sinks_KM = sinks_KG if sinks_KG is None or group > 1 else jnp.pad(sinks_KG, ((0, 0), (0, 1)))
+    sinks_KM = None if sinks_KG is None else jnp.pad(sinks_KG, ((0, 0), (0, spare)))
     return _block_loop(queries, kv, sinks_KM, options)[:, :, :group].astype(q_TKGH.dtype)
 
 
