@@ -162,13 +162,14 @@ class Lifter:
             "model": model,
         }
         self._shape: Callable[[Piece], Any] = _chat_choice if job.endpoint == "chat" else _completion_choice
-        self._first_choice = {}
+        self._first_choice: dict[str, int] = {}
         self._prompts = {prompt.request.id: prompt for prompt in job.prompts}
         first = 0
         for prompt in job.prompts:
             self._first_choice[prompt.request.id] = first
             first += prompt.request.n
         self._open = first
+        self._opened = False
         self._choices: dict[int, _Choice] = {}
         self._prompt_logprobs: dict[str, Sequence[TokenLogprob | None]] = {}
         self._waiting: dict[str, list[Delta]] = {}
@@ -201,8 +202,9 @@ class Lifter:
 
     def _chunk(self, piece: Piece) -> Chunk:
         chunk: dict[str, Any] = {**self._head, "choices": [self._shape(piece)]}
-        if self._job.endpoint == "chat" and piece.prompt_token_ids is not None and piece.index == 0:
+        if self._job.endpoint == "chat" and piece.prompt_token_ids is not None and not self._opened:
             chunk["prompt_token_ids"] = piece.prompt_token_ids
+        self._opened = True
         return cast(Chunk, chunk)
 
     @property

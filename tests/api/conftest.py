@@ -94,6 +94,18 @@ def make_live() -> Iterator[Callable[..., LiveServer]]:
         server.engine.close()
 
 
+@pytest.fixture(scope="session")
+def shared_live() -> Iterator[LiveServer]:
+    """One real server with every default."""
+    engine = FakeEngine()
+    server = LiveServer(build(engine), engine)
+    yield server
+    server.close()
+    engine.close()
+
+
 @pytest.fixture
-def live(make_live: Callable[..., LiveServer]) -> LiveServer:
-    return make_live()
+def live(shared_live: LiveServer) -> LiveServer:
+    shared_live.engine.requests.clear()
+    shared_live.engine.aborted.clear()
+    return shared_live

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api, check
+from api_fakes import FakeEngine, build
 
 from jaxserve.api.auth import load_api_keys
 
@@ -14,24 +15,34 @@ MakeApi = Callable[..., Api]
 GUARDED = [("POST", CHAT), ("POST", COMPLETIONS), ("GET", "/v1/models"), ("GET", "/v1/models/fake")]
 
 
-@pytest.mark.parametrize(("method", "path"), GUARDED + [(m, "/inference" + p) for m, p in GUARDED])
-@pytest.mark.parametrize(
-    "header",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Bearer key-on", "Bearer key-onee", "Basic key-one", "key-one"],
-)
-def test_a_wrong_key_is_refused(make_api: MakeApi, method: str, path: str, header: str | None) -> None:
-    api = make_api(api_keys=("key-one", "key-two"))
-    response = api.http.request(method, path, headers={} if header is None else {"authorization": header}, content=b"{")
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
-    check(response.json(), "ErrorResponse")
-    assert response.json()["error"]["param"] == "authorization"
-    assert response.json()["detail"][0]["loc"] == ["header", "authorization"]
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Api]:
+    engine = FakeEngine()
+    client = Api(build(engine, api_keys=("key-one", "key-two")), engine)
+    with client.http:
+        yield client
+    engine.close()
+
+
+WRONG = [None, "", "Bearer", "Bearer ", "Bearer wrong", "Bearer key-on", "Bearer key-onee", "Basic key-one", "key-one"]
+
+
+@pytest.mark.parametrize("header", WRONG)
+def test_a_wrong_key_is_refused(locked: Api, header: str | None) -> None:
+    for method, path in GUARDED + [(m, "/inference" + p) for m, p in GUARDED]:
+        response = locked.http.request(
+            method, path, headers={} if header is None else {"authorization": header}, content=b"{"
+        )
+        assert response.status_code == 401, path
+        assert response.headers["www-authenticate"] == "Bearer"
+        check(response.json(), "ErrorResponse")
+        assert response.json()["error"]["param"] == "authorization"
+        assert response.json()["detail"][0]["loc"] == ["header", "authorization"]
 
 
 @pytest.mark.parametrize("header", ["Bearer key-one", "bearer key-two", "Bearer  key-two"])
-def test_every_key_is_accepted(make_api: MakeApi, header: str) -> None:
-    api = make_api(api_keys=("key-one", "key-two"))
+def test_every_key_is_accepted(locked: Api, header: str) -> None:
+    api = locked
     assert api.post(CHAT, api.chat_body(), headers={"authorization": header}).status_code == 200
     assert api.http.get("/inference/v1/models", headers={"authorization": header}).status_code == 200
 

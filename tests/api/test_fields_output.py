@@ -195,6 +195,8 @@ def test_return_token_ids(api: Api, endpoint: str) -> None:
     assert first["prompt_token_ids"] == prompt
     assert chunks[0].get("prompt_token_ids") == (prompt if endpoint == "chat" else None)
     assert [t for chunk in chunks for c in chunk["choices"] for t in c.get("token_ids", [])] == output
+    for several in (api.stream(endpoint, return_token_ids=True, n=2),) if endpoint == "chat" else ():
+        assert [chunk.get("prompt_token_ids") for chunk in several] == [prompt] + [None] * (len(several) - 1)
     whole = api.send(endpoint, return_token_ids=True)
     assert (whole if endpoint == "chat" else whole["choices"][0])["prompt_token_ids"] == prompt
     assert whole["choices"][0]["token_ids"] == output

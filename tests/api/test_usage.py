@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from api_client import Api
-from api_fakes import FakeEngine
-
-MakeApi = Callable[..., Api]
 
 
 @pytest.mark.parametrize(
@@ -21,13 +17,15 @@ MakeApi = Callable[..., Api]
         )
     ),
 )
-def test_usage(make_api: MakeApi, prompt: Any, n: int, echo: bool, cached: int, max_tokens: int, stream: bool) -> None:
-    api = make_api(FakeEngine(cached=cached))
+def test_usage(shared_api: Api, prompt: Any, n: int, echo: bool, cached: int, max_tokens: int, stream: bool) -> None:
+    api = shared_api
+    api.engine.cached = cached
     fields = {"n": n, "echo": echo, "max_tokens": max_tokens}
     if stream:
         usage = api.stream("completions", prompt=prompt, **fields)[-1]["usage"]
     else:
         usage = api.complete(prompt, **fields)["usage"]
+    api.engine.cached = 0
     prompts = {"Hi": [3]}.get(prompt) if isinstance(prompt, str) else None
     if prompts is None:
         prompts = [2] if prompt == [72, 105] else [1, 2] if prompt == [[72], [73, 74]] else [3, 4]

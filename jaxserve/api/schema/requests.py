@@ -139,9 +139,9 @@ class GenerationRequest(StrictModel):
     user: str | None = Field(None, description="Identifies the end user in the request log.")
     metadata: dict[str, str] | None = Field(None, description="Written to the request log.")
     service_tier: Literal["auto", "default"] | None = Field(
-        None, description="This server has one tier, so only `auto` and `default` are possible."
+        None, description="This server has one tier: `auto` and `default` mean it, others are refused."
     )
-    store: bool | None = Field(None, description="This server keeps no outputs, so only `false` is possible.")
+    store: bool | None = Field(None, description="This server keeps no outputs: `false` says so, `true` is refused.")
     response_format: ResponseFormat | None = Field(None, description="Forces the output into a format.")
     reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[int, Field(ge=1), integral] | bool | None = (
         Field(None, description="How much the model reasons before it answers; a number caps the reasoning tokens.")
@@ -170,7 +170,9 @@ class ChatCompletionRequest(GenerationRequest):
     tool_choice: Literal["auto", "none", "any", "required"] | FunctionSelection = Field(
         "auto", description="Whether a tool must, may or must not be called; or which one."
     )
-    parallel_tool_calls: bool | None = Field(None, description="Whether several tools may be called at once.")
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether several tools may be called at once. Means nothing without `tools`."
+    )
     functions: list[ChatCompletionFunction] = Field(
         default_factory=list, description="Older form of `tools`.", json_schema_extra={"deprecated": True}
     )

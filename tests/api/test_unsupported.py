@@ -1,0 +1,122 @@
+"""Fields of the contract whose effect isn't built: refused by name unless they ask for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from api_client import Api
+
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
+from jaxserve.api.unsupported import UNSUPPORTED
+
+BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
+FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+TOOL = {"type": "function", "function": FUNCTION}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
+    ("response_format", {"response_format": {"type": "json_object"}}),
+    ("response_format", {"response_format": {"type": "json_object", "schema": {"type": "object"}}}),
+    ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}),
+    ("response_format", {"response_format": {"type": "grammar", "grammar": "root ::= 'a'"}}),
+    *[("reasoning_effort", {"reasoning_effort": value}) for value in ("none", "low", "medium", "high", 1, True, False)],
+    ("speculation", {"speculation": "text"}),
+    ("speculation", {"speculation": [1, 2]}),
+    ("prediction", {"prediction": "text"}),
+    ("prediction", {"prediction": {"type": "content", "content": "text"}}),
+    ("prediction", {"prediction": {"content": [{"type": "text", "text": "text"}]}}),
+]
+CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
+    ("tools", {"tools": [TOOL]}),
+    ("tools", {"tools": [TOOL], "tool_choice": "required"}),
+    ("tools", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}, "parallel_tool_calls": False}),
+    ("tools", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+    ("functions", {"functions": [FUNCTION], "function_call": {"name": "f"}}),
+    ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
+    ("messages", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [CALL]}]}),
+    ("thinking", {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+    ("thinking", {"thinking": {"type": "disabled"}}),
+    *[("reasoning_history", {"reasoning_history": kind}) for kind in ("disabled", "interleaved", "preserved")],
+]
+NEUTRAL: list[dict[str, Any]] = [
+    {"response_format": {"type": "text"}},
+    {"response_format": None, "reasoning_effort": None, "speculation": None, "prediction": None},
+    {"speculation": "", "prediction": ""},
+]
+NEUTRAL_CHAT: list[dict[str, Any]] = [
+    {"tools": [], "tool_choice": "auto", "functions": [], "function_call": "auto"},
+    {"tool_choice": "none", "function_call": "none", "parallel_tool_calls": True},
+    {"tools": None, "tool_choice": None, "functions": None, "function_call": None, "parallel_tool_calls": None},
+    {"reasoning_history": None, "thinking": None},
+    {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "tool_calls": []}]},
+]
+
+
+def assert_refused(body: dict[str, Any], field: str) -> None:
+    assert body["error"]["param"] == field
+    assert "not supported by this server yet" in body["error"]["message"]
+    assert body["detail"][0]["loc"] == ["body", field]
+
+
+@BOTH
+@pytest.mark.proves("response_format", "reasoning_effort", "speculation", "prediction")
+@pytest.mark.parametrize(("field", "asks"), BOTH_ASK)
+def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: dict[str, Any]) -> None:
+    assert_refused(api.refuse(endpoint, 422, **asks), field)
+
+
+@pytest.mark.proves("tools", "functions", "thinking", "reasoning_history")
+@pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
+def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
+    assert_refused(api.refuse("chat", 422, **asks), field)
+
+
+@pytest.mark.proves("tool_choice", "function_call", "parallel_tool_calls")
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tool_choice", "required", "needs tools"),
+        ("tool_choice", "any", "needs tools"),
+        ("tool_choice", {"type": "function", "name": "f"}, "needs tools"),
+        ("function_call", {"name": "f"}, "needs functions"),
+        ("parallel_tool_calls", "yes", "valid boolean"),
+    ],
+)
+def test_a_choice_of_tools_needs_tools(api: Api, field: str, value: Any, message: str) -> None:
+    error = api.refuse("chat", 422, **{field: value})["error"]
+    assert error["param"] == field
+    assert message in error["message"]
+
+
+@pytest.mark.proves("images")
+def test_images_are_refused(api: Api) -> None:
+    assert_refused(api.refuse("completions", 422, images=["data:image/png;base64,AAAA"]), "images")
+    api.complete(images=[])
+    api.complete(images=None)
+
+
+@BOTH
+@pytest.mark.parametrize("fields", NEUTRAL)
+def test_asking_for_nothing_is_answered(api: Api, endpoint: str, fields: dict[str, Any]) -> None:
+    api.send(endpoint, **fields)
+
+
+@pytest.mark.parametrize("fields", NEUTRAL_CHAT)
+def test_asking_for_nothing_in_chat_is_answered(api: Api, fields: dict[str, Any]) -> None:
+    api.chat(**fields)
+
+
+def test_the_table_names_real_fields() -> None:
+    fields = set(ChatCompletionRequest.model_fields) | set(CompletionRequest.model_fields)
+    assert {entry.field for entry in UNSUPPORTED} <= fields
+
+
+@pytest.mark.parametrize("name", ["ChatCompletionRequest", "CompletionRequest"])
+def test_every_field_has_a_test_that_proves_it(request: pytest.FixtureRequest, name: str) -> None:
+    schema = {"ChatCompletionRequest": ChatCompletionRequest, "CompletionRequest": CompletionRequest}[name]
+    proved = {field for item in request.session.items for mark in item.iter_markers("proves") for field in mark.args}
+    if len({item.path for item in request.session.items}) < 5:
+        pytest.skip("only a few of the tests were collected")
+    assert set(schema.model_fields) - proved == set()
