@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from jaxserve.sampling import field
+from jaxserve.sampling import exact, field
+from jaxserve.sampling.draw import Tempered, log_mass
 from jaxserve.sampling.rows import MAX_TOP_LOGPROBS
 
 SCORE_COLUMNS = 1 + 2 * MAX_TOP_LOGPROBS
@@ -29,24 +30,26 @@ class Scores(NamedTuple):
 
 
 def score(logits_RV: jax.Array, token_R: jax.Array) -> Scores:
-    """log softmax of each row at its token and at its most likely tokens."""
+    """log softmax of each row at its token and at its most likely tokens.
+
+    The normaliser is an exact mass, so that the bits don't depend on R. It drops tokens below 2^-31 of the likeliest:
+    at V = 152,000 the error is below 7e-5 in the worst case, and about 1e-6 for language models.
+    """
     V = logits_RV.shape[1]
     x = field.to_chunks(logits_RV)
-    chunk_max = x.max(-1)
-    maximum = chunk_max.max(-1)
-    shifted = jnp.where(x >= maximum[:, None, None], 0.0, x - maximum[:, None, None])
-    log_total = jnp.log(jnp.exp(shifted).sum(-1).sum(-1))
-    top, ids = field.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
+    chunk_max = field.chunk_maxima(x)
+    tempered = Tempered(x, chunk_max.max(-1), jnp.ones(x.shape[0], jnp.float32))
+    log_total = log_mass(exact.add_up(exact.total(tempered.weigh(x))), tempered.bits)
+    _, ids = field.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
 
-    def logprob(values: jax.Array) -> jax.Array:
-        return jnp.where(values >= maximum[:, None], 0.0, values - maximum[:, None]) - log_total[:, None]
+    def logprob(token: jax.Array) -> jax.Array:
+        return tempered.d(jnp.take_along_axis(logits_RV, token, axis=1)) - log_total[:, None]
 
-    own = jnp.take_along_axis(logits_RV, token_R[:, None], axis=1)
     pad = ((0, 0), (0, MAX_TOP_LOGPROBS - ids.shape[1]))
     return Scores(
-        logprob(own)[:, 0],
+        logprob(token_R[:, None])[:, 0],
         jnp.pad(ids, pad, constant_values=-1),
-        jnp.pad(logprob(top), pad, constant_values=-jnp.inf),
+        jnp.pad(logprob(ids), pad, constant_values=-jnp.inf),
     )
 
 

@@ -1,0 +1,146 @@
+"""What one step leaves behind: slot state, failures, inactive rows, forced tokens."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from sampling_oracle import Row, log_softmax
+from sampling_stage import empty_state, load, outputs, pack, params_of, run, step
+
+from jaxserve.sampling.pipeline import write_history
+from jaxserve.sampling.rows import NUM_COLUMNS, pack_history, pack_params, pack_row
+from jaxserve.sampling.state import IN_PROMPT, abstract_state, init_state
+
+V = 1000
+
+
+def logits_of(seed: int, rows: int = 64) -> np.ndarray:
+    return np.random.default_rng([8, seed]).normal(scale=3, size=(rows, V)).astype(np.float32)
+
+
+def test_banned_rows_fail_alone() -> None:
+    logits = logits_of(0)
+    rows: list[Row | None] = [Row(seed=i) for i in range(64)]
+    _, alone = run(logits, rows)
+    nothing = np.zeros(V, bool)
+    rows[3] = Row(allowed=nothing)
+    rows[9] = Row(allowed=nothing, temperature=0)
+    logits[20] = -np.inf
+    logits[30] = np.nan
+    rows[40] = Row(logit_bias=tuple((i, -100.0) for i in range(500)), allowed=np.arange(V) < 500)
+    _, out = run(logits, rows)
+    failed = [3, 9, 20, 30, 40]
+    assert list(np.flatnonzero(out[:, 1])) == failed
+    others = np.delete(np.arange(64), failed)
+    np.testing.assert_array_equal(out[others], alone[others])
+
+
+def test_inactive_rows_leave_the_state_alone() -> None:
+    state = init_state(64, V)
+    state = state._replace(last_token=state.last_token + 7, mu=state.mu + 3)
+    packed = np.zeros((16, NUM_COLUMNS), np.int32)
+    logits = np.full((16, V), np.nan, np.float32)
+    after, _ = step(state, logits, packed, np.zeros((16, 32), np.int32))
+    for a, b in zip(state, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_active_rows_change_their_slot_only() -> None:
+    row = Row(frequency_penalty=0.5, mirostat_target=4.0, prompt=[5], output=[6])
+    state = load(empty_state(64, V), 11, row)
+    packed, mask = pack([row], [11], 16, V)
+    after, out = step(state, logits_of(1, 16), packed, mask)
+    token = int(out[0, 0])
+    others = np.arange(64) != 11
+    assert int(after.last_token[11]) == token
+    for a, b in zip(state, after, strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
+    expected = np.asarray(state.counts[11]).copy()
+    expected[token] += 1
+    np.testing.assert_array_equal(after.counts[11], expected)
+
+
+def test_forced_token_wins_over_every_knob() -> None:
+    logits = logits_of(2, 16)
+    packed, mask = pack([Row(temperature=0), Row(allowed=np.zeros(V, bool))], [0, 1], 16, V)
+    for index, token in ((0, 123), (1, 0)):
+        constant = pack_params(params_of(Row()), 0, True)
+        pack_row(packed[index], constant, index, 0, grammar=True, forced=token)
+    state, out = step(empty_state(64, V), logits, packed, mask)
+    first, second = outputs(np.asarray(out))[:2]
+    assert (first.token, first.failed, first.sampling_logprob) == (123, False, 0.0)
+    assert (second.token, second.failed) == (0, False)
+    assert first.logprob == pytest.approx(log_softmax(logits[0].astype(np.float64))[123], abs=1e-4)
+    assert int(state.last_token[0]) == 123
+
+
+def test_logits_of_infinity_are_certain() -> None:
+    logits = logits_of(3, 16)
+    logits[0, [4, 9]] = np.inf
+    _, out = run(logits, [Row(seed=i) for i in range(16)])
+    got = outputs(out)[0]
+    assert got.token in (4, 9)
+    assert got.sampling_logprob == pytest.approx(math.log(0.5), abs=1e-5)
+
+
+def test_history_counts_tokens_in_chunks_and_clears_first() -> None:
+    rng = np.random.default_rng(9)
+    prompt, output = rng.integers(V, size=1300), rng.integers(100, size=700)
+    state = empty_state(64, V)
+    state = state._replace(counts=state.counts + 3)
+    load_chunk = jax.jit(write_history)
+    for packed in pack_history(5, prompt, output):
+        state = load_chunk(state, packed)
+    expected = np.bincount(output, minlength=V) + IN_PROMPT * (np.bincount(prompt, minlength=V) > 0)
+    np.testing.assert_array_equal(state.counts[5], expected)
+    assert (np.asarray(state.counts[4]) == 3).all()
+    for packed in pack_history(5, ()):
+        state = load_chunk(state, packed)
+    assert not np.asarray(state.counts[5]).any()
+
+
+def test_counts_saturate() -> None:
+    state = empty_state(64, V)
+    for _ in range(3):
+        for packed in pack_history(0, (), [1] * 16000)[:32]:
+            packed[2] = 0
+            state = jax.jit(write_history)(state, packed)
+    assert int(state.counts[0, 1]) == 32767
+    row = Row(frequency_penalty=1e-9, logit_bias=((1, 100.0),))
+    packed_rows, mask = pack([row], [0], 16, V)
+    biased = load(state, 0, Row(logit_bias=row.logit_bias))
+    after, out = step(biased, np.zeros((16, V), np.float32), packed_rows, mask)
+    assert int(out[0, 0]) == 1
+    assert int(after.counts[0, 1]) == 32767
+
+
+def test_resumed_sequence_continues_exactly() -> None:
+    """Ten steps at once, and five, a preemption into another slot, five more: same tokens, same mu."""
+    row = Row(seed=4, repetition_penalty=1.3, presence_penalty=0.4, mirostat_target=6.0, prompt=[1, 2, 3])
+    logits = logits_of(10, 10)
+
+    def generate(state: object, slot: int, start: int, stop: int, mu: float | None) -> list:
+        results = []
+        for position in range(start, stop):
+            packed = np.zeros((16, NUM_COLUMNS), np.int32)
+            constant = pack_params(params_of(row), 0, True)
+            pack_row(packed[2], constant, slot, position, fresh=position == start, mu=mu)
+            state, out = step(state, np.tile(logits[position], (16, 1)), packed, np.zeros((16, 32), np.int32))
+            results.append(outputs(np.asarray(out))[2])
+        return results
+
+    straight = generate(load(empty_state(64, V), 8, row), 8, 0, 10, None)
+    first = generate(load(empty_state(64, V), 8, row), 8, 0, 5, None)
+    row.output = [got.token for got in first]
+    second = generate(load(empty_state(64, V), 20, row), 20, 5, 10, first[-1].mu)
+    assert first + second == straight
+
+
+def test_count_memory_is_two_bytes_a_token() -> None:
+    state = abstract_state(256, 200_000)
+    assert state.counts.size * state.counts.dtype.itemsize == 102_400_000
+    rest = sum(leaf.size * leaf.dtype.itemsize for leaf in state) - 102_400_000
+    assert rest < 3_000_000
