@@ -7,22 +7,22 @@ balancers see /ready fail.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from fastapi import FastAPI
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_STARTING = {
-    "error": {
-        "message": "the server is starting: the model is being loaded and compiled",
-        "type": "server_error",
-        "param": None,
-        "code": "starting",
-    }
-}
+from jaxserve.api.errors import ApiError
+
+_STARTING = ApiError(
+    503,
+    "the server is starting: the model is being loaded and compiled",
+    code="starting",
+    headers={"Retry-After": "5"},
+)
 
 
 class StartingApp:
@@ -45,7 +45,7 @@ class StartingApp:
         elif self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _answer_starting(scope, send)
+            await _answer_starting(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -91,11 +91,7 @@ async def _on_daemon_thread(function: Callable[[], FastAPI]) -> FastAPI:
     return await future
 
 
-async def _answer_starting(scope: Scope, send: Send) -> None:
+async def _answer_starting(scope: Scope, receive: Receive, send: Send) -> None:
     healthy = scope["path"].rstrip("/").endswith("/health")
-    body = json.dumps({"status": "starting"} if healthy else _STARTING).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if not healthy:
-        headers.append((b"retry-after", b"5"))
-    await send({"type": "http.response.start", "status": 200 if healthy else 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    answer = JSONResponse({"status": "starting"}) if healthy else _STARTING.response()
+    await answer(scope, receive, send)
