@@ -138,7 +138,7 @@ class _Choice:
         raw: RawOutput = {
             "prompt_fragments": list(self.prompt.tokens.fragments),
             "prompt_token_ids": list(self.prompt.request.prompt),
-            "completion": self.tokenizer.decode(ids[:-1] if ended_by_token else ids, skip_special_tokens=False),
+            "completion": self._raw_text(ids[:-1] if ended_by_token else ids),
             "completion_token_ids": ids,
             "grammar": None,
         }
@@ -146,6 +146,11 @@ class _Choice:
             entries = [self._returned(entry) for entry in self.tokens]
             raw["completion_logprobs"] = logprobs.new(entries, self.view.top_logprobs, self.tokenizer)
         return raw
+
+    def _raw_text(self, ids: Sequence[int]) -> str:
+        prompt = self.prompt.request.prompt
+        detokenizer = IncrementalDetokenizer(self.tokenizer, skip_special_tokens=False, prefix_ids=prompt)
+        return "".join([detokenizer.push(token) for token in ids]) + detokenizer.flush()
 
 
 class Lifter:

@@ -25,7 +25,7 @@ _RESPONSES = (
     responses.ErrorResponse,
     responses.Status,
 )
-_ERRORS = {
+ERRORS = {
     400: "The model can't take the request: context exceeded, or refused by the chat template.",
     401: "No accepted API key.",
     404: "Unknown model.",
@@ -36,6 +36,7 @@ _ERRORS = {
     500: "The server failed.",
     503: "The engine isn't ready, or has stopped.",
 }
+"""What each error status means."""
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
         "operationId": _operation(name, prefix),
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": success, **{str(status): _error(status) for status in _ERRORS}},
+        "responses": {"200": success, **{str(status): _error(status) for status in ERRORS}},
     }
 
 
@@ -147,7 +148,7 @@ def _probe(name: str, summary: str) -> dict[str, Any]:
 
 def _error(status: int) -> dict[str, Any]:
     answer: dict[str, Any] = {
-        "description": _ERRORS[status],
+        "description": ERRORS[status],
         "content": {"application/json": {"schema": _ref("ErrorResponse")}},
     }
     if status in (429, 503):

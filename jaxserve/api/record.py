@@ -17,6 +17,8 @@ _log = logging.getLogger("jaxserve.requests")
 _SCOPE_KEY = "jaxserve.record"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
+_PROBES = ("health", "ready", "metrics")
+
 CLIENT_GONE = 499
 """Status in log and metrics of a request whose client went away before its answer was complete."""
 
@@ -41,8 +43,9 @@ class Record:
     """Code of the error that the client got."""
 
     def log(self) -> None:
-        """Writes the request's one line of JSON."""
-        if not _log.isEnabledFor(logging.INFO):
+        """Writes the request's one line of JSON; what probes ask every few seconds is for DEBUG only."""
+        level = logging.DEBUG if self.endpoint in _PROBES else logging.INFO
+        if not _log.isEnabledFor(level):
             return
         line: dict[str, Any] = {
             "request_id": self.request_id,
@@ -60,7 +63,7 @@ class Record:
             line |= self.ledger.usage()
             if self.ledger.first_token is not None:
                 line["time_to_first_token"] = round(self.ledger.first_token - self.received, 6)
-        _log.info(json.dumps({key: value for key, value in line.items() if value is not None}))
+        _log.log(level, json.dumps({key: value for key, value in line.items() if value is not None}))
 
 
 def new_record(scope: MutableMapping[str, Any]) -> Record:

@@ -65,6 +65,51 @@ def events(text: str) -> list[tuple[str, Any]]:
     return found
 
 
+def check_answer(path: str, status: int, content_type: str, body: str) -> None:
+    """Raises when a generating endpoint's answer isn't what the contract promises, chunk by chunk."""
+    kind = "ChatCompletion" if path.endswith("chat/completions") else "Completion"
+    if status != 200:
+        check(json.loads(body), "ErrorResponse")
+    elif content_type.startswith("text/event-stream"):
+        for event, data in events(body):
+            if event == "error":
+                check(data, "ErrorResponse")
+            elif event == "message" and data != "[DONE]":
+                check(data, f"{kind}StreamResponse")
+    else:
+        check(json.loads(body), f"{kind}Response")
+
+
+class Recorder:
+    """An ASGI layer that keeps every complete answer of the generating endpoints, to be checked when a server ends."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.answers: list[tuple[str, int, str, str]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith("/completions"):
+            await self._app(scope, receive, send)
+            return
+        parts: list[bytes] = []
+        start: dict[str, Any] = {}
+
+        async def recorded(message: Any) -> None:
+            start.update(message if message["type"] == "http.response.start" else {})
+            parts.append(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                kind = dict(start["headers"]).get(b"content-type", b"").decode()
+                self.answers.append((scope["path"], start["status"], kind, b"".join(parts).decode()))
+            await send(message)
+
+        await self._app(scope, receive, recorded)
+
+    def check_all(self) -> None:
+        for answer in self.answers:
+            check_answer(*answer)
+        self.answers.clear()
+
+
 class Api:
     """Talks to an app in this process; every answer is validated."""
 
@@ -74,17 +119,7 @@ class Api:
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
         response = self.http.post(path, **({"json": body} if body is not None else {}), **options)
-        kind = "ChatCompletion" if path.endswith("chat/completions") else "Completion"
-        if response.status_code != 200:
-            check(response.json(), "ErrorResponse")
-        elif response.headers["content-type"].startswith("text/event-stream"):
-            for event, data in events(response.text):
-                if event == "error":
-                    check(data, "ErrorResponse")
-                elif event == "message" and data != "[DONE]":
-                    check(data, f"{kind}StreamResponse")
-        else:
-            check(response.json(), f"{kind}Response")
+        check_answer(path, response.status_code, response.headers["content-type"], response.text)
         return response
 
     def chat(self, content: str | None = "Hi", **fields: Any) -> Any:

@@ -16,7 +16,7 @@ import uvicorn
 # Tests are imported by path, so the modules they share must be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from api_client import Api
+from api_client import Api, Recorder
 from api_fakes import FakeEngine, build
 
 
@@ -61,7 +61,10 @@ class LiveServer:
 
     def __init__(self, app: Any, engine: FakeEngine) -> None:
         self.engine = engine
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+        self._recorder = Recorder(app)
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._recorder, log_level="warning", access_log=False, lifespan="on")
+        )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -75,6 +78,7 @@ class LiveServer:
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
+        self._recorder.check_all()
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
 from api_fakes import FakeEngine
 
+# litellm would ask the internet for a list of prices otherwise.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
 

@@ -367,3 +367,11 @@ def test_service_tier_and_store(api: Api, endpoint: str) -> None:
     api.send(endpoint, service_tier="default")
     assert api.refuse(endpoint, 422, service_tier="flex")["error"]["param"] == "service_tier"
     assert api.refuse(endpoint, 422, store=True)["error"]["param"] == "store"
+
+
+def test_the_raw_completion_continues_the_prompt(make_api: MakeApi) -> None:
+    """A character that the prompt's last token began belongs to both; alone, the output's part would be broken."""
+    api = make_api(FakeEngine(reply=lambda request, choice: [0xA9, *b"!", EOS]))
+    choice = api.complete([97, 0xC3], raw_output=True)["choices"][0]
+    assert choice["text"] == "é!"
+    assert choice["raw_output"]["completion"] == "é!"

@@ -55,6 +55,16 @@ def test_refusals_are_logged_with_their_code(api: Api, caplog: pytest.LogCapture
     assert (line["status"], line["error"]) == (422, "less_than_equal")
 
 
+def test_probes_do_not_fill_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jaxserve.requests")
+    for path in ("/health", "/ready", "/metrics"):
+        api.http.get(path)
+    assert log_lines(caplog) == []
+    caplog.set_level(logging.DEBUG, "jaxserve.requests")
+    api.http.get("/health")
+    assert log_lines(caplog)[0]["path"] == "/health"
+
+
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "naïve", "a\tb"])
 def test_request_ids_that_are_not_sane_are_replaced(api: Api, given: str) -> None:
     response = api.post(CHAT, api.chat_body(), headers={"x-request-id": given.encode("latin-1")})

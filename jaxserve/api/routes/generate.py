@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from jaxserve.api.body import Parsed, parse_json, read_body, validate
 from jaxserve.api.context import Context
+from jaxserve.api.errors import ApiError
 from jaxserve.api.generation import Generation
 from jaxserve.api.ledger import Ledger, Stopwatch
 from jaxserve.api.lift import Lifter
@@ -56,7 +57,7 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
         body = await read_body(http, context.settings.limits.max_body_bytes)
     except ClientDisconnect:
         record.status = CLIENT_GONE
-        return Response(status_code=400)
+        return ApiError(400, "body: the connection closed before it was complete", loc=("body",)).response()
     work = asyncio.get_running_loop().run_in_executor(
         context.workers, _prepare, body, schema, lower, context.text, context.settings
     )
