@@ -114,4 +114,5 @@ class Decoder(nnx.Module):
         """Hidden states -> float32 logits [R, V], whole on every device."""
         with jax.named_scope("unembed"):
             weight = self.embed if self.lm_head is None else self.lm_head
-            return self.rules.constrain(contract(hidden_RD, weight[...], jnp.float32))
+            split_RV = self.rules.constrain(contract(hidden_RD, weight[...], jnp.float32), None, "vocab")
+            return self.rules.constrain(split_RV)  # gathers the few logits; constrained at once, XLA gathers the table

@@ -27,7 +27,9 @@ from jaxserve.models.reductions import row_sum
 KEY_BLOCK = 128
 """Positions per step of the online softmax; pages must divide it."""
 QUERY_BLOCK = 32
-"""Queries per prefill item."""
+"""Queries per prefill item at most."""
+_QUERY_ROWS = 128
+"""Query vectors per key/value head and item at most."""
 _MASKED = -1e30
 
 
@@ -66,7 +68,10 @@ def write_kv(
     """Put each token's key and value into its page (in place where `kv` is donated); see `backend.WriteKV`."""
     tokens, kv_heads, head_dim = k_TKH.shape
     rows = jnp.stack([k_TKH, v_TKH], axis=2).reshape(tokens, 2 * kv_heads, head_dim).astype(kv.dtype)
-    return kv.at[meta.write_pages_T + first_page, meta.write_offsets_T].set(rows)
+    page = kv.shape[1]
+    where_T = (meta.write_pages_T + first_page) * page + meta.write_offsets_T
+    # Over token rows, as `_gather` reads on TPU: one layout for both, or XLA:TPU copies the cache in every layer.
+    return kv.reshape(-1, 2 * kv_heads, head_dim).at[where_T].set(rows).reshape(kv.shape)
 
 
 def attend(
@@ -138,37 +143,46 @@ def _prefill(
 ) -> jax.Array:
     """Rows with several new tokens, item after item -> [T, K, G, H]; other tokens are zero."""
     tokens, kv_heads, group, head_dim = q_TKGH.shape
+    block = query_block(group)
     starts_R = meta.kv_lens - meta.q_lens
-    first_item_R = starts_R // QUERY_BLOCK
-    items_R = jnp.where(meta.q_lens > 1, (meta.kv_lens + QUERY_BLOCK - 1) // QUERY_BLOCK - first_item_R, 0)
+    first_item_R = starts_R // block
+    items_R = jnp.where(meta.q_lens > 1, (meta.kv_lens + block - 1) // block - first_item_R, 0)
     ends_R = jnp.cumsum(items_R)
-    margin = ((QUERY_BLOCK, QUERY_BLOCK), (0, 0), (0, 0), (0, 0))
+    margin = ((block, block), (0, 0), (0, 0), (0, 0))
     padded_q = jnp.pad(q_TKGH, margin)
-    sinks_KM = None if sinks_KG is None else jnp.tile(sinks_KG, (1, QUERY_BLOCK))
-    size = (QUERY_BLOCK, kv_heads, group, head_dim)
+    sinks_KM = None if sinks_KG is None else jnp.tile(sinks_KG, (1, block))
+    size = (block, kv_heads, group, head_dim)
 
     def item(index: jax.Array, out: jax.Array) -> jax.Array:
         row = jnp.sum(index >= ends_R)
-        begin = (first_item_R[row] + index - (ends_R[row] - items_R[row])) * QUERY_BLOCK
-        positions = begin + jnp.arange(QUERY_BLOCK)
+        begin = (first_item_R[row] + index - (ends_R[row] - items_R[row])) * block
+        positions = begin + jnp.arange(block)
         ours = (positions >= starts_R[row]) & (positions < meta.kv_lens[row])
-        where = (meta.cu_q_lens[row] + begin - starts_R[row] + QUERY_BLOCK, 0, 0, 0)
+        where = (meta.cu_q_lens[row] + begin - starts_R[row] + block, 0, 0, 0)
         q_QKGH = lax.dynamic_slice(padded_q, where, size)
-        last = jnp.minimum(begin + QUERY_BLOCK, meta.kv_lens[row]) - 1
+        last = jnp.minimum(begin + block, meta.kv_lens[row]) - 1
         queries = _Queries(
-            q_QKGH.transpose(1, 0, 2, 3).reshape(1, kv_heads, QUERY_BLOCK * group, head_dim),
+            q_QKGH.transpose(1, 0, 2, 3).reshape(1, kv_heads, block * group, head_dim),
             jnp.repeat(jnp.where(ours, positions, -1), group)[None],
             _first_key(jnp.maximum(begin, starts_R[row]), options.window)[None],
             last[None],
             pages_RP[row][None],
         )
-        o_KQGH = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, QUERY_BLOCK, group, head_dim)
+        o_KQGH = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, block, group, head_dim)
         new = o_KQGH.transpose(1, 0, 2, 3).astype(out.dtype)
         kept = lax.dynamic_slice(out, where, size)
         return lax.dynamic_update_slice(out, jnp.where(ours[:, None, None, None], new, kept), where)
 
     padded_out: jax.Array = lax.fori_loop(0, ends_R[-1], item, jnp.zeros_like(padded_q))
-    return padded_out[QUERY_BLOCK : QUERY_BLOCK + tokens]
+    return padded_out[block : block + tokens]
+
+
+def query_block(group: int) -> int:
+    """Queries per prefill item: a power of two, so that items stay aligned with key blocks and pages."""
+    block = QUERY_BLOCK
+    while block > 1 and block * group > _QUERY_ROWS:
+        block //= 2
+    return block
 
 
 def _first_key(position: jax.Array, window: int | None) -> jax.Array:
@@ -223,9 +237,22 @@ def _gather(block_X: jax.Array, pages_XP: jax.Array, kv: jax.Array) -> tuple[jax
     _, page, twice_heads, head_dim = kv.shape
     per_block = KEY_BLOCK // page
     columns = jnp.minimum(block_X[:, None] * per_block + jnp.arange(per_block), pages_XP.shape[1] - 1)
-    chosen = kv[jnp.take_along_axis(pages_XP, columns, axis=1)]
+    pages = jnp.take_along_axis(pages_XP, columns, axis=1)
+    chosen = lax.platform_dependent(kv, pages, tpu=_take_tokens, default=_take_pages)
     pairs = chosen.reshape(block_X.shape[0], KEY_BLOCK, twice_heads // 2, 2, head_dim).transpose(3, 0, 2, 1, 4)
     return pairs[0], pairs[1]
+
+
+def _take_pages(kv: jax.Array, pages: jax.Array) -> jax.Array:
+    """Whole pages at a time: 15 to 20% faster than by token on CPU (measured)."""
+    return kv[pages]
+
+
+def _take_tokens(kv: jax.Array, pages: jax.Array) -> jax.Array:
+    """Token by token: the layout that writing uses, so that XLA:TPU leaves the cache where it is."""
+    page = kv.shape[1]
+    tokens = pages[..., None] * page + jnp.arange(page)
+    return kv.reshape(-1, *kv.shape[2:])[tokens]
 
 
 def _precision(x: jax.Array) -> lax.Precision | None:
