@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class GenerationResponse(Response):
-    """Runs a submitted job and sends what comes of it.
+    """Submits a job and sends what comes of it.
 
     Errors before the first byte are raised (the exception handlers answer them); later ones end the stream as an event.
     """
@@ -49,11 +49,13 @@ class GenerationResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the answer (ASGI)."""
-        answer = self._stream(scope, send) if self._job.stream else self._whole(send)
+        record = record_of(scope)
         try:
-            await until_disconnect(receive, answer)
+            self._generation.submit()
+            record.ledger = self._ledger
+            await until_disconnect(receive, self._stream(scope, send) if self._job.stream else self._whole(send))
         except ClientGone:
-            record_of(scope).status = CLIENT_GONE
+            record.status = CLIENT_GONE
         finally:
             self._generation.abort()
 

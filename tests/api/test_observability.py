@@ -51,8 +51,10 @@ def test_the_request_log(api: Api, caplog: pytest.LogCaptureFixture, endpoint: s
 def test_refusals_are_logged_with_their_code(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "jaxserve.requests")
     api.refuse("chat", 422, top_k=1000)
-    (line,) = log_lines(caplog)
-    assert (line["status"], line["error"]) == (422, "less_than_equal")
+    api.refuse("chat", 422, store=True, user="ann")
+    lines = log_lines(caplog)
+    assert [(line["status"], line["error"]) for line in lines] == [(422, "less_than_equal"), (422, "invalid_value")]
+    assert lines[1]["user"] == "ann"
 
 
 def test_probes_do_not_fill_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,24 +59,22 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
         record.status = CLIENT_GONE
         return ApiError(400, "body: the connection closed before it was complete", loc=("body",)).response()
     work = asyncio.get_running_loop().run_in_executor(
-        context.workers, _prepare, body, schema, lower, context.text, context.settings
+        context.workers, _prepare, record, body, schema, lower, context.text, context.settings
     )
     parsed, job, started = await work
-    _note(record, parsed.request)
     ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
-    record.ledger = ledger
     generation = Generation(context.engine, job)
-    generation.submit()
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
     headers = {IGNORED_HEADER: ",".join(quote(name, safe=".") for name in parsed.ignored)} if parsed.ignored else {}
     return GenerationResponse(job, generation, lifter, ledger, context.settings, headers)
 
 
 def _prepare(
-    body: bytes, schema: type[R], lower: Lower[R], text: TextServices, settings: Settings
+    record: Record, body: bytes, schema: type[R], lower: Lower[R], text: TextServices, settings: Settings
 ) -> tuple[Parsed[R], Job, float]:
     started = time.monotonic()
     parsed = validate(schema, parse_json(body), lenient=settings.lenient)
+    _note(record, parsed.request)
     return parsed, lower(parsed.request, text, settings), started
 
 
