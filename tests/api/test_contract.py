@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,18 @@ def test_completions_have_every_documented_field(shared_dir: Path) -> None:
     values = {"required", "string", "integer", "boolean", "error", "truncate", "low", "medium", "high", "none"}
     assert words - set(CompletionRequest.model_fields) <= values
     assert {"prompt", "images", "prompt_cache_max_len", "echo_last", "logit_bias", "return_token_ids"} <= words
+
+
+def test_completions_answer_with_every_documented_property(shared_dir: Path) -> None:
+    """The page shows one answer with every property that there is."""
+    text = (shared_dir / "spec" / "completions.txt").read_text()
+    start = text.index("{\n")
+    example, _ = json.JSONDecoder().raw_decode(text, start)
+    validator = jsonschema.Draft202012Validator(
+        {"$ref": "#/components/schemas/CompletionResponse", "components": {"schemas": schemas()}}
+    )
+    assert [error.message for error in validator.iter_errors(example)] == []
+    assert example["choices"][0]["raw_output"]["completion_logprobs"]["content"][0]["extra_tokens"] == [123]
 
 
 def test_the_document_is_complete(api: Api) -> None:

@@ -86,9 +86,8 @@ class NewLogProbs(TypedDict):
 AnyLogProbs = LogProbs | NewLogProbs
 
 
-@_closed
-class RawOutput(TypedDict):
-    """What the model really read and wrote."""
+class RawOutputBase(TypedDict):
+    """What the model really read and wrote, but for the log-probabilities."""
 
     prompt_fragments: Annotated[
         list[str | int], Field(description="The prompt in pieces (messages, or token ids as given), after eviction.")
@@ -96,9 +95,39 @@ class RawOutput(TypedDict):
     prompt_token_ids: Annotated[list[int], Field(description="The prompt as the model saw it.")]
     completion: Annotated[str, Field(description="The output with its special tokens, before anything is parsed.")]
     completion_token_ids: NotRequired[Annotated[list[int] | None, Field(description="Tokens of the output.")]]
-    completion_logprobs: NotRequired[Annotated[NewLogProbs | None, Field(description="When logprobs was set.")]]
     images: NotRequired[Annotated[list[str] | None, Field(description="Images of the prompt.")]]
     grammar: NotRequired[Annotated[str | None, Field(description="Grammar that constrained the output.")]]
+
+
+@_closed
+class RawOutput(RawOutputBase):
+    """What the model really read and wrote."""
+
+    completion_logprobs: NotRequired[Annotated[NewLogProbs | None, Field(description="When logprobs was set.")]]
+
+
+@_closed
+class CompletionLogProbsContent(NewLogProbsContent):
+    """One token, as the completions endpoint documents it."""
+
+    extra_tokens: NotRequired[Annotated[list[int] | None, Field(description="Documented; never set here.")]]
+    extra_logprobs: NotRequired[Annotated[list[float] | None, Field(description="Documented; never set here.")]]
+
+
+@_closed
+class CompletionNewLogProbs(TypedDict):
+    """Log-probabilities in OpenAI's newer format, on the completions endpoint."""
+
+    content: NotRequired[list[CompletionLogProbsContent]]
+
+
+@_closed
+class CompletionRawOutput(RawOutputBase):
+    """What the model really read and wrote, on the completions endpoint."""
+
+    completion_logprobs: NotRequired[
+        Annotated[CompletionNewLogProbs | None, Field(description="When logprobs was set.")]
+    ]
 
 
 @_closed
@@ -215,9 +244,9 @@ class CompletionChoice(TypedDict):
 
     index: int
     text: str
-    logprobs: NotRequired[AnyLogProbs | None]
+    logprobs: NotRequired[LogProbs | CompletionNewLogProbs | None]
     finish_reason: NotRequired[FinishReason | None]
-    raw_output: NotRequired[RawOutput | None]
+    raw_output: NotRequired[CompletionRawOutput | None]
     prompt_token_ids: NotRequired[list[int] | None]
     token_ids: NotRequired[list[int] | None]
 
