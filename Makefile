@@ -4,6 +4,8 @@ PORT ?= 8000
 HOST = 127.0.0.1
 ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
+PYTEST = "$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist loadfile
 VENV ?= .venv
 BIN ?= $(VENV)/bin
 SETUP ?= VENV="$(VENV)" scripts/venv.sh
@@ -19,13 +21,13 @@ serve: ## serve a model: MODEL=directory (default: the bundled one) PORT=8000 HO
 	@$(SETUP)
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
-test: ## run the tests: PYTEST_ARGS='-k name'
+test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
 	@$(SETUP) test dev --optional aot
-	@"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
 	@$(SETUP) test dev --optional aot
-	@"$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
+	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 
