@@ -1,0 +1,125 @@
+"""A format together with the tokenizer and template of the model that is served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxserve.text.chat import ChatTemplate
+from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
+from jaxserve.text.formats.handover import arguments_form, prepare
+from jaxserve.text.formats.plan import ReasoningPlan, ThinkingSetting, plan_reasoning
+from jaxserve.text.formats.scan import Markers
+from jaxserve.text.formats.spec import Format
+from jaxserve.text.formats.tools_in_system import ToolsInSystem
+from jaxserve.text.tokenizer import Tokenizer
+
+_TOKEN_LIKE = re.compile(r"(<\S+>|\[\S+\]|｜\S+｜)\Z")
+
+
+class Renderer(Protocol):
+    """Messages to the prompt's text; `ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFormat:
+    """What the parser, the grammar and the API need to know. Immutable; made by `bind`."""
+
+    format: Format
+    tokenizer: Tokenizer
+    renderer: Renderer | None
+    """Writes the prompt; None when the model has no template and the format brings no encoder."""
+    marker_ids: Mapping[str, int]
+    """Markers that are single tokens."""
+    stop_ids: frozenset[int]
+    """Tokens that end the model's turn, beside the tokenizer's EOS."""
+    specials: Mapping[bool, Markers]
+    """Special tokens' texts that mean nothing to the parser, by whether calls are looked for."""
+    arguments: str
+    """"object" or "text": how the template wants a call's arguments."""
+
+    @property
+    def name(self) -> str:
+        """The format's name."""
+        return self.format.name
+
+    @property
+    def open_reasoning_id(self) -> int | None:
+        """The token that opens the reasoning, if it is one."""
+        return self.marker_ids.get(self.format.thinking.open) if self.format.thinking else None
+
+    @property
+    def close_reasoning_id(self) -> int | None:
+        """The token that closes the reasoning, if it is one."""
+        return self.marker_ids.get(self.format.thinking.close) if self.format.thinking else None
+
+    @property
+    def close_reasoning(self) -> tuple[int, ...]:
+        """Tokens that close the reasoning when its budget is spent."""
+        thinking = self.format.thinking
+        if thinking is None:
+            return ()
+        text = thinking.before_close + thinking.close + thinking.after_close
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def prompt_opens_reasoning(self, prompt: str) -> bool:
+        """Whether a rendered prompt ends inside the reasoning."""
+        thinking = self.format.thinking
+        return thinking is not None and bool(thinking.open) and prompt.rstrip().endswith(thinking.open)
+
+    def plan_reasoning(
+        self, effort: str | int | bool | None, thinking: ThinkingSetting = None, history: str | None = None
+    ) -> ReasoningPlan:
+        """See `plan.plan_reasoning`."""
+        return plan_reasoning(self.format, effort, thinking, history)
+
+    def prepare(self, messages: Sequence[Mapping[str, Any]], plan: ReasoningPlan) -> list[dict[str, Any]]:
+        """See `handover.prepare`."""
+        return prepare(self.format, messages, plan.history, as_objects=self.arguments == "object")
+
+
+def bind(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) -> BoundFormat:  # noqa: A002
+    """Binds a format to a model. Takes some 50 ms: every token of the vocabulary is looked at once."""
+    thinking = (format.thinking.open, format.thinking.close) if format.thinking else ()
+    candidates = {text for text in (*format.calls.markers, *thinking, *format.stops) if _TOKEN_LIKE.match(text)}
+    marker_ids = {text: id_ for text in candidates if (id_ := _single_token(text, tokenizer)) is not None}
+    special = {tokenizer.token_text(i) for i in range(tokenizer.vocab_size) if tokenizer.is_special(i)} - {""}
+    special |= set(format.stops)
+    kept = set(thinking) | (set(format.calls.markers) if format.harmony else set())
+    with_calls = kept | set(format.calls.markers)
+    return BoundFormat(
+        format,
+        tokenizer,
+        _renderer(format, tokenizer, template),
+        marker_ids,
+        frozenset(marker_ids[text] for text in format.stops if text in marker_ids),
+        {False: Markers(special - kept), True: Markers(special - with_calls)},
+        arguments_form(format, template.source if template is not None else None),
+    )
+
+
+def _single_token(text: str, tokenizer: Tokenizer) -> int | None:
+    found = tokenizer.id_of(text)
+    if found is None or tokenizer.encode(text, add_special_tokens=False) != [found]:
+        return None
+    return found
+
+
+def _renderer(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) -> Renderer | None:  # noqa: A002
+    if format.renderer == "deepseek_v32" and template is None:
+        return DeepseekV32Encoder(tokenizer.special_tokens.get("bos_token", ""))
+    if format.renderer == "tools_in_system" and template is not None and not template.accepts("tools"):
+        return ToolsInSystem(template)
+    return template

@@ -1,0 +1,142 @@
+"""The harmony format of GPT-OSS: messages in channels, with recipients.
+
+Source: OpenAI's harmony response format. Not declarative: the whole output is a sequence of messages
+`<|channel|>CHANNEL [to=RECIPIENT] [<|constrain|>TYPE]<|message|>TEXT<|end|>`, in which the header's order varies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxserve.text.formats.json_scan import read_value
+from jaxserve.text.formats.lark import Lark
+from jaxserve.text.formats.scan import Markers, Steps
+from jaxserve.text.formats.syntax import Reading
+from jaxserve.text.formats.tools import Tool
+
+START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
+CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
+_HEADER_ENDS = Markers((MESSAGE, END, CALL, RETURN))
+_BODY_ENDS = Markers((END, CALL, RETURN, START, CHANNEL))
+_CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
+_RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+
+
+@dataclass(frozen=True)
+class HarmonyCalls:
+    """Calls as messages to `functions.NAME`."""
+
+    @property
+    def opens(self) -> tuple[str, ...]:
+        """See `CallSyntax`. The whole output is read by `read_messages`."""
+        return ()
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return ()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return (START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN)
+
+    def triggers(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return (" to=functions.",)
+
+    def parse(self, opened: str, reading: Reading) -> Steps[None]:
+        """See `CallSyntax`. Never called: harmony has no free text."""
+        yield from ()
+
+    def grammar(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
+        """See `CallSyntax`. A call ends the turn, so there is one at most."""
+        calls = []
+        for tool in tools:
+            before = f"{lark.text(f'{CHANNEL}commentary to=functions.{tool.name} {CONSTRAIN}json{MESSAGE}')}"
+            after = f"{lark.text(f' to=functions.{tool.name}{CHANNEL}commentary {CONSTRAIN}json{MESSAGE}')}"
+            calls.append(f"({before} | {after}) {lark.arguments(tool)}")
+        return lark.choice(calls)
+
+    def analysis(self, lark: Lark) -> str:
+        """A Lark expression for reasoning that may precede what is constrained."""
+        text = lark.text(f"{CHANNEL}analysis{MESSAGE}")
+        return lark.rule(f"({text} {lark.free()} {lark.text(f'{END}{START}assistant')})?")
+
+    def final(self, lark: Lark, answer: str) -> str:
+        """A Lark expression for an answer."""
+        return lark.rule(f"{lark.text(f'{CHANNEL}final{MESSAGE}')} {answer}")
+
+    def arguments_grammar(self, tool: Tool, lark: Lark) -> str:
+        """What follows the trigger ` to=functions.`: the name, the rest of the header in either order, arguments."""
+        header = lark.choice(
+            [
+                lark.text(f"{CHANNEL}commentary {CONSTRAIN}json{MESSAGE}"),
+                lark.text(f"{CHANNEL}commentary json{MESSAGE}"),
+                lark.text(f" {CONSTRAIN}json{MESSAGE}"),
+                lark.text(MESSAGE),
+            ]
+        )
+        return f"{lark.text(tool.name)} {header} {lark.arguments(tool)}"
+
+
+def read_messages(reading: Reading, *, with_calls: bool) -> Steps[None]:
+    """Reads a whole output: messages until the end."""
+    reader = reading.reader
+    first = True
+    while (yield from reader.peek()):
+        if first and not (yield from _has_header(reading)):
+            yield from reader.until(_BODY_ENDS, reading.out.content)
+        else:
+            header, marker = yield from reader.text_until(_HEADER_ENDS)
+            if marker == MESSAGE:
+                yield from _message(header, reading, with_calls=with_calls)
+        first = False
+
+
+def _has_header(reading: Reading) -> Steps[bool]:
+    """Whether the output begins with a header; without one it continues an answer."""
+    reading.reader.record()
+    yield from reading.reader.skip()
+    spaces = reading.reader.recorded()
+    found = yield from reading.reader.at_marker(Markers((CHANNEL, START, MESSAGE, "to=")))
+    reading.reader.give_back(spaces)
+    return found
+
+
+def _message(header: str, reading: Reading, *, with_calls: bool) -> Steps[None]:
+    out = reading.out
+    channels, recipients = _CHANNEL.findall(header), _RECIPIENT.findall(header)
+    recipient = recipients[-1] if recipients else ""
+    if recipient.startswith("functions.") and with_calls:
+        yield from _call(recipient.removeprefix("functions."), reading)
+        return
+    emit: Callable[[str], None] = out.content
+    if recipient not in ("", "assistant", "user"):
+        emit = _drop
+    elif channels and channels[-1] == "analysis":
+        emit = out.reasoning
+    marker = yield from reading.reader.until(_BODY_ENDS, emit)
+    if emit == out.reasoning and marker is not None:
+        out.end_reasoning()
+    if marker == CHANNEL:
+        reading.reader.give_back(marker)
+
+
+def _call(name: str, reading: Reading) -> Steps[None]:
+    reader, out = reading.reader, reading.out
+    out.start_call(name)
+    complete = True
+    if (yield from reader.skip()) == "{":
+        complete = yield from read_value(reader, out.arguments, _BODY_ENDS)
+    else:
+        out.arguments("{}")
+    if complete or not reader.ended:
+        out.end_call()
+    yield from reader.until(_BODY_ENDS, _drop)
+
+
+def _drop(text: str) -> None:
+    """Text that is for nobody."""

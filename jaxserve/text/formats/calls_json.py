@@ -1,0 +1,161 @@
+"""Calls written as JSON objects: {"name": ..., "arguments": {...}}."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxserve.text.formats.json_scan import capture, decoded_string, read_value
+from jaxserve.text.formats.lark import Lark
+from jaxserve.text.formats.scan import WHITESPACE, Markers, Steps
+from jaxserve.text.formats.syntax import CallSyntax, Reading
+from jaxserve.text.formats.tools import Tool, find_tool
+
+
+@dataclass(frozen=True)
+class JsonCalls:
+    """A JSON object for each call, between markers, in an array, or bare.
+
+    Read: any order of keys, missing closing markers, arguments as an object or as a JSON text of one.
+    """
+
+    open: str
+    """Marker before a call, or before the array. For bare objects: what the grammar writes first, usually ""."""
+    close: str = ""
+    lead: str = ""
+    """Layout between `open` and the object."""
+    trail: str = ""
+    """Layout between the object and `close`."""
+    between: str = ""
+    """Text between two calls, or between the objects of an array."""
+    array: bool = False
+    """All calls are in one array."""
+    bare_opens: tuple[str, ...] = ()
+    """How objects begin that no marker announces. Only those of a known tool with arguments are calls."""
+    arguments_key: str = "arguments"
+    id_letters: int = 0
+    """Length of the "id" that every object ends with; 0 = it has none."""
+    instead: CallSyntax | None = None
+    """What follows `open` when no JSON does."""
+
+    @property
+    def opens(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return tuple(filter(None, (self.open, *self.bare_opens)))
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return (self.close,) if self.close else ()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return (*filter(None, (self.open, self.close)), *(self.instead.markers if self.instead else ()))
+
+    def triggers(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return (self.open,) if self.open else self.bare_opens
+
+    def parse(self, opened: str, reading: Reading) -> Steps[None]:
+        """See `CallSyntax`."""
+        if opened in self.bare_opens:
+            reading.reader.give_back(opened)
+            yield from self._parse_bare(reading)
+            return
+        char = yield from reading.reader.skip()
+        if self.array:
+            yield from self._parse_array(opened, char, reading)
+        elif char == "{":
+            yield from self._object(reading, bare=False)
+            yield from reading.reader.skip()
+            if self.close:
+                yield from reading.reader.accept(self.close)
+
+    def _parse_array(self, opened: str, char: str, reading: Reading) -> Steps[None]:
+        if char not in ("[", "{") and self.instead is not None and not opened.endswith("["):
+            yield from self.instead.parse(opened, reading)
+            return
+        if char == "[":
+            reading.reader.take(1)
+        while (yield from reading.reader.skip(WHITESPACE + ",")) == "{":
+            yield from self._object(reading, bare=False)
+        yield from reading.reader.accept("]")
+
+    def _parse_bare(self, reading: Reading) -> Steps[None]:
+        reading.reader.record()
+        called = yield from self._object(reading, bare=True)
+        text = reading.reader.recorded()
+        if not called:
+            reading.out.content(text)
+            return
+        char = yield from reading.reader.skip()
+        if char in (";", ","):
+            reading.reader.take(1)
+
+    def _object(self, reading: Reading, *, bare: bool) -> Steps[bool]:
+        """Reads one object; whether it was a call."""
+        reader, out = reading.reader, reading.out
+        stops = Markers(self.strays)
+        reader.take(1)
+        name: str | None = None
+        early: str | None = None
+        started = False
+        while (yield from reader.skip(WHITESPACE + ",")) == '"':
+            key = decoded_string((yield from capture(reader)))
+            char = yield from reader.skip(WHITESPACE + ":")
+            if key in ("arguments", "parameters") and name is not None and not started:
+                if bare and not self._known(name, char, reading):
+                    return False
+                out.start_call(name)
+                started = True
+                yield from _arguments(reading, stops)
+            elif key in ("arguments", "parameters") and not started:
+                early = yield from capture(reader, stops)
+            elif key in ("name", "function") and char == '"':
+                name = decoded_string((yield from capture(reader)))
+            else:
+                yield from capture(reader, stops)
+        closed = yield from reader.accept("}")
+        if not started and name and (early is not None or not bare) and (closed or not bare):
+            if bare and not self._known(name, (early or "")[:1], reading):
+                return False
+            out.start_call(name)
+            out.arguments(early or "{}")
+            started = True
+        if started and (closed or not reader.ended):
+            out.end_call()
+        return started
+
+    def _known(self, name: str, char: str, reading: Reading) -> bool:
+        return char in ("{", '"') and (not reading.tools or find_tool(reading.tools, name) is not None)
+
+    def grammar(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
+        """See `CallSyntax`."""
+        one = lark.choice([self._call(tool, lark) for tool in tools])
+        if self.array:
+            more = f" ({lark.text(self.between)} {one})*" if parallel else ""
+            head = self.open if self.open.endswith("[") else self.open + "["
+            return lark.rule(f"{lark.text(head)} {one}{more} {lark.text(']')}")
+        one = lark.rule(f"{lark.text(self.open + self.lead)} {one} {lark.text(self.trail + self.close)}")
+        return lark.rule(f"{one} ({lark.text(self.between)} {one})*") if parallel else one
+
+    def _call(self, tool: Tool, lark: Lark) -> str:
+        head = lark.text(f'{{"name": "{tool.name}", "{self.arguments_key}": ')
+        tail = "}"
+        if self.id_letters:
+            letters = lark.pattern(f"[a-zA-Z0-9]{{{self.id_letters}}}")
+            before, after = lark.text(', "id": "'), lark.text('"' + tail)
+            return f"{head} {lark.arguments(tool)} {before} {letters} {after}"
+        return f"{head} {lark.arguments(tool)} {lark.text(tail)}"
+
+
+def _arguments(reading: Reading, stops: Markers) -> Steps[None]:
+    """Passes the arguments on; a JSON text of an object counts as the object."""
+    char = yield from reading.reader.peek()
+    if char == "{":
+        yield from read_value(reading.reader, reading.out.arguments, stops)
+        return
+    text = yield from capture(reading.reader, stops)
+    decoded = decoded_string(text)
+    reading.out.arguments(decoded if decoded and decoded.lstrip().startswith("{") else "{}")

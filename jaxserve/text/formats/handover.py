@@ -1,0 +1,187 @@
+"""Earlier messages as the model's template wants them: arguments, ids, reasoning, one call at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxserve.errors import InvalidRequest
+from jaxserve.text.formats.spec import Format, HistoryMode
+
+Message = dict[str, Any]
+_AS_OBJECT = re.compile(r"arguments['\"\]]*\s*\|\s*(tojson|items)|_args\.items\(\)|arguments\.items\(\)")
+_CHECKED = re.compile(r"arguments['\"\]]*\s+is\s+string")
+
+
+def arguments_form(format: Format, template: str | None) -> str:  # noqa: A002
+    """ "object" or "text": what the template does with a call's arguments decides where the format doesn't."""
+    if format.handover.arguments != "template":
+        return format.handover.arguments
+    if template is None or _AS_OBJECT.search(template) or _CHECKED.search(template):
+        return "object"
+    return "text"
+
+
+def prepare(
+    format: Format,  # noqa: A002
+    messages: Sequence[Mapping[str, Any]],
+    history: HistoryMode | None,
+    *,
+    as_objects: bool,
+) -> list[Message]:
+    """Messages for the template.
+
+    Args:
+        format: the model's format.
+        messages: OpenAI-style messages; a call's arguments may be JSON text or an object.
+        history: which reasoning stays; None = all, the template decides.
+        as_objects: hand arguments over as objects instead of JSON text.
+
+    Raises:
+        InvalidRequest: arguments that are not a JSON object, a tool message that answers no call.
+    """
+    prepared = [dict(message) for message in messages]
+    _check_tool_messages(prepared)
+    ids = _Ids(format.handover.ids)
+    for index, message in enumerate(prepared):
+        if message.get("tool_calls"):
+            calls = [
+                _call(call, f"messages.{index}.tool_calls.{number}", ids, as_objects=as_objects)
+                for number, call in enumerate(message["tool_calls"])
+            ]
+            message["tool_calls"] = calls
+            message.setdefault("content", "")
+            message["content"] = message["content"] or ""
+        else:
+            message.pop("tool_calls", None)
+        if message.get("role") == "tool":
+            ids.answer(message)
+    _filter_reasoning(prepared, history, format.handover.reasoning_key)
+    return _one_call_each(prepared) if format.handover.one_call_each else prepared
+
+
+def _check_tool_messages(messages: Sequence[Message]) -> None:
+    open_ids: set[str] | None = None
+    for index, message in enumerate(messages):
+        if message.get("role") != "tool":
+            calls = message.get("tool_calls") if message.get("role") == "assistant" else None
+            open_ids = {str(call.get("id")) for call in calls} if calls else None
+            continue
+        if open_ids is None:
+            raise InvalidRequest(
+                f"messages.{index}",
+                f"messages.{index}: a tool message must follow an assistant message with tool_calls",
+            )
+        answered = message.get("tool_call_id")
+        if answered is not None and "None" not in open_ids and answered not in open_ids:
+            raise InvalidRequest(
+                f"messages.{index}.tool_call_id",
+                f"messages.{index}.tool_call_id: {answered[:64]!r} is the id of no call of the assistant message before",
+            )
+
+
+class _Ids:
+    """Rewrites call ids to the form the model was trained on, and the answers' ids with them."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+        self._count = 0
+        self._names: dict[str, tuple[str, str]] = {}
+        """Given id -> (rewritten id, function's name)."""
+        self._unanswered: list[str] = []
+
+    def call(self, given: str | None, name: str) -> str:
+        """The id of a call."""
+        key = given or f"call_{self._count}"
+        rewritten = key
+        if self._form == "indexed":
+            rewritten = f"functions.{name}:{self._count}"
+        elif self._form == "nine" and not re.fullmatch(r"[a-zA-Z0-9]{9}", key):
+            rewritten = hashlib.sha256(key.encode()).hexdigest()[:9]
+        self._count += 1
+        self._names[key] = (rewritten, name)
+        self._unanswered.append(key)
+        return rewritten
+
+    def answer(self, message: Message) -> None:
+        """Completes a tool message."""
+        key = message.get("tool_call_id")
+        if key is None and self._unanswered:
+            key = self._unanswered[0]
+        if key in self._unanswered:
+            self._unanswered.remove(key)
+        if key in self._names:
+            message["tool_call_id"], name = self._names[key]
+            message.setdefault("name", name)
+
+
+def _call(call: Mapping[str, Any], place: str, ids: _Ids, *, as_objects: bool) -> Message:
+    function = call.get("function")
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise InvalidRequest(f"{place}.function", f"{place}.function: needs the name of the called function")
+    arguments = _arguments(function.get("arguments"), f"{place}.function.arguments")
+    return {
+        "id": ids.call(call.get("id"), function["name"]),
+        "type": "function",
+        "function": {
+            "name": function["name"],
+            "arguments": arguments if as_objects else json.dumps(arguments, ensure_ascii=False),
+        },
+    }
+
+
+def _arguments(given: Any, place: str) -> Mapping[str, Any]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given) if given.strip() else {}
+        except (ValueError, RecursionError):
+            raise InvalidRequest(place, f"{place}: is not JSON") from None
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(place, f"{place}: must be a JSON object")
+    return given
+
+
+def _filter_reasoning(messages: Sequence[Message], history: HistoryMode | None, key: str) -> None:
+    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    last_user = users[-1] if users else -1
+    for index, message in enumerate(messages):
+        reasoning = message.pop("reasoning_content", None)
+        dropped = history == "disabled" or (history == "interleaved" and index <= last_user)
+        if reasoning and not dropped:
+            message[key] = reasoning
+
+
+def _one_call_each(messages: Sequence[Message]) -> list[Message]:
+    """Splits messages with several calls; each part is followed by its own answer."""
+    split: list[Message] = []
+    index = 0
+    while index < len(messages):
+        message = messages[index]
+        index += 1
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            split.append(message)
+            continue
+        answers = []
+        while index < len(messages) and messages[index].get("role") == "tool":
+            answers.append(messages[index])
+            index += 1
+        split += _interleave(message, calls, answers)
+    return split
+
+
+def _interleave(message: Message, calls: Sequence[Message], answers: Sequence[Message]) -> list[Message]:
+    parts: list[Message] = []
+    left = list(answers)
+    for number, call in enumerate(calls):
+        first = message if number == 0 else {"role": "assistant", "content": ""}
+        parts.append({**first, "tool_calls": [call]})
+        mine = [answer for answer in left if answer.get("tool_call_id") == call["id"]]
+        parts += mine
+        left = [answer for answer in left if answer not in mine]
+    return parts + left

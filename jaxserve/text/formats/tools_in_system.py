@@ -1,0 +1,75 @@
+"""Tools for models whose template knows none: explained in the system message, calls and results written as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxserve.text.chat import ChatTemplate
+
+_INSTRUCTIONS = """You can call these functions, described by JSON Schema:
+{tools}
+
+To call one, write a JSON object with its name and arguments between markers, and nothing after the last call:
+<tool_call>
+{{"name": "function_name", "arguments": {{"parameter": "value"}}}}
+</tool_call>"""
+
+
+class ToolsInSystem:
+    """Wraps a template that reads no `tools`."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
+        texts = [_as_text(message) for message in messages]
+        if tools:
+            texts = _with_tools(texts, tools)
+        return self._template.render(
+            _merge_results(texts), add_generation_prompt=add_generation_prompt, **template_args
+        )
+
+
+def _with_tools(messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    functions = [tool.get("function", tool) for tool in tools]
+    text = _INSTRUCTIONS.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in functions))
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message.get('content') or ''}\n</tool_response>"}
+    calls = message.get("tool_calls") or ()
+    written = [_call_text(call["function"]) for call in calls]
+    content = "\n".join(filter(None, (message.get("content"), *written)))
+    return {key: value for key, value in message.items() if key != "tool_calls"} | {"content": content}
+
+
+def _call_text(function: Mapping[str, Any]) -> str:
+    arguments = function["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {json.dumps(function["name"])}, "arguments": {text}}}\n</tool_call>'
+
+
+def _merge_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Joins neighbouring user messages: results of several calls, which many templates would refuse one by one."""
+    merged: list[dict[str, Any]] = []
+    for message in messages:
+        result = message["role"] == "user" and str(message["content"]).startswith("<tool_response>")
+        if result and merged and merged[-1]["role"] == "user":
+            merged[-1] = {**merged[-1], "content": f"{merged[-1]['content']}\n{message['content']}"}
+        else:
+            merged.append(message)
+    return merged

@@ -1,0 +1,278 @@
+"""Requests to grammars: response formats, forced tool calls, and tool calls that the model chooses to make.
+
+Compiling takes 1 to 300 ms without the GIL: call it on a worker thread. What was compiled is kept, so that the same
+schema costs nothing the second time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from jaxserve.errors import InvalidRequest
+from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.calls_harmony import HarmonyCalls
+from jaxserve.text.formats.lark import Lark
+from jaxserve.text.formats.schema import load_schema
+from jaxserve.text.formats.tools import Tool
+from jaxserve.text.llg import LIMITS, build_tokenizer
+from jaxserve.text.matcher import MaskFiller, Matcher, Rules, Start
+from jaxserve.text.tokenizer import Tokenizer
+
+__all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher", "ToolChoice"]
+
+ToolChoice = Literal["auto", "none", "required"] | tuple[Literal["named"], str]
+MAX_GRAMMAR_CHARS = 200_000
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledGrammar:
+    """A grammar, ready to be followed by any number of sequences. Immutable."""
+
+    rules: Rules
+    relaxed: tuple[str, ...] = ()
+    """What non-strict tools ask for and the grammar leaves to the model."""
+
+    def matcher(self) -> Matcher:
+        """A matcher at the beginning of an output."""
+        return Matcher(self.rules)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What one request wants, resolved."""
+
+    response: tuple[str, str] | None
+    """(kind: schema or grammar, its text)."""
+    tools: tuple[Tool, ...]
+    forced: bool
+    parallel: bool
+    chat: bool
+
+
+class GrammarCompiler:
+    """Compiles and remembers grammars for one model. Thread-safe.
+
+    Args:
+        bound: the model's format, with its tokenizer.
+        vocab_size: of the model; bitmasks have ceil(vocab_size / 32) words.
+        cache_size: grammars to remember.
+    """
+
+    def __init__(self, bound: BoundFormat, *, vocab_size: int, cache_size: int = 128) -> None:
+        self._bound = bound
+        self._vocab_size = vocab_size
+        self._stops = tuple(sorted({*bound.stop_ids, *bound.tokenizer.eos_ids}))
+        self._tokenizer = build_tokenizer(
+            bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops
+        )
+        self._cache: OrderedDict[str, tuple[LLMatcher, tuple[str, ...]]] = OrderedDict()
+        self._cache_size = cache_size
+        self._lock = threading.Lock()
+
+    def compile(
+        self,
+        response_format: Mapping[str, Any] | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        reasoning: bool = False,
+        reasoning_open: bool = False,
+        chat: bool = True,
+    ) -> CompiledGrammar | None:
+        """The grammar of a request, or None when nothing is constrained.
+
+        Args:
+            response_format: {"type": "text" | "json_object" | "json_schema" | "grammar", ...} with `schema`,
+                `json_schema` (bare or in OpenAI's wrapper) or `grammar`.
+            tools: None = none.
+            tool_choice: auto constrains calls from their first marker on; required and named constrain the whole answer.
+            parallel_tool_calls: whether an answer may hold several calls.
+            reasoning: the model may reason before it answers; reasoning is never constrained.
+            reasoning_open: the prompt has opened the reasoning.
+            chat: False for plain completions, where the format's channels don't exist.
+
+        Raises:
+            InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
+        """
+        response = _response(response_format)
+        chosen, forced = _chosen(tools, tool_choice)
+        if response is None and not chosen:
+            return None
+        wish = _Wish(response, chosen, forced, parallel_tool_calls, chat)
+        prototype, relaxed = self._remembered(wish)
+        return CompiledGrammar(self._rules(prototype, self._start(wish, reasoning, reasoning_open)), relaxed)
+
+    def _remembered(self, wish: _Wish) -> tuple[LLMatcher, tuple[str, ...]]:
+        key = repr((wish.response, wish.forced, wish.parallel, wish.chat, wish.tools))
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        compiled = self._compile(wish)
+        with self._lock:
+            self._cache[key] = compiled
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return compiled
+
+    def _compile(self, wish: _Wish) -> tuple[LLMatcher, tuple[str, ...]]:
+        lark = Lark(self._bound.marker_ids, relax=not wish.forced)
+        start = self._harmony(wish, lark) if self._bound.format.harmony and wish.chat else self._plain(wish, lark)
+        matcher = LLMatcher(self._tokenizer, lark.finish(start), log_level=0, limits=LIMITS)
+        if matcher.is_error():
+            raise _refusal(wish, matcher.get_error())
+        return matcher, tuple(lark.relaxed)
+
+    def _plain(self, wish: _Wish, lark: Lark) -> str:
+        options = []
+        if wish.response is not None:
+            options.append(_response_rule(wish.response, lark))
+        if wish.tools:
+            options.append(self._bound.format.calls.grammar(wish.tools, lark, parallel=wish.parallel))
+        thinking = self._bound.format.thinking
+        layout = ""
+        if wish.chat and thinking is not None and thinking.after_close and (wish.response or wish.forced):
+            layout = f"({lark.text(thinking.after_close)})? "
+        return layout + lark.choice(options)
+
+    def _harmony(self, wish: _Wish, lark: Lark) -> str:
+        calls = self._bound.format.calls
+        assert isinstance(calls, HarmonyCalls)
+        if wish.response is None and not wish.forced:
+            return lark.choice([calls.arguments_grammar(tool, lark) for tool in wish.tools])
+        options = []
+        if wish.response is not None:
+            options.append(calls.final(lark, _response_rule(wish.response, lark)))
+        if wish.tools:
+            options.append(calls.grammar(wish.tools, lark, parallel=wish.parallel))
+        return f"{calls.analysis(lark)} {lark.choice(options)}"
+
+    def _start(self, wish: _Wish, reasoning: bool, reasoning_open: bool) -> Start:
+        bound = self._bound
+        waits = wish.response is None and not wish.forced
+        triggers = bound.format.calls.triggers() if waits else ()
+        if bound.format.harmony or not wish.chat:
+            return Start(triggers, replays_trigger=not bound.format.harmony)
+        thinking = bound.format.thinking
+        if thinking is None or not (reasoning or reasoning_open):
+            return Start(triggers)
+        return Start(
+            triggers,
+            reasoning_open=reasoning_open,
+            may_reason=not reasoning_open and bound.open_reasoning_id is not None,
+            think_open=thinking.open,
+            think_close=thinking.close,
+            triggers_in_reasoning=thinking.ended_by_calls,
+        )
+
+    def _rules(self, prototype: LLMatcher, start: Start) -> Rules:
+        bound = self._bound
+        return Rules(
+            prototype,
+            start,
+            self._tokenize,
+            bound.tokenizer.token_bytes,
+            self._stops,
+            bound.open_reasoning_id if start.may_reason else None,
+            self._vocab_size,
+        )
+
+    def _tokenize(self, text: bytes) -> list[int]:
+        """Tokens of a text, markers as the tokens they are."""
+        ids = self._bound.marker_ids
+        if not ids:
+            return list(self._tokenizer.tokenize_bytes(text))
+        pattern = b"(" + b"|".join(re.escape(marker.encode()) for marker in sorted(ids, key=len, reverse=True)) + b")"
+        tokens: list[int] = []
+        for part in re.split(pattern, text):
+            marker = ids.get(part.decode("utf-8", "replace"))
+            tokens += [marker] if marker is not None else self._tokenizer.tokenize_bytes(part)
+        return tokens
+
+
+def _chosen(tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[tuple[Tool, ...], bool]:
+    """The tools that may be called, and whether one must be."""
+    given = tuple(tools or ())
+    if choice == "none":
+        return (), False
+    if choice in ("auto", "required"):
+        if choice == "required" and not given:
+            raise InvalidRequest("tool_choice", "tool_choice: 'required' needs tools")
+        return given, choice == "required"
+    name = choice[1]
+    named = tuple(tool for tool in given if tool.name == name)
+    if not named:
+        raise InvalidRequest("tool_choice", f"tool_choice: there is no tool named {str(name)[:64]!r}")
+    return named, True
+
+
+def _response(response_format: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """(kind, text) of a response format; None for free text."""
+    if response_format is None or response_format.get("type", "text") == "text":
+        return None
+    kind = response_format["type"]
+    if kind == "grammar":
+        grammar = response_format.get("grammar")
+        if not isinstance(grammar, str) or not grammar.strip():
+            raise InvalidRequest("response_format.grammar", "response_format.grammar: needs a GBNF grammar")
+        return "grammar", grammar
+    if kind not in ("json_object", "json_schema"):
+        raise InvalidRequest("response_format.type", f"response_format.type: {kind!r} is not known")
+    place = "json_schema" if response_format.get("json_schema") is not None else "schema"
+    given = response_format.get(place)
+    if given is None:
+        if kind == "json_schema":
+            raise InvalidRequest("response_format.json_schema", "response_format.json_schema: needs a JSON Schema")
+        return "object", "{}"
+    schema = load_schema(_unwrapped(given), f"response_format.{place}")
+    return "object" if kind == "json_object" else "schema", json.dumps(schema)
+
+
+def _unwrapped(given: Any) -> Any:
+    """The schema inside OpenAI's wrapper {"name", "schema", "strict"}, or the schema itself."""
+    if isinstance(given, Mapping) and "schema" in given and not {"type", "properties", "$ref", "anyOf"} & set(given):
+        return given["schema"]
+    return given
+
+
+def _response_rule(response: tuple[str, str], lark: Lark) -> str:
+    kind, text = response
+    if kind == "grammar":
+        return _gbnf(text, lark)
+    schema = json.loads(text)
+    if kind == "object" and isinstance(schema, dict):
+        schema = {"type": "object", **schema}
+    return lark.schema(schema, "response_format")
+
+
+def _gbnf(text: str, lark: Lark) -> str:
+    """A GBNF grammar as a nested Lark grammar."""
+    place = "response_format.grammar"
+    if len(text) > MAX_GRAMMAR_CHARS:
+        raise InvalidRequest(place, f"{place}: longer than {MAX_GRAMMAR_CHARS} characters")
+    try:
+        converted = gbnf_to_lark(text)
+    except RecursionError:
+        raise InvalidRequest(place, f"{place}: nested too deeply") from None
+    except Exception as error:  # the converter raises plain exceptions
+        raise InvalidRequest(place, f"{place}: {error}") from None
+    return lark.nested(converted.removeprefix("%llguidance {}"))
+
+
+def _refusal(wish: _Wish, error: str) -> InvalidRequest:
+    """What llguidance says, without the grammar that it quotes."""
+    reason = error.strip().splitlines()[0][:300] if error.strip() else "too complex"
+    if wish.response is not None:
+        place = "response_format.grammar" if wish.response[0] == "grammar" else "response_format"
+        return InvalidRequest(place, f"{place}: not supported: {reason}")
+    return InvalidRequest("tools", f"tools: a schema is not supported: {reason}")

@@ -1,0 +1,275 @@
+"""One sequence's walk through a grammar: what may come next, and when the grammar begins to say so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLExecutor, LLMatcher
+
+from jaxserve.text.formats.scan import Markers
+
+Int32 = npt.NDArray[np.int32]
+MAX_ROLLBACK = 64
+"""Consumed tokens that `Matcher.rollback` can take back."""
+
+
+class _Phase(Enum):
+    """Where a sequence is."""
+
+    OPENING = auto()
+    """Nothing written; reasoning or what the grammar says may come."""
+    REASONING = auto()
+    FREE = auto()
+    """Waiting for a trigger."""
+    ACTIVE = auto()
+    """The grammar rules."""
+    OFF = auto()
+    """A trigger came in a way that the grammar can't take up."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a grammar begins to rule."""
+
+    triggers: tuple[str, ...] = ()
+    """Texts in a free answer; () = with the first token of the answer."""
+    replays_trigger: bool = True
+    """Whether the grammar's text begins with the trigger."""
+    reasoning_open: bool = False
+    may_reason: bool = False
+    """The model may open its reasoning with its first token."""
+    think_open: str = ""
+    think_close: str = ""
+    triggers_in_reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all matchers of one grammar share. Immutable."""
+
+    prototype: LLMatcher
+    start: Start
+    tokenize: Callable[[bytes], list[int]]
+    """Tokens of a text, markers as the tokens they are."""
+    token_bytes: Callable[[int], bytes]
+    stop_ids: tuple[int, ...]
+    think_open_id: int | None
+    vocab_size: int
+
+
+class Matcher:
+    """The state of one sequence. Not thread-safe; different matchers may run on different threads."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        start = rules.start
+        self._grammar: Any = None
+        self._tail = ""
+        self._history: deque[tuple[_Phase, str, int]] = deque(maxlen=MAX_ROLLBACK)
+        self._consumed = 0
+        """Tokens the grammar has consumed, replayed ones included."""
+        if start.reasoning_open:
+            self._phase = _Phase.REASONING
+        elif start.may_reason:
+            self._phase = _Phase.OPENING
+        else:
+            self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
+        self._waiting = _markers(start)
+        self._dead = False
+
+    @property
+    def constrains(self) -> bool:
+        """Whether the next token is masked."""
+        return self._phase is _Phase.ACTIVE or (self._phase is _Phase.OPENING and not self._rules.start.triggers)
+
+    @property
+    def error(self) -> str | None:
+        """Why nothing is allowed any more: the grammar passed its limits, or a token came that it forbids."""
+        if self._grammar is not None and self._grammar.is_error():
+            return str(self._grammar.get_error()).splitlines()[0][:200]
+        return "a token that the grammar forbids" if self._dead else None
+
+    def is_accepting(self) -> bool:
+        """Whether the output may end here."""
+        if not self.constrains:
+            return True
+        return bool(self._inner.is_accepting())
+
+    def is_stopped(self) -> bool:
+        """Whether nothing but a stop token may follow."""
+        return self._phase is _Phase.ACTIVE and bool(self._inner.is_stopped())
+
+    def consume(self, token: int) -> bool:
+        """Advances by a committed token; False when the grammar forbids it."""
+        self._history.append((self._phase, self._tail, self._consumed))
+        if self._phase is _Phase.OPENING:
+            return self._open(token)
+        if self._phase is _Phase.ACTIVE:
+            return self._advance([token])
+        if self._phase is not _Phase.OFF:
+            self._look(self._rules.token_bytes(token))
+        return True
+
+    def _open(self, token: int) -> bool:
+        start = self._rules.start
+        if token == self._rules.think_open_id:
+            self._phase = _Phase.REASONING
+            return True
+        self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
+        if self._phase is _Phase.ACTIVE:
+            return self._advance([token])
+        self._look(self._rules.token_bytes(token))
+        return True
+
+    def _advance(self, tokens: Sequence[int]) -> bool:
+        for token in tokens:
+            if self._inner.is_stopped() and token in self._rules.stop_ids and not self._inner.is_error():
+                return True
+            if not self._inner.consume_token(token):
+                self._dead = True
+                return False
+            self._consumed += 1
+        return True
+
+    def _look(self, text: bytes) -> None:
+        """Looks for the end of the reasoning and for triggers in what has been written."""
+        # One character for each byte: a token may end inside a character.
+        text_ = self._tail + text.decode("latin-1")
+        while self._phase in (_Phase.REASONING, _Phase.FREE):
+            at, marker = self._waiting[self._phase].find(text_, 0, ended=False)
+            if marker is None:
+                self._tail = text_[at:]
+                return
+            rest = text_[at + len(marker) :]
+            self._tail = ""
+            start = self._rules.start
+            if marker == _latin(start.think_close):
+                self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
+                if self._phase is _Phase.ACTIVE:
+                    self._take_up(rest)
+            elif marker == _latin(start.think_open):
+                self._phase = _Phase.REASONING
+            else:
+                self._phase = _Phase.ACTIVE
+                self._take_up((marker if start.replays_trigger else "") + rest)
+            text_ = rest
+
+    def _take_up(self, text: str) -> None:
+        """The grammar takes over, with text that was written before it could say anything."""
+        tokens = self._rules.tokenize(text.encode("latin-1"))
+        if self._inner.try_consume_tokens(tokens) == len(tokens):
+            self._consumed += len(tokens)
+            return
+        self._phase = _Phase.OFF
+
+    @property
+    def _inner(self) -> Any:
+        if self._grammar is None:
+            self._grammar = self._rules.prototype.deep_copy()
+        return self._grammar
+
+    def rollback(self, count: int) -> bool:
+        """Takes the last `count` consumed tokens back; False when it can't."""
+        if not 0 <= count <= len(self._history):
+            return False
+        phase, tail, consumed = self._phase, self._tail, self._consumed
+        for _ in range(count):
+            phase, tail, consumed = self._history.pop()
+        if self._grammar is not None and consumed < self._consumed:
+            if not consumed:
+                self._grammar = None
+            elif self._dead or not self._grammar.rollback(self._consumed - consumed):
+                return False
+        if self._phase is _Phase.OFF and phase is not _Phase.OFF:
+            self._grammar = None
+        self._phase, self._tail, self._consumed = phase, tail, consumed
+        self._dead = self._dead and count == 0
+        return True
+
+    def fill_mask(self, row: Int32) -> None:
+        """Writes the allowed tokens of the next position.
+
+        Args:
+            row: int32 [ceil(vocab_size / 32)], contiguous; bit i of word w is token 32 w + i. All zero when nothing is
+                allowed any more (`error` says why).
+        """
+        prepared = self.prepare(row)
+        if prepared is not None:
+            prepared.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            self.complete(row)
+
+    def prepare(self, row: Int32) -> Any:
+        """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
+        if not self.constrains:
+            row[:] = -1
+            return None
+        if self._dead or self._inner.is_error():
+            row[:] = 0
+            return None
+        if self._inner.is_stopped():
+            row[:] = 0
+            _allow(row, self._rules.stop_ids)
+            return None
+        return self._inner
+
+    def complete(self, row: Int32) -> None:
+        """Corrects a row after the grammar has written it."""
+        if self._inner.is_error():
+            row[:] = 0
+        elif self._phase is _Phase.OPENING and self._rules.think_open_id is not None:
+            _allow(row, (self._rules.think_open_id,))
+
+
+class MaskFiller:
+    """Computes the masks of several rows in parallel, without the GIL.
+
+    Args:
+        threads: threads to use at most.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._executor = LLExecutor(threads)
+
+    def fill(self, matchers: Iterable[tuple[int, Matcher]], bitmask: Int32) -> None:
+        """Writes the rows of a batch.
+
+        Args:
+            matchers: (row, matcher) pairs; other rows are left as they are.
+            bitmask: int32 [R, ceil(vocab_size / 32)], contiguous.
+        """
+        asked = [(row, matcher, matcher.prepare(bitmask[row])) for row, matcher in matchers]
+        work = [(inner, row) for row, _, inner in asked if inner is not None]
+        if not work:
+            return
+        self._executor.unsafe_compute_mask_ptr(
+            work, bitmask.ctypes.data, bitmask.shape[1] * bitmask.itemsize, bitmask.shape[0]
+        )
+        for row, matcher, inner in asked:
+            if inner is not None:
+                matcher.complete(bitmask[row])
+
+
+def _markers(start: Start) -> dict[_Phase, Markers]:
+    triggers = [_latin(trigger) for trigger in start.triggers]
+    closing = [_latin(start.think_close)] if start.think_close else []
+    opening = [_latin(start.think_open)] if start.think_open else []
+    return {
+        _Phase.REASONING: Markers([*closing, *(triggers if start.triggers_in_reasoning else ())]),
+        _Phase.FREE: Markers([*triggers, *opening]),
+    }
+
+
+def _latin(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
+def _allow(row: Int32, tokens: Iterable[int]) -> None:
+    words = row.view(np.uint32)
+    for token in tokens:
+        words[token // 32] |= np.uint32(1 << (token % 32))

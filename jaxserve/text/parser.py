@@ -1,0 +1,188 @@
+"""The model's text to a message, while it arrives: answer, reasoning and tool calls, by the model's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.calls_harmony import read_messages
+from jaxserve.text.formats.output import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Content,
+    Emitter,
+    Event,
+    Reasoning,
+    random_id,
+)
+from jaxserve.text.formats.scan import WHITESPACE, Markers, Reader, Steps
+from jaxserve.text.formats.syntax import CallSyntax, Reading
+from jaxserve.text.formats.tools import Tool
+
+__all__ = [
+    "CallArguments",
+    "CallEnd",
+    "CallStart",
+    "Content",
+    "Event",
+    "Message",
+    "ParsedCall",
+    "Reasoning",
+    "StreamingParser",
+    "parse_message",
+]
+
+
+class StreamingParser:
+    """Parses the output of one choice.
+
+    However the text is split over `push`es, the message is the same. Markers and special tokens are never part of it.
+
+    Args:
+        bound: the model's format.
+        tools: the request's tools; None = calls are not looked for, and text that looks like one is answer.
+        reasoning_open: the prompt ended inside the reasoning (`BoundFormat.prompt_opens_reasoning`).
+    """
+
+    def __init__(self, bound: BoundFormat, *, tools: Sequence[Tool] | None, reasoning_open: bool) -> None:
+        self._bound = bound
+        self._tools = tools
+        self._reader = Reader()
+        self._clean = Reader()
+        thinking = bound.format.thinking
+        self._out = Emitter(
+            thinking.trim if thinking else "",
+            lambda: random_id(bound.format.call_id_prefix, bound.format.call_id_letters),
+        )
+        self._steps = self._run(reasoning_open)
+        self._running = True
+        self._advance()
+
+    def push(self, text: str) -> list[Event]:
+        """What more text adds. The engine must not leave special tokens out of it."""
+        self._clean.feed(text)
+        self._strip()
+        self._advance()
+        return self._out.take()
+
+    def flush(self) -> list[Event]:
+        """What the end of the text adds. Call it once."""
+        self._clean.ended = True
+        self._strip()
+        self._reader.ended = True
+        self._advance()
+        self._out.finish()
+        return self._out.take()
+
+    def _strip(self) -> None:
+        """Moves text on to the parser, without the special tokens that mean nothing to it."""
+        dropped, clean = self._bound.specials[self._tools is not None], self._clean
+        while True:
+            text = clean.rest
+            at, marker = dropped.find(text, 0, ended=clean.ended)
+            self._reader.feed(clean.take(at))
+            if marker is None:
+                return
+            clean.take(len(marker))
+
+    def _advance(self) -> None:
+        if self._running and next(self._steps, _DONE) is _DONE:
+            self._running = False
+
+    def _run(self, reasoning_open: bool) -> Steps[None]:
+        reading = Reading(self._reader, self._out, self._tools or ())
+        if self._bound.format.harmony:
+            yield from read_messages(reading, with_calls=self._tools is not None)
+            return
+        yield from self._reasoning_first(reasoning_open)
+        yield from self._answer(reading)
+
+    def _reasoning_first(self, reasoning_open: bool) -> Steps[None]:
+        thinking = self._bound.format.thinking
+        if thinking is None:
+            return
+        self._reader.record()
+        yield from self._reader.skip()
+        spaces = self._reader.recorded()
+        if (yield from self._reader.accept(thinking.open)) or reasoning_open:
+            yield from self._reasoning()
+        else:
+            self._reader.give_back(spaces)
+
+    def _reasoning(self) -> Steps[None]:
+        thinking = self._bound.format.thinking
+        assert thinking is not None
+        enders = self._calls.opens if thinking.ended_by_calls and self._tools is not None else ()
+        enders = tuple(opening for opening in enders if opening.strip(WHITESPACE) and len(opening) > 1)
+        marker = yield from self._reader.until(Markers((thinking.close, *enders)), self._out.reasoning)
+        if marker is not None:
+            self._out.end_reasoning()
+        if marker in enders:
+            self._reader.give_back(marker or "")
+
+    @property
+    def _calls(self) -> CallSyntax:
+        return self._bound.format.calls
+
+    def _answer(self, reading: Reading) -> Steps[None]:
+        """Answer and calls until the end."""
+        thinking = self._bound.format.thinking
+        opens = self._calls.opens if self._tools is not None else ()
+        strays = self._calls.strays if self._tools is not None else ()
+        think = (thinking.open, thinking.close) if thinking else ()
+        markers = Markers((*opens, *strays, *think))
+        while True:
+            marker = yield from self._reader.until(markers, self._out.content)
+            if marker is None:
+                return
+            if marker in opens:
+                yield from self._calls.parse(marker, reading)
+            elif thinking and marker == thinking.open:
+                yield from self._reasoning()
+
+
+@dataclass
+class ParsedCall:
+    """A tool call."""
+
+    id: str
+    name: str
+    arguments: str = ""
+    """JSON text."""
+    complete: bool = False
+
+
+@dataclass
+class Message:
+    """What the events of one choice add up to."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[ParsedCall] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Adds one event."""
+        if isinstance(event, Content):
+            self.content += event.text
+        elif isinstance(event, Reasoning):
+            self.reasoning += event.text
+        elif isinstance(event, CallStart):
+            self.calls.append(ParsedCall(event.id, event.name))
+        elif isinstance(event, CallArguments):
+            self.calls[event.index].arguments += event.text
+        else:
+            self.calls[event.index].complete = True
+
+
+def parse_message(bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool) -> Message:
+    """The message of a whole output."""
+    parser = StreamingParser(bound, tools=tools, reasoning_open=reasoning_open)
+    message = Message()
+    for event in [*parser.push(text), *parser.flush()]:
+        message.add(event)
+    return message
+
+
+_DONE = object()
