@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from jaxserve.engine.engine import EngineStats
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
@@ -124,6 +125,10 @@ class LLM:
                     return
         finally:
             self._started.engine.abort(request.id)
+
+    def stats(self) -> EngineStats:
+        """Queues, pages and counters as of now."""
+        return self._started.engine.stats()
 
     def close(self) -> None:
         """Stops the engine; running requests fail."""
