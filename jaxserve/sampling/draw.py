@@ -60,8 +60,8 @@ class Tempered(NamedTuple):
         """(x - maximum) / temperature for x [R, ...], at most 0; exactly 0 for the maximum, be it infinite."""
         shape = (-1,) + (1,) * (x.ndim - 1)
         maximum = self.maximum.reshape(shape)
-        below = jnp.where(x < maximum, (x - maximum) * self.inverse_temperature.reshape(shape), -jnp.inf)  # NaN: -inf
-        return jnp.where(x >= maximum, 0.0, below)
+        d = (x - maximum) * self.inverse_temperature.reshape(shape)
+        return jnp.where(x >= maximum, 0.0, jnp.where(x < maximum, d, -jnp.inf))  # NaN: -inf
 
     def weigh(self, x: jax.Array) -> jax.Array:
         """Weights of x [R, ...]."""
@@ -231,16 +231,16 @@ def redraw_truncated(
 
     Row by row because few rows of a batch come here, and because one row's weights stay in a CPU's cache.
     """
-    order = jnp.argsort(~needed, stable=True)
 
-    def body(step: jax.Array, drawn: Drawn) -> Drawn:
-        row = order[step]
+    def body(_: jax.Array, carry: tuple[jax.Array, Drawn]) -> tuple[jax.Array, Drawn]:
+        left, drawn = carry
+        row = jnp.argmax(left)
         one = jax.tree.map(lambda a: a[row][None], (tempered, rows, total, floor, word))
         found = _draw_truncated(*one)
         merged: Drawn = jax.tree.map(lambda a, b: a.at[row].set(b[0]), drawn, found)
-        return merged
+        return left.at[row].set(False), merged
 
-    redrawn: Drawn = lax.fori_loop(0, jnp.sum(needed), body, drawn)
+    redrawn: Drawn = lax.fori_loop(0, jnp.sum(needed), body, (needed, drawn))[1]
     return redrawn
 
 

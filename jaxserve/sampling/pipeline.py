@@ -48,7 +48,8 @@ def sample(
             packed with `grammar`.
 
     Returns:
-        The state after the step, and int32 [R, OUT_COLUMNS] for `rows.unpack_out`.
+        The state after the step, and int32 [R, OUT_COLUMNS] for `rows.unpack_out`. A row without a token to draw (all
+        are banned, or NaN) is marked as failed.
     """
     rows = unpack_rows(rows_RC)
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
@@ -109,7 +110,12 @@ def _choose_greedily(x_RV: jax.Array, mu: jax.Array) -> Choice:
         x = field.to_chunks(x_RV)
         chunk_max = field.chunk_maxima(x)
         token = field.argmax(x, chunk_max)
-    return Choice(token, chunk_max.max(-1) == -jnp.inf, jnp.zeros_like(mu), mu)
+    return Choice(token, _hopeless(chunk_max.max(-1)), jnp.zeros_like(mu), mu)
+
+
+def _hopeless(maximum: jax.Array) -> jax.Array:
+    """Rows without a token to draw: all are banned, or NaN."""
+    return maximum == -jnp.inf
 
 
 def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
@@ -129,7 +135,7 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     follows = rows.mirostat & ~rows.greedy
     return Choice(
         jnp.where(rows.greedy, greedy, drawn.token),
-        tempered.maximum == -jnp.inf,
+        _hopeless(tempered.maximum),
         jnp.where(rows.greedy, 0.0, logprob),
         jnp.where(follows, mu - rows.learning_rate * (surprise - rows.tau), mu),
     )

@@ -14,6 +14,8 @@ from sampling_oracle import Row, log_softmax
 from sampling_stage import empty_state, outputs, pack, step
 
 TOKENS = 500
+V = 1000
+"""The model has 512 tokens; padded to the vocabulary that the other tests compile for."""
 
 
 class TinyLlama:
@@ -65,12 +67,13 @@ class TinyLlama:
 
 def generate(directory: Path, row: Row) -> list[float]:
     """Surprise (nats) of 500 generated tokens, under the distribution at the row's temperature, before truncation."""
-    model, state, token = TinyLlama(directory), empty_state(2, 512), 1
+    model, state, token = TinyLlama(directory), empty_state(64, V), 1
     surprises = []
     for position in range(TOKENS):
-        logits = model.logits(token, position).astype(np.float32)
+        logits = np.full(V, -np.inf, np.float32)
+        logits[:512] = model.logits(token, position)
         row.position = position
-        packed, mask = pack([row], [0], 2, 512)
+        packed, mask = pack([row], [0], 2, V)
         if position:
             packed[0, 1] &= ~2  # not fresh: mu comes from the state
         state, out = step(state, np.stack([logits, logits]), packed, mask)
