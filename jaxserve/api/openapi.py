@@ -105,7 +105,7 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
         "headers": {"x-request-id": _header("Id of the request, also in the server's log.")},
         "content": {
             "application/json": {"schema": _ref(f"{kind}Response")},
-            "text/event-stream": {"schema": _ref(f"{kind}StreamResponse")},
+            "text/event-stream": {"schema": _events(f"{kind}StreamResponse")},
         },
     }
     body = {"schema": _ref(f"{kind}Request"), "examples": {"plain": {"value": example}}}
@@ -114,6 +114,31 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {"200": success, **{str(status): _error(status) for status in ERRORS}},
+    }
+
+
+def _events(chunk: str) -> dict[str, Any]:
+    """One event of a stream: a chunk, the end mark, or the failure that ends the stream instead."""
+    kinds = {"message": _ref(chunk), "error": _ref("ErrorResponse")}
+    payloads = {
+        event: {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+        for event, schema in kinds.items()
+    }
+    return {
+        "title": "ServerSentEvent",
+        "description": "The fields of one event; comments keep the connection alive.",
+        "type": "object",
+        "properties": {
+            "event": {"type": "string", "default": "message", "enum": list(kinds)},
+            "data": {"type": "string"},
+        },
+        "required": ["data"],
+        "if": {"properties": {"data": {"const": "[DONE]"}}},
+        "else": {
+            "if": {"properties": {"event": {"const": "error"}}, "required": ["event"]},
+            "then": {"properties": {"data": payloads["error"]}},
+            "else": {"properties": {"data": payloads["message"]}},
+        },
     }
 
 
