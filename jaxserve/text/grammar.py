@@ -25,7 +25,6 @@ from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.llg import LIMITS, build_tokenizer
 from jaxserve.text.matcher import MaskFiller, Matcher, Rules, Start
-from jaxserve.text.tokenizer import Tokenizer
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher", "ToolChoice"]
 
@@ -95,7 +94,7 @@ class GrammarCompiler:
             response_format: {"type": "text" | "json_object" | "json_schema" | "grammar", ...} with `schema`,
                 `json_schema` (bare or in OpenAI's wrapper) or `grammar`.
             tools: None = none.
-            tool_choice: auto constrains calls from their first marker on; required and named constrain the whole answer.
+            tool_choice: auto constrains calls from their first marker on, required and named the whole answer.
             parallel_tool_calls: whether an answer may hold several calls.
             reasoning: the model may reason before it answers; reasoning is never constrained.
             reasoning_open: the prompt has opened the reasoning.
@@ -264,14 +263,14 @@ def _gbnf(text: str, lark: Lark) -> str:
         converted = gbnf_to_lark(text)
     except RecursionError:
         raise InvalidRequest(place, f"{place}: nested too deeply") from None
-    except Exception as error:  # the converter raises plain exceptions
+    except Exception as error:  # noqa: BLE001 - the converter raises plain exceptions
         raise InvalidRequest(place, f"{place}: {error}") from None
     return lark.nested(converted.removeprefix("%llguidance {}"))
 
 
 def _refusal(wish: _Wish, error: str) -> InvalidRequest:
     """What llguidance says, without the grammar that it quotes."""
-    reason = error.strip().splitlines()[0][:300] if error.strip() else "too complex"
+    reason = re.sub(r"^(?:(?:at )?\d+\(\d+\): |failed to compile JSON schema: )+", "", " ".join(error.split()))[:300]
     if wish.response is not None:
         place = "response_format.grammar" if wish.response[0] == "grammar" else "response_format"
         return InvalidRequest(place, f"{place}: not supported: {reason}")

@@ -9,10 +9,10 @@ from llguidance import LLParserLimits, LLTokenizer, TokenizerWrapper
 from jaxserve.text.tokenizer import Tokenizer
 
 LIMITS = LLParserLimits(
-    max_items_in_row=2_000,
+    max_items_in_row=10_000,
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
-    step_max_items=50_000,
+    step_max_items=200_000,
     max_lexer_states=250_000,
     max_grammar_size=500_000,
 )

@@ -30,6 +30,8 @@ class JsonCalls:
     """Text between two calls, or between the objects of an array."""
     array: bool = False
     """All calls are in one array."""
+    other_opens: tuple[str, ...] = ()
+    """Other spellings of `open` that models use."""
     bare_opens: tuple[str, ...] = ()
     """How objects begin that no marker announces. Only those of a known tool with arguments are calls."""
     arguments_key: str = "arguments"
@@ -41,7 +43,7 @@ class JsonCalls:
     @property
     def opens(self) -> tuple[str, ...]:
         """See `CallSyntax`."""
-        return tuple(filter(None, (self.open, *self.bare_opens)))
+        return tuple(filter(None, (self.open, *self.other_opens, *self.bare_opens)))
 
     @property
     def strays(self) -> tuple[str, ...]:

@@ -101,16 +101,13 @@ class NamedCalls:
 
     def grammar(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
         """See `CallSyntax`."""
-        index = f" {lark.text(':')} {lark.pattern('0|[1-9][0-9]{0,3}')}" if self.indexed else ""
+        index = f" {lark.text(':')} {lark.pattern('0|[1-9][0-9]{0,2}')}" if self.indexed else ""
         calls = []
         for tool in tools:
             prefix = "functions." if self.indexed else self.before_name
-            name, after_name = (
-                lark.text(self.call_open + prefix + tool.name),
-                lark.text(self.name_close + self.before_json),
-            )
-            tail = lark.text(self.after_json + self.call_close)
-            calls.append(f"{name}{index} {after_name} {lark.arguments(tool)} {tail}")
+            head = lark.text(self.call_open + prefix + tool.name) + index
+            middle, tail = lark.text(self.name_close + self.before_json), lark.text(self.after_json + self.call_close)
+            calls.append(f"{head} {middle} {lark.arguments(tool)} {tail}")
         one = lark.choice(calls)
         more = f" ({lark.text(self.between)} {one})*" if parallel else ""
         return lark.rule(f"{lark.text(self.section_open)} {one}{more} {lark.text(self.section_close)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxserve.text.formats.calls_named import NamedCalls
 from jaxserve.text.formats.deepseek_v31 import CALL_CLOSE, CALL_OPEN, CALLS_CLOSE, CALLS_OPEN, SEPARATOR, STOPS
-from jaxserve.text.formats.spec import Effort, Format, Handover, Thinking
+from jaxserve.text.formats.spec import Effort, Format, Thinking
 
 DEEPSEEK_R1 = Format(
     name="deepseek_r1",
@@ -21,7 +21,6 @@ DEEPSEEK_R1 = Format(
     stops=STOPS,
     thinking=Thinking(),
     effort=Effort(values=("low", "medium", "high"), default="medium", integers="budget"),
-    handover=Handover(arguments="text"),
     template_marks=(f"{SEPARATOR}", "```json"),
     priority=2,
 )

@@ -8,7 +8,7 @@ from jaxserve.text.formats.spec import Format, Handover
 
 FIREFUNCTION = Format(
     name="firefunction",
-    calls=JsonCalls(open="functools[", array=True, between=", "),
+    calls=JsonCalls(open=" functools[", other_opens=("functools[",), array=True, between=", "),
     stops=STOPS,
     handover=Handover(arguments="object"),
     template_marks=("functools[",),

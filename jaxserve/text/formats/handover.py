@@ -12,7 +12,7 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.spec import Format, HistoryMode
 
 Message = dict[str, Any]
-_AS_OBJECT = re.compile(r"arguments['\"\]]*\s*\|\s*(tojson|items)|_args\.items\(\)|arguments\.items\(\)")
+_AS_OBJECT = re.compile(r"(arguments|function)['\"\]]*\s*\|\s*(tojson|items)|_args\.items\(\)|arguments\.items\(\)")
 _CHECKED = re.compile(r"arguments['\"\]]*\s+is\s+string")
 
 
@@ -79,7 +79,7 @@ def _check_tool_messages(messages: Sequence[Message]) -> None:
         if answered is not None and "None" not in open_ids and answered not in open_ids:
             raise InvalidRequest(
                 f"messages.{index}.tool_call_id",
-                f"messages.{index}.tool_call_id: {answered[:64]!r} is the id of no call of the assistant message before",
+                f"messages.{index}.tool_call_id: {str(answered)[:64]!r} is the id of no call of the message before",
             )
 
 

@@ -12,6 +12,8 @@ from jaxserve.errors import InvalidRequest
 MAX_DEPTH = 64
 MAX_NODES = 20_000
 MAX_CHARS = 1_000_000
+MAX_PROPERTIES = 2_000
+"""Of one object: each makes every mask of the grammar dearer."""
 
 _UNSUPPORTED = {
     "not",
@@ -37,6 +39,7 @@ _UNSUPPORTED = {
 _DROPPED = {"$schema", "$comment", "x-guidance", "default", "examples", "title", "description", "deprecated"}
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
+_COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _SINGLES = ("items", "additionalProperties")
 _FORMATS = {
     "date-time",
@@ -137,6 +140,10 @@ def _keyword(keyword: str, value: Any, path: str, depth: int, walk: _Walk) -> tu
     if keyword in _MAPS:
         if not isinstance(value, Mapping):
             raise InvalidRequest(walk.place, f"{walk.place}: {keyword!r} must be an object at {path or 'the root'}")
+        if len(value) > MAX_PROPERTIES:
+            raise InvalidRequest(
+                walk.place, f"{walk.place}: more than {MAX_PROPERTIES} {keyword!r} at {path or 'the root'}"
+            )
         return keyword, {name: descend(part, f"{here}/{name}") for name, part in value.items()}
     if keyword in _LISTS or (keyword == "items" and isinstance(value, list)):
         if not isinstance(value, list):
@@ -149,6 +156,8 @@ def _keyword(keyword: str, value: Any, path: str, depth: int, walk: _Walk) -> tu
         return keyword, descend(value, here)
     if keyword == "additionalItems":
         return "items", descend(value, here)
+    if isinstance(value, float) and value.is_integer() and keyword in _COUNTS:
+        return keyword, int(value)
     if keyword in ("enum", "required"):
         walk.nodes += len(value) if isinstance(value, list) else 1
     if keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):

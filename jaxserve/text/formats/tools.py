@@ -33,6 +33,14 @@ class Tool:
         properties = self.parameters.get("properties")
         return properties if isinstance(properties, Mapping) else {}
 
+    def for_template(self) -> dict[str, Any]:
+        """The tool as chat templates read it."""
+        described = {"description": self.description} if self.description is not None else {}
+        return {
+            "type": "function",
+            "function": {"name": self.name, **described, "parameters": dict(self.parameters)},
+        }
+
     @staticmethod
     def parse(tools: Sequence[Mapping[str, Any]], field: str = "tools") -> tuple[Tool, ...]:
         """Tools from OpenAI's form: {"type": "function", "function": {...}}, or the bare functions of `functions`.

@@ -74,7 +74,7 @@ def _spelled_otherwise(raw: str, types: frozenset[str]) -> Any:
     word = raw.strip()
     if "boolean" in types and word in ("True", "False"):
         return word == "True"
-    if "null" in types and word == "None" and "string" not in types:
+    if "null" in types and word == "None":
         return None
     return raw
 
