@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn, Self
 
@@ -27,6 +28,8 @@ _LOAD_FAILED = 2
 """Exit code when the model can't be served."""
 _ENGINE_DIED = 3
 """Exit code when the engine died while serving."""
+_GENERATE_BUCKETS = (4, 64, 512)
+"""Token buckets for one prompt: few, since they are compiled while somebody waits."""
 
 ModelArgument = Annotated[
     Path | None, typer.Argument(help="Local model directory in hub layout. Default: the bundled story model.")
@@ -58,6 +61,7 @@ def _root(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _spare_the_search_for_accelerators()
     for noisy in ("jax", "orbax", "absl", "httpx", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -147,7 +151,9 @@ def generate(
     from jaxserve.sampling.params import SamplingParams
     from jaxserve.startup import use_compilation_cache
 
-    options = _engine_options(model, dtype, 2, max_model_len, kv_memory, None, 16, False)
+    options = replace(
+        _engine_options(model, dtype, 2, max_model_len, kv_memory, None, 16, False), token_buckets=_GENERATE_BUCKETS
+    )
     with _clear_errors():
         use_compilation_cache(compilation_cache or default_compilation_cache())
         sampling = SamplingParams(
@@ -186,6 +192,13 @@ def parse_mesh(text: str) -> int | tuple[int, int, int]:
             raise ModelLoadError(f"--mesh {text!r} is neither a number of devices nor axes such as kv=4,group=2")
         axes[name.strip()] = int(size)
     return axes["replica"], axes["kv"], axes["group"]
+
+
+def _spare_the_search_for_accelerators() -> None:
+    """Without a device node of any accelerator there is only the CPU; jax would look for TPUs first, with errors."""
+    nodes = ("accel*", "vfio/*", "nvidia*", "kfd", "dxg")
+    if sys.platform == "linux" and not any(True for pattern in nodes for _ in Path("/dev").glob(pattern)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def default_compilation_cache() -> Path:

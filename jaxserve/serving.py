@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -115,6 +116,9 @@ class Server:
         Raises:
             ModelLoadError: the model can't be served.
         """
+        # uvicorn raises the signals it caught once more when it is done; the process should end with a code of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         self._uvicorn.run(sockets=[bound])
         if self._failure is not None:
             raise self._failure

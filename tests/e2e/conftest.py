@@ -93,7 +93,7 @@ def _wait_ready(server: LiveServer) -> None:
 @pytest.fixture(scope="session")
 def bundled_server(serve: Serve) -> LiveServer:
     """The bundled model, with few pages so that requests compete for them."""
-    return serve(None, "--max-num-seqs", "16", "--max-model-len", "512", "--max-num-batched-tokens", "128")
+    return serve(None, "--max-num-seqs", "16", "--max-model-len", "512", "--max-num-batched-tokens", "64")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from jaxserve.startup import bundled_model_dir
 
+SMALL = ("--max-num-seqs", "2", "--max-model-len", "512", "--max-num-batched-tokens", "16")
+"""Few programs to compile, and the same ones for every server here."""
+
 
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
@@ -113,7 +116,7 @@ def test_missing_directory():
 
 
 def test_sigterm_lets_a_running_stream_finish(serve):
-    server = serve(None, "--max-num-seqs", "2", "--max-model-len", "512", "--max-num-batched-tokens", "16")
+    server = serve(None, *SMALL)
     body = {"model": "story", "prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=120) as response:
         lines = response.iter_lines()
@@ -131,9 +134,7 @@ def test_sigterm_lets_a_running_stream_finish(serve):
 
 
 def test_keys_are_required_when_set(serve):
-    server = serve(
-        None, "--max-num-seqs", "2", "--max-model-len", "256", "--max-num-batched-tokens", "16", "--api-key", "secret"
-    )
+    server = serve(None, *SMALL, "--api-key", "secret")
     body = {"model": "story", "prompt": "Once", "max_tokens": 2}
     url = f"{server.url}/v1/completions"
     assert httpx.post(url, json=body, timeout=60).status_code == 401
@@ -142,9 +143,9 @@ def test_keys_are_required_when_set(serve):
     assert "secret" not in server.log.read_text()
 
 
-def test_generate_prints_the_same_text_for_the_same_seed():
+def test_generate_prints_the_same_text_for_the_same_seed(tmp_path):
     command = [sys.executable, "-m", "jaxserve", "generate", "--prompt", "Once upon a time", "--max-tokens", "12"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)}
     runs = [
         subprocess.run(
             [*command, "--seed", "4", "--max-model-len", "256"],
