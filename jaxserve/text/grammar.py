@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound import BoundFormat
@@ -23,6 +22,7 @@ from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.formats.tools import Tool
+from jaxserve.text.gbnf import GbnfError, gbnf_to_lark
 from jaxserve.text.llg import LIMITS, build_tokenizer
 from jaxserve.text.matcher import MaskFiller, Matcher, Rules, Start
 
@@ -260,12 +260,9 @@ def _gbnf(text: str, lark: Lark) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidRequest(place, f"{place}: longer than {MAX_GRAMMAR_CHARS} characters")
     try:
-        converted = gbnf_to_lark(text)
-    except RecursionError:
-        raise InvalidRequest(place, f"{place}: nested too deeply") from None
-    except Exception as error:  # noqa: BLE001 - the converter raises plain exceptions
-        raise InvalidRequest(place, f"{place}: {error}") from None
-    return lark.nested(converted.removeprefix("%llguidance {}"))
+        return lark.nested(gbnf_to_lark(text))
+    except GbnfError as error:
+        raise InvalidRequest(place, f"{place}: {str(error)[:300]}") from None
 
 
 def _refusal(wish: _Wish, error: str) -> InvalidRequest:

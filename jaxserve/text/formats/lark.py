@@ -231,7 +231,7 @@ class Lark:
 
 def _regex(regex: str) -> str:
     """A regular expression as Lark writes it."""
-    return "/" + regex.replace("/", r"\/").replace("\n", r"\n") + "/"
+    return "/" + regex.replace("/", r"\/").replace("\\\n", "\n").replace("\n", r"\n") + "/"
 
 
 def _unanchored(pattern: str) -> str:

@@ -65,6 +65,12 @@ class _Walk:
     relaxed: list[str] = field(default_factory=list)
     nodes: int = 0
 
+    def count(self, parts: int) -> None:
+        """Counts parts of the schema; too many are an error."""
+        self.nodes += parts
+        if self.nodes > MAX_NODES:
+            raise InvalidRequest(self.place, f"{self.place}: the schema has more than {MAX_NODES} parts")
+
     def refuse(self, keyword: str, path: str, why: str) -> None:
         """Refuses a keyword, or notes that it is left out."""
         if not self.relax:
@@ -109,11 +115,9 @@ def clean_schema(schema: Any, place: str, *, relax: bool = False) -> tuple[Any, 
 
 
 def _clean(schema: Any, path: str, depth: int, walk: _Walk) -> Any:
-    walk.nodes += 1
+    walk.count(1)
     if depth > MAX_DEPTH:
         raise InvalidRequest(walk.place, f"{walk.place}: the schema is nested deeper than {MAX_DEPTH} levels")
-    if walk.nodes > MAX_NODES:
-        raise InvalidRequest(walk.place, f"{walk.place}: the schema has more than {MAX_NODES} parts")
     if isinstance(schema, bool):
         return schema
     if not isinstance(schema, Mapping):
@@ -159,7 +163,7 @@ def _keyword(keyword: str, value: Any, path: str, depth: int, walk: _Walk) -> tu
     if isinstance(value, float) and value.is_integer() and keyword in _COUNTS:
         return keyword, int(value)
     if keyword in ("enum", "required"):
-        walk.nodes += len(value) if isinstance(value, list) else 1
+        walk.count(len(value) if isinstance(value, list) else 1)
     if keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         raise InvalidRequest(
             walk.place, f"{walk.place}: '$ref' must point into the schema itself at {path or 'the root'}"

@@ -1,0 +1,196 @@
+"""Calls under a grammar: whatever is drawn, they are valid, in every format."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from jaxserve.errors import InvalidRequest
+from jaxserve.text.formats import FORMATS, BoundFormat, Tool
+from jaxserve.text.formats.calls_tagged import TaggedCalls
+from jaxserve.text.grammar import GrammarCompiler, ToolChoice
+from jaxserve.text.parser import Message, parse_message
+
+
+def _load() -> Any:
+    spec = util.spec_from_file_location("walks", Path(__file__).parent / "walks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+walks = _load()
+STRICT = Tool(
+    "strict",
+    {
+        "type": "object",
+        "properties": {
+            "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{1,3}$"},
+            "day": {"type": "string", "format": "date"},
+            "short": {"type": "string", "minLength": 1, "maxLength": 5},
+            "kind": {"$ref": "#/$defs/kind"},
+            "where": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"x": {"type": "number"}}}]},
+        },
+        "required": ["code", "day", "short", "kind", "where"],
+        "additionalProperties": False,
+        "$defs": {"kind": {"type": "string", "enum": ["a b", "<c>"]}},
+    },
+    strict=True,
+)
+
+
+def check(message: Message, tools: Sequence[Tool]) -> None:
+    """Every call is one of a given tool, with arguments that its schema allows."""
+    for call in message.calls:
+        tool = next(tool for tool in tools if tool.name == call.name)
+        jsonschema.validate(json.loads(call.arguments), tool.parameters)
+        assert call.complete
+
+
+def compiler(bound: BoundFormat) -> GrammarCompiler:
+    return GrammarCompiler(bound, vocab_size=bound.tokenizer.vocab_size)
+
+
+def endings(bound: BoundFormat) -> list[str]:
+    """What ends an unquoted value."""
+    calls = bound.format.calls
+    return ["\n" * calls.trim_value + calls.value_close] if isinstance(calls, TaggedCalls) else []
+
+
+def drawn(
+    bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any
+) -> list[Message]:
+    """Messages of random walks that came to their end."""
+    grammar = compiler(bound).compile(tools=tools, tool_choice=choice, **options)
+    stops = sorted({*bound.stop_ids, *bound.tokenizer.eos_ids})
+    messages = []
+    for seed in range(count):
+        rng = random.Random(seed)
+        tokens, end = walks.walk(grammar, bound.tokenizer, rng, stops=stops, endings=endings(bound))
+        if end == "stop":
+            text = bound.tokenizer.decode(tokens, skip_special_tokens=False)
+            messages.append(parse_message(bound, text, tools=tools, reasoning_open=False))
+    return messages
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_required_gives_valid_calls(name: str, tokens: bool, bound: Any, weather_tools: Any) -> None:
+    tools = Tool.parse(weather_tools)
+    messages = drawn(bound(name, tokens=tokens), tools, "required", 8)
+    assert messages
+    for message in messages:
+        assert message.calls
+        assert not message.content.strip()
+        check(message, tools)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_named_gives_that_call(name: str, bound: Any, weather_tools: Any) -> None:
+    tools = (*Tool.parse(weather_tools), STRICT)
+    for chosen in ("ping", "strict"):
+        messages = drawn(bound(name), tools, ("named", chosen), 8, parallel_tool_calls=False)
+        assert messages
+        for message in messages:
+            assert [call.name for call in message.calls] == [chosen]
+            check(message, tools)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_parallel_calls_can_be_forbidden(name: str, bound: Any, weather_tools: Any) -> None:
+    tools = Tool.parse(weather_tools)[1:]
+    counts = {
+        parallel: {len(message.calls) for message in drawn(bound(name), tools, "required", 40, parallel_tool_calls=parallel)}
+        for parallel in (True, False)
+    }
+    assert counts[False] == {1}
+    assert FORMATS[name].harmony or max(counts[True]) > 1
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].calls.triggers()])
+def test_auto_constrains_from_the_trigger_on(name: str, tokens: bool, bound: Any, weather_tools: Any) -> None:
+    the, tools = bound(name, tokens=tokens), Tool.parse(weather_tools)
+    grammar = compiler(the).compile(tools=tools)
+    assert grammar is not None
+    for trigger in the.format.calls.triggers():
+        before = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+        free = the.tokenizer.encode(before, add_special_tokens=False)
+        opening = the.tokenizer.encode(trigger, add_special_tokens=False)
+        matcher = grammar.matcher()
+        for token in (*free, *opening):
+            assert not matcher.constrains
+            assert len(walks.allowed(matcher, the.tokenizer.vocab_size)) == the.tokenizer.vocab_size
+            assert matcher.consume(token)
+        assert matcher.constrains == (trigger not in BARE)
+        if not matcher.constrains:
+            continue
+        stops = sorted({*the.stop_ids, *the.tokenizer.eos_ids})
+        tokens_, end = walks.walk(matcher, the.tokenizer, random.Random(3), stops=stops, endings=endings(the))
+        text = the.tokenizer.decode([*free, *opening, *tokens_], skip_special_tokens=False)
+        message = parse_message(the, text, tools=tools, reasoning_open=False)
+        assert message.calls
+        if end == "stop":
+            check(message, tools)
+
+
+BARE = ('{"type"', '{"function"', '{ "name"', "{\n")
+"""Ways to begin a bare object that the grammar doesn't write itself: the call is read, but not constrained."""
+
+
+def test_auto_without_a_trigger_never_constrains(bound: Any, weather_tools: Any) -> None:
+    the = bound("hermes")
+    matcher = compiler(the).compile(tools=Tool.parse(weather_tools)).matcher()
+    for token in the.tokenizer.encode("An answer about <tool_cal and <b>.", add_special_tokens=False):
+        assert matcher.consume(token)
+        assert not matcher.constrains
+    assert matcher.is_accepting()
+    assert not matcher.is_stopped()
+
+
+def test_choices_are_checked(bound: Any, weather_tools: Any) -> None:
+    the, tools = compiler(bound("hermes")), Tool.parse(weather_tools)
+    assert the.compile(tools=tools, tool_choice="none") is None
+    assert the.compile(tools=()) is None
+    for choice in ("required", ("named", "x")):
+        with pytest.raises(InvalidRequest) as caught:
+            the.compile(tools=(), tool_choice=choice)
+        assert caught.value.field == "tool_choice"
+
+
+def unsupported(strict: bool) -> Tool:
+    items = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    return Tool("f", {"type": "object", "properties": {"ids": items}}, strict=strict)
+
+
+def test_unsupported_keywords_are_refused_where_calls_are_forced(bound: Any) -> None:
+    the = compiler(bound("hermes"))
+    refused: list[Callable[[], object]] = [
+        lambda: the.compile(tools=[unsupported(True)]),
+        lambda: the.compile(tools=[unsupported(False)], tool_choice="required"),
+    ]
+    for attempt in refused:
+        with pytest.raises(InvalidRequest, match="'uniqueItems'") as caught:
+            attempt()
+        assert caught.value.field == "tools.parameters"
+
+
+def test_unsupported_keywords_of_tools_that_are_not_strict_are_reported(bound: Any) -> None:
+    grammar = compiler(bound("hermes")).compile(tools=[unsupported(False)])
+    assert grammar.relaxed == ("f: /properties/ids/uniqueItems",)
+
+
+def test_text_of_markers_in_a_schema_is_text(bound: Any) -> None:
+    """A schema may hold what is a token of the model: it is then written in other tokens."""
+    tool = Tool("f", {"type": "object", "properties": {"x": {"const": "</tool_call>"}}, "required": ["x"]})
+    for message in drawn(bound("hermes"), [tool], "required", 3, parallel_tool_calls=False):
+        check(message, [tool])
