@@ -42,9 +42,9 @@ class Plan:
     """Everything that decides the result of a run."""
 
     shape: Shape = field(default_factory=Shape)
-    phases: tuple[Phase, ...] = (Phase(750, 8, 384, isolated=False), Phase(700, 8, 384), Phase(100, 4, 768))
+    phases: tuple[Phase, ...] = (Phase(750, 8, 384, isolated=False), Phase(770, 8, 384), Phase(80, 4, 768))
     warmup: int = 15
-    decay: int = 350
+    decay: int = 400
     """Steps at the end over which the learning rate falls."""
     matrix_rate: float = 0.02
     other_rate: float = 0.005
