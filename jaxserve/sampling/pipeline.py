@@ -54,10 +54,15 @@ def sample(
     rows = unpack_rows(rows_RC)
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
-    choice = lax.cond(
-        jnp.any(edited | ~rows.greedy),
-        lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
-        lambda: _choose_greedily(logits_RV, mu),
+    # Three programs in one: a branch that passed the logits on unchanged would copy them (measured: a third of a step).
+    which = jnp.where(jnp.any(edited), 2, jnp.where(jnp.any(~rows.greedy), 1, 0))
+    choice = lax.switch(
+        which,
+        (
+            lambda: _choose_greedily(logits_RV, mu),
+            lambda: _choose(logits_RV, rows, mu),
+            lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
+        ),
     )
     forced = rows.active & (rows.forced >= 0)
     token = jnp.where(forced, rows.forced, jnp.where(choice.failed, 0, choice.token))
