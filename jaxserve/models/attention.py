@@ -25,11 +25,24 @@ class Attention(nnx.Module):
         self.k_proj = Linear(build, width, kv_size, ("kv_heads", "embed"), bias=spec.qkv_bias)
         self.v_proj = Linear(build, width, kv_size, ("kv_heads", "embed"), bias=spec.qkv_bias)
         self.o_proj = Linear(build, q_size, width, ("embed", "q_heads"), bias=spec.out_bias)
-        normed = spec.qk_norm == "head"
-        self.q_norm = RMSNorm(build, spec.head_dim, "head_dim") if normed else None
-        self.k_norm = RMSNorm(build, spec.head_dim, "head_dim") if normed else None
+        self.q_norm = self._norm(build, spec, q_size, "q_heads")
+        self.k_norm = self._norm(build, spec, kv_size, "kv_heads")
         self.sinks = build.parameter((spec.num_heads,), ("q_heads",), ZEROS) if spec.sinks else None
         self.spec, self.rules, self.backend = spec, build.rules, build.backend
+
+    @staticmethod
+    def _norm(build: Build, spec: AttentionSpec, size: int, axis: str) -> RMSNorm | None:
+        if spec.qk_norm == "none":
+            return None
+        return RMSNorm(build, size, axis) if spec.qk_norm == "all" else RMSNorm(build, spec.head_dim, "head_dim")
+
+    def _heads(self, x_TI: jax.Array, norm: RMSNorm | None, heads: int) -> jax.Array:
+        """Cut a projection into heads, normed before or after as the layer wants."""
+        whole = self.spec.qk_norm == "all"
+        if norm is not None and whole:
+            x_TI = norm(x_TI)
+        x_TNH = x_TI.reshape(x_TI.shape[0], heads, self.spec.head_dim)
+        return x_TNH if norm is None or whole else norm(x_TNH)
 
     def __call__(
         self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, table: RopeTable, first_page: jax.Array | int
@@ -37,12 +50,11 @@ class Attention(nnx.Module):
         """[T, D] -> [T, D] and the cache with this layer's new keys and values."""
         spec, tokens = self.spec, x_TD.shape[0]
         with jax.named_scope("qkv"):
-            q_TNH = self.q_proj(x_TD).reshape(tokens, spec.num_heads, spec.head_dim)
-            k_TKH = self.k_proj(x_TD).reshape(tokens, spec.num_kv_heads, spec.head_dim)
-            v_TKH = self.v_proj(x_TD).reshape(tokens, spec.num_kv_heads, spec.head_dim)
-            if self.q_norm is not None and self.k_norm is not None:
-                q_TNH, k_TKH = self.q_norm(q_TNH), self.k_norm(k_TKH)
-            q_TNH, k_TKH = rotate(q_TNH, table), rotate(k_TKH, table)
+            q_TNH = self._heads(self.q_proj(x_TD), self.q_norm, spec.num_heads)
+            k_TKH = self._heads(self.k_proj(x_TD), self.k_norm, spec.num_kv_heads)
+            v_TKH = self._heads(self.v_proj(x_TD), None, spec.num_kv_heads)
+            q_TNH = rotate(q_TNH, table, interleaved=spec.rope.interleaved)
+            k_TKH = rotate(k_TKH, table, interleaved=spec.rope.interleaved)
         with jax.named_scope("attention"):
             o_TNH, kv = self._attend(q_TNH, k_TKH, v_TKH, kv, meta, first_page)
         with jax.named_scope("out"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
-QKNorm = Literal["none", "head"]
+QKNorm = Literal["none", "head", "all"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,28 @@ class RopeSpec:
     """Leading dimensions of each head that rotate (even); the rest pass through."""
     theta: float
     """Base of the geometric sequence of wavelengths."""
-    kind: Literal["default", "linear", "llama3"] = "default"
+    kind: Literal["default", "linear", "llama3", "yarn", "dynamic", "longrope"] = "default"
     """How frequencies are stretched for longer contexts; see `rope.py`."""
     factor: float = 1.0
-    """Stretch factor (linear, llama3)."""
+    """Stretch factor (linear, llama3, yarn, dynamic)."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_context: int = 0
-    """Context the model was trained on before stretching (llama3)."""
+    """Context the model was trained on before stretching (all kinds but default and linear)."""
+    interleaved: bool = False
+    """Dimension 2i rotates with 2i + 1 instead of i with i + rotary_dim / 2."""
+    attention_factor: float = 1.0
+    """Factor on cos and sin (yarn, longrope)."""
+    beta_fast: float = 32.0
+    """Pairs that turn this often within the original context keep their frequency (yarn)."""
+    beta_slow: float = 1.0
+    """Pairs that turn less often than this are stretched in full (yarn)."""
+    truncate: bool = True
+    """Round the two bounds outwards to whole pairs (yarn)."""
+    short_factors: tuple[float, ...] = ()
+    """Stretch of each pair at positions within the original context (longrope)."""
+    long_factors: tuple[float, ...] = ()
+    """The same at later positions."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,19 @@ class AttentionSpec:
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: QKNorm = "none"
-    """RMSNorm on q and k before the rotation; 'head' = over each head's H dimensions."""
+    """RMSNorm on q and k before the rotation: over each head's H dimensions, or over all N*H (K*H) at once."""
+
+
+@dataclass(frozen=True)
+class GluSpec:
+    """Gated activation: activation(gate) * (up + up_offset)."""
+
+    activation: Activation = "silu"
+    sigmoid_scale: float = 1.0
+    """silu(x) = x * sigmoid(sigmoid_scale * x)."""
+    limit: float | None = None
+    """Bound of gate (above) and up (on both sides)."""
+    up_offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,11 +91,48 @@ class MlpSpec:
 
 
 @dataclass(frozen=True)
+class RouterSpec:
+    """How a token's experts and their weights are chosen from the router's scores."""
+
+    scoring: Literal["softmax", "softmax_selected", "sigmoid"]
+    """Score of an expert: softmax over all experts, over the selected ones only, or its own sigmoid."""
+    normalise: bool = False
+    """The weights of the selected experts are divided by their sum."""
+    selection_bias: bool = False
+    """A learned number per expert joins its score for the selection, not for its weight."""
+    groups: int = 1
+    """Experts form groups of equal size; a group scores the sum of its two best experts."""
+    top_groups: int = 1
+    """Groups that experts are selected from."""
+    scaling: float = 1.0
+    """Factor on all weights."""
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class MoeSpec:
+    """Mixture of experts: the weighted sum of `top_k` of `num_experts` gated layers, and of a shared one."""
+
+    num_experts: int
+    top_k: int
+    width: int
+    """F: inner width of one expert."""
+    router: RouterSpec
+    glu: GluSpec = GluSpec()
+    bias: bool = False
+    """The experts' projections have biases."""
+    shared_width: int | None = None
+    """Inner width of the expert that every token passes through, None = none."""
+
+
+@dataclass(frozen=True)
 class LayerSpec:
     """One decoder layer: norm, attention, residual, norm, feed-forward, residual."""
 
     attention: AttentionSpec
-    mlp: MlpSpec
+    mlp: MlpSpec | MoeSpec
+    post_norms: bool = False
+    """Attention's and feed-forward's outputs are normed before they join the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +152,12 @@ class ModelConfig:
     """The output projection is the embedding table."""
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    norm_offset: float = 0.0
+    """Added to the weight of every norm (Gemma stores weights around zero: 1)."""
+    embed_scale: float = 1.0
+    """Factor on the token embeddings."""
+    logit_softcap: float | None = None
+    """Logits l become logit_softcap * tanh(l / logit_softcap)."""
 
     @property
     def num_layers(self) -> int:

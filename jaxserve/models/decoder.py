@@ -13,35 +13,46 @@ from jax import lax
 
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
-from jaxserve.models.config import LayerGroup, LayerSpec, ModelConfig, RopeSpec, layer_groups
+from jaxserve.models.config import LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, layer_groups
 from jaxserve.models.metadata import AttentionMeta
 from jaxserve.models.mlp import GatedMlp
+from jaxserve.models.moe import Moe
 from jaxserve.models.norm import RMSNorm
 from jaxserve.models.parameters import Build, Init, contract
 from jaxserve.models.rope import RopeTable, rope_table
 
 LayerLoop = Literal["scan", "unroll"]
 RopeTables = Mapping[RopeSpec, RopeTable]
+Routing = tuple[jax.Array, ...]
+"""Chosen experts of the MoE layers in their order, int32 [T, top_k] each; stacked [repeats, T, top_k] by a scan."""
 
 
 class DecoderLayer(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with `post_norms`, what is added is normed too."""
 
     def __init__(self, build: Build, spec: LayerSpec, width: int) -> None:
         self.attention_norm = RMSNorm(build, width)
         self.attention = Attention(build, spec.attention, width)
+        self.attention_post_norm = RMSNorm(build, width) if spec.post_norms else None
         self.mlp_norm = RMSNorm(build, width)
-        self.mlp = GatedMlp(build, spec.mlp, width)
+        self.mlp = (Moe if isinstance(spec.mlp, MoeSpec) else GatedMlp)(build, spec.mlp, width)  # type: ignore[arg-type]
+        self.mlp_post_norm = RMSNorm(build, width) if spec.post_norms else None
         self.spec = spec
 
     def __call__(
         self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, tables: RopeTables, first_page: jax.Array | int
-    ) -> tuple[jax.Array, jax.Array]:
-        """[T, D] -> [T, D] and the cache."""
+    ) -> tuple[jax.Array, jax.Array, Routing]:
+        """[T, D] -> [T, D], the cache, and the layer's routing."""
         table = tables[self.spec.attention.rope]
-        attended_TD, kv = self.attention(self.attention_norm(x_TD), kv, meta, table, first_page)
-        x_TD = x_TD + attended_TD
-        return x_TD + self.mlp(self.mlp_norm(x_TD)), kv
+        y_TD, kv = self.attention(self.attention_norm(x_TD), kv, meta, table, first_page)
+        x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
+        routing: Routing = ()
+        if isinstance(self.mlp, Moe):
+            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), meta.valid_T)
+            routing = (chosen_TA,)
+        else:
+            y_TD = self.mlp(self.mlp_norm(x_TD))
+        return x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD)), kv, routing
 
 
 class DecoderGroup(nnx.Module):
@@ -54,31 +65,43 @@ class DecoderGroup(nnx.Module):
 
     def __call__(
         self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, tables: RopeTables, pages: int
-    ) -> tuple[jax.Array, jax.Array]:
-        """[T, D] -> [T, D] and the cache; `pages` are the pages of one layer.
+    ) -> tuple[jax.Array, jax.Array, Routing]:
+        """[T, D] -> [T, D], the cache, and the routing of the group's layers; `pages` are the pages of one layer.
 
         The cache is carried, not scanned over: as a carry it is updated in place.
         """
         group = self.group
         if group.repeats == 1:
-            for member, layer in enumerate(self.layers):
-                x_TD, kv = layer(x_TD, kv, meta, tables, group.layer(0, member) * pages)
-            return x_TD, kv
+            return _run(self.layers, x_TD, kv, meta, tables, group.start * pages, pages)
         graphdef, state = nnx.split(self.layers)
 
         def body(
             carry: tuple[jax.Array, jax.Array], inputs: tuple[Any, jax.Array]
-        ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            x, kv = carry
+        ) -> tuple[tuple[jax.Array, jax.Array], Routing]:
             first_page = (group.start + inputs[1] * len(group.period)) * pages
-            layers: nnx.List[DecoderLayer] = nnx.merge(graphdef, inputs[0])
-            for member, layer in enumerate(layers):
-                x, kv = layer(x, kv, meta, tables, first_page + member * pages)
-            return (x, kv), None
+            x, kv, routing = _run(nnx.merge(graphdef, inputs[0]), *carry, meta, tables, first_page, pages)
+            return (x, kv), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
-        (x_TD, kv), _ = lax.scan(body, (x_TD, kv), (state, repeats))
-        return x_TD, kv
+        (x_TD, kv), stacked = lax.scan(body, (x_TD, kv), (state, repeats))
+        return x_TD, kv, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+
+
+def _run(
+    layers: nnx.List[DecoderLayer],
+    x_TD: jax.Array,
+    kv: jax.Array,
+    meta: AttentionMeta,
+    tables: RopeTables,
+    first_page: jax.Array | int,
+    pages: int,
+) -> tuple[jax.Array, jax.Array, Routing]:
+    """One pass through the layers of a period."""
+    routing: Routing = ()
+    for member, layer in enumerate(layers):
+        x_TD, kv, chosen = layer(x_TD, kv, meta, tables, first_page + member * pages)
+        routing += chosen
+    return x_TD, kv, routing
 
 
 class Decoder(nnx.Module):
@@ -98,21 +121,32 @@ class Decoder(nnx.Module):
         )
         self.config, self.rules = config, build.rules
 
-    def hidden(self, tokens_T: jax.Array, cache: Cache, meta: AttentionMeta) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Token ids -> last hidden states [T, D] after the final norm, and the cache with the new keys and values."""
+    def hidden(
+        self, tokens_T: jax.Array, cache: Cache, meta: AttentionMeta
+    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
+        """Token ids -> hidden states [T, D] after the final norm, the cache, the routing.
+
+        The cache holds the new keys and values; the routing is int32 [MoE layers, T, top_k], None for a dense model.
+        """
         with jax.named_scope("embed"):
             x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip"))
+            if self.config.embed_scale != 1.0:
+                x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
         tables = {rope: rope_table(rope, meta.positions_T) for rope in ropes}
         kv = cache["kv"]
         pages = kv.shape[0] // self.config.num_layers
+        routing: Routing = ()
         for group in self.groups:
-            x_TD, kv = group(x_TD, kv, meta, tables, pages)
-        return self.norm(x_TD), {**cache, "kv": kv}
+            x_TD, kv, chosen = group(x_TD, kv, meta, tables, pages)
+            routing += chosen
+        return self.norm(x_TD), {**cache, "kv": kv}, jnp.stack(routing) if routing else None
 
     def logits(self, hidden_RD: jax.Array) -> jax.Array:
         """Hidden states -> float32 logits [R, V], whole on every device."""
         with jax.named_scope("unembed"):
             weight = self.embed if self.lm_head is None else self.lm_head
             split_RV = self.rules.constrain(contract(hidden_RD, weight[...], jnp.float32), None, "vocab")
-            return self.rules.constrain(split_RV)  # gathers the few logits; constrained at once, XLA gathers the table
+            logits_RV = self.rules.constrain(split_RV)  # gathers the few logits; at once, XLA would gather the table
+            cap = self.config.logit_softcap
+            return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)

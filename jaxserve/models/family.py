@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
+
+from numpy.typing import NDArray
 
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.hub import HubConfig
 
-_LAYER = "model.layers.{layer}."
+LAYER = "model.layers.{layer}."
+"""Beginning of the names of a layer's tensors."""
 DECODER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "embed": "model.embed_tokens.weight",
         "norm.weight": "model.norm.weight",
         "lm_head": "lm_head.weight",
-        "attention_norm.weight": _LAYER + "input_layernorm.weight",
-        "mlp_norm.weight": _LAYER + "post_attention_layernorm.weight",
+        "attention_norm.weight": LAYER + "input_layernorm.weight",
+        "mlp_norm.weight": LAYER + "post_attention_layernorm.weight",
         **{
-            f"attention.{name}_proj.{part}": f"{_LAYER}self_attn.{name}_proj.{part}"
+            f"attention.{name}_proj.{part}": f"{LAYER}self_attn.{name}_proj.{part}"
             for name in "qkvo"
             for part in ("weight", "bias")
         },
-        **{f"attention.{name}.weight": f"{_LAYER}self_attn.{name}.weight" for name in ("q_norm", "k_norm")},
+        **{f"attention.{name}.weight": f"{LAYER}self_attn.{name}.weight" for name in ("q_norm", "k_norm")},
         **{
-            f"mlp.{name}_proj.{part}": f"{_LAYER}mlp.{name}_proj.{part}"
+            f"mlp.{name}_proj.{part}": f"{LAYER}mlp.{name}_proj.{part}"
             for name in ("gate", "up", "down")
             for part in ("weight", "bias")
         },
@@ -33,13 +37,50 @@ DECODER_NAMES: Mapping[str, str] = MappingProxyType(
 """Parameter of ours (inside a layer: without the layer) -> tensor of the checkpoint, as Llama names them."""
 
 
+def moe_names(prefix: str, gate: str, up: str, down: str) -> dict[str, str]:
+    """Names of a router and of experts that are stored one by one, e.g. under prefix 'mlp', 'gate_proj', ..."""
+    return {
+        "mlp.router.weight": f"{LAYER}{prefix}.gate.weight",
+        **{
+            f"mlp.experts.{ours}_proj.weight": f"{LAYER}{prefix}.experts.{{expert}}.{theirs}.weight"
+            for ours, theirs in (("gate", gate), ("up", up), ("down", down))
+        },
+    }
+
+
+Cut = Callable[[NDArray[Any], ModelConfig], NDArray[Any]]
+"""A tensor as stored -> the part of it that is one parameter, as a view: slices and transpositions only."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parameter that is part of a stored tensor."""
+
+    name: str
+    """As in `Names`."""
+    cut: Cut
+
+
+Names = Mapping[str, str | Source]
+"""Parameter path -> tensor name in the checkpoint, `{layer}` and `{expert}` standing for their numbers."""
+FUSED_GATE_UP: Names = MappingProxyType(
+    {
+        "mlp.gate_proj.weight": Source(LAYER + "mlp.gate_up_proj.weight", lambda t, _: t[: len(t) // 2]),
+        "mlp.up_proj.weight": Source(LAYER + "mlp.gate_up_proj.weight", lambda t, _: t[len(t) // 2 :]),
+    }
+)
+"""Names where the rows of gate and up are one tensor."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Everything that distinguishes one family from another."""
 
     read: Callable[[HubConfig], ModelConfig]
     """config.json -> ModelConfig; raises ModelLoadError."""
-    names: Mapping[str, str] = field(default_factory=lambda: DECODER_NAMES)
-    """Parameter path -> tensor name in the checkpoint, `{layer}` standing for the layer's number."""
+    names: Names = field(default_factory=lambda: DECODER_NAMES)
+    """Where the parameters are."""
     ignored: tuple[str, ...] = (r"\.rotary_emb\.inv_freq$",)
     """Regular expressions of tensors that checkpoints carry but the model does not need."""
+    more_layers: bool = False
+    """Checkpoints may hold layers after the last (multi-token prediction), which are ignored."""

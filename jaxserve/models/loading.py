@@ -6,10 +6,11 @@ stacked.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models.checkpoint import StoredTensor, open_checkpoint
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import LayerLoop
-from jaxserve.models.family import Family
+from jaxserve.models.family import Cut, Family, Source
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
 from jaxserve.models.parameters import Init
@@ -125,41 +126,108 @@ def _draw_function(
     return jax.jit(draw, out_shardings=sharding)
 
 
-def _match(
-    plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path
-) -> list[tuple[StoredTensor, ...]]:
-    """The stored tensors of each leaf, in the order of its layers; everything is checked before anything is read."""
+@dataclass(frozen=True)
+class _Piece:
+    """A stored tensor, or a part of one."""
+
+    tensor: StoredTensor
+    cut: Cut | None
+    config: ModelConfig
+
+    def view(self) -> NDArray[Any]:
+        """The piece, over the memory-mapped file."""
+        whole = self.tensor.view()
+        return whole if self.cut is None else self.cut(whole, self.config)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of `view`, without opening the file."""
+        shape = self.tensor.shape
+        try:
+            return shape if self.cut is None else self.cut(np.broadcast_to(np.int8(0), shape), self.config).shape
+        except (IndexError, ValueError):  # too few axes to cut
+            return shape
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What a leaf is put together from: `lead` (layers, experts) pieces of equal shape, in C order."""
+
+    lead: tuple[int, ...]
+    pieces: tuple[_Piece, ...]
+
+
+def _match(plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path) -> list[_Pieces]:
+    """The stored pieces of each leaf; everything is checked before anything is read."""
     names = [_tensor_names(leaf, family, plan.config, tensors) for leaf in plan.leaves]
-    wanted = {name for group in names for name in group}
+    wanted = {name for _, group in names for name in group}
     missing = sorted(wanted - tensors.keys())
     if missing:
         raise ModelLoadError(f"{model_dir} lacks {_listed(missing)}.")
-    ignored = [re.compile(pattern) for pattern in family.ignored]
-    if plan.config.tie_embeddings:
-        ignored += [re.compile(f"^{re.escape(family.names[name])}$") for name in ("embed", "lm_head")]
+    ignored = [re.compile(pattern) for pattern in _ignored(family, plan.config)]
     surplus = sorted(name for name in tensors.keys() - wanted if not any(p.search(name) for p in ignored))
     if surplus:
         raise ModelLoadError(
             f"{model_dir} holds {_listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
         )
-    sources = [tuple(tensors[name] for name in group) for group in names]
-    for leaf, source in zip(plan.leaves, sources, strict=True):
-        expected = leaf.value.shape[1:] if leaf.stacked else leaf.value.shape
-        for tensor in source:
-            if tensor.shape != expected:
-                raise ModelLoadError(
-                    f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}, config.json wants {list(expected)}."
-                )
-    return sources
+    return [
+        _pieces(leaf, family.names[leaf.name], lead, [tensors[name] for name in group], plan.config)
+        for leaf, (lead, group) in zip(plan.leaves, names, strict=True)
+    ]
 
 
-def _tensor_names(leaf: Leaf, family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]) -> list[str]:
-    """Checkpoint names of a leaf. Checkpoints with tied embeddings may store the table under either name."""
-    name = family.names[leaf.name]
+def _pieces(
+    leaf: Leaf, source: str | Source, lead: tuple[int, ...], tensors: list[StoredTensor], config: ModelConfig
+) -> _Pieces:
+    """The pieces of a leaf.
+
+    Raises:
+        ModelLoadError: one of them has another shape than the model wants.
+    """
+    cut = source.cut if isinstance(source, Source) else None
+    pieces = tuple(_Piece(tensor, cut, config) for tensor in tensors)
+    expected = leaf.value.shape[len(lead) :]
+    for piece in pieces:
+        if piece.shape != expected:
+            where = piece.tensor.name if cut is None else f"the part of {piece.tensor.name} that is {leaf.name}"
+            raise ModelLoadError(
+                f"{piece.tensor.path}: {where} has shape {list(piece.shape)}, config.json wants {list(expected)}."
+            )
+    return _Pieces(lead, pieces)
+
+
+def _ignored(family: Family, config: ModelConfig) -> Iterator[str]:
+    """Regular expressions of the tensors that may be left over."""
+    yield from family.ignored
+    if config.tie_embeddings:
+        yield from (f"^{re.escape(_name(family, leaf))}$" for leaf in ("embed", "lm_head"))
+    if family.more_layers:
+        before, after = (re.escape(part) for part in _name(family, "attention_norm.weight").split("{layer}"))
+        served = "|".join(map(str, range(config.num_layers)))
+        yield rf"^{before}(?!(?:{served})\.)\d+{after[:2]}"
+
+
+def _name(family: Family, leaf: str) -> str:
+    source = family.names[leaf]
+    return source.name if isinstance(source, Source) else source
+
+
+def _tensor_names(
+    leaf: Leaf, family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]
+) -> tuple[tuple[int, ...], list[str]]:
+    """How many layers and experts a leaf stacks, and the checkpoint's names of its parts.
+
+    Checkpoints with tied embeddings may store the table under either name.
+    """
+    name = _name(family, leaf.name)
     if leaf.name == "embed" and config.tie_embeddings and name not in tensors:
-        head = family.names["lm_head"]
-        return [head if head in tensors else name]
-    return [name] if leaf.layers is None else [name.format(layer=layer) for layer in leaf.layers]
+        head = _name(family, "lm_head")
+        return (), [head if head in tensors else name]
+    lead: tuple[int, ...] = (leaf.value.shape[0],) if leaf.stacked else ()
+    experts = leaf.value.shape[len(lead)] if "{expert}" in name else None
+    numbers = itertools.product(leaf.layers or (0,), range(experts or 1))
+    lead = lead if experts is None else (*lead, experts)
+    return lead, [name.format(layer=layer, expert=expert) for layer, expert in numbers]
 
 
 def _listed(names: list[str]) -> str:
@@ -186,7 +254,7 @@ class _Counter:
             self.progress(min(round(self.done), self.total), self.total)
 
 
-def _load_leaf(leaf: Leaf, source: tuple[StoredTensor, ...], counter: _Counter) -> jax.Array:
+def _load_leaf(leaf: Leaf, source: _Pieces, counter: _Counter) -> jax.Array:
     """Read one parameter, each device's shard on its own."""
     value = leaf.value
     if value.sharding is None:
@@ -194,19 +262,17 @@ def _load_leaf(leaf: Leaf, source: tuple[StoredTensor, ...], counter: _Counter) 
     shards = len(value.sharding.addressable_devices)
     shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
     weight = _num_bytes(leaf) / (shards * shard_bytes)
+    depth = len(source.lead)
+    numbers = np.arange(len(source.pieces)).reshape(source.lead)
 
     def read(index: tuple[slice, ...] | None) -> NDArray[Any]:
-        index = index or ()
-        picked = source[index[0] if index else slice(None)] if leaf.stacked else source
-        inner = index[1:] if leaf.stacked else index
-        parts = [tensor.view()[inner] for tensor in picked]
-        shape = (len(parts), *parts[0].shape) if leaf.stacked else parts[0].shape
-        out = np.empty(shape, value.dtype)
-        for place, part in enumerate(parts):
-            if leaf.stacked:
-                out[place] = part
-            else:
-                out[...] = part
+        index = index or (slice(None),) * len(value.shape)
+        picked, inner = numbers[index[:depth]], index[depth:]
+        sizes = (len(range(*part.indices(size))) for part, size in zip(index, value.shape, strict=True))
+        out = np.empty(tuple(sizes), value.dtype)
+        for place in np.ndindex(picked.shape):
+            part = source.pieces[int(picked[place])].view()[inner]
+            out[place] = part
             counter.add(weight * part.size * value.dtype.itemsize)
         return out
 

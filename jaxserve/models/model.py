@@ -81,7 +81,7 @@ class ForwardOutput:
     cache: dict[str, jax.Array]
     """The cache with this step's keys and values."""
     routing: jax.Array | None = None
-    """Routed experts, int16 [MoE layers, T, experts per token]; None for dense models."""
+    """Routed experts, int32 [MoE layers, T, experts per token], best first; None for dense models."""
 
 
 def plan_model(
@@ -89,7 +89,7 @@ def plan_model(
 ) -> Blueprint:
     """Structure, shapes and shardings of a model; touches no device."""
     rules = ShardingRules.derive(config, mesh)
-    build = Build(rules, AttentionBackend(attention_backend), dtype, config.norm_eps)
+    build = Build(rules, AttentionBackend(attention_backend), dtype, config.norm_eps, config.norm_offset)
     module, state = nnx.split(Decoder(build, config, layer_loop))
     groups = layer_groups(config, layer_loop)
     leaves = []
@@ -118,8 +118,7 @@ def forward(
     graphdef: GraphDef, leaves: list[jax.Array], tokens_T: jax.Array, cache: Cache, meta: AttentionMeta
 ) -> ForwardOutput:
     """Run one step's packed tokens (ids in [0, V)) through the model. Pure; jit it with `cache` donated."""
-    hidden_TD, cache = graphdef.decoder(leaves).hidden(tokens_T, cache, meta)
-    return ForwardOutput(hidden_TD, cache)
+    return ForwardOutput(*graphdef.decoder(leaves).hidden(tokens_T, cache, meta))
 
 
 def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_RD: jax.Array) -> jax.Array:

@@ -40,16 +40,20 @@ class Build:
     backend: AttentionBackend
     dtype: str
     norm_eps: float
+    norm_offset: float = 0.0
     stack: int | None = None
     """Layers stacked in front of every parameter (scanned layers); None = one layer."""
 
     def parameter(
-        self, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Init
+        self, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Init, dtype: str | None = None
     ) -> nnx.Param[jax.ShapeDtypeStruct]:
-        """Declare a parameter. Modules are built abstractly: values come from a checkpoint or from `init`."""
+        """Declare a parameter, of the model's dtype unless it says otherwise.
+
+        Modules are built abstractly: values come from a checkpoint or from `init`.
+        """
         if self.stack is not None:
             shape, axes = (self.stack, *shape), ("layers", *axes)
-        value = jax.ShapeDtypeStruct(shape, jnp.dtype(self.dtype))
+        value = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype or self.dtype))
         return nnx.Param(value, out_sharding=axes, init=init, eager_sharding=False)
 
 

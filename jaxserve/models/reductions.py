@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -17,3 +19,11 @@ def row_sum(x: jax.Array) -> jax.Array:
     ones = jnp.ones((2, x.shape[-1]), x.dtype)
     sums = jax.lax.dot_general(flat, ones, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
     return sums[:, :1].reshape(*x.shape[:-1], 1)
+
+
+def ordered_sum(parts: Sequence[jax.Array]) -> jax.Array:
+    """Elementwise sum of one or more arrays, added from first to last whatever their shape."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -1,6 +1,7 @@
-"""Rotary position embeddings (Su et al. 2021), half-split: dimension i rotates with dimension i + rotary_dim / 2.
+"""Rotary position embeddings (Su et al. 2021): frequencies of every kind, and the two layouts of rotating pairs.
 
-`inverse_frequencies` is the place for further scalings, `rotate` for further layouts.
+Every frequency depends on the position alone, never on the length of the sequence: so a cached key is what it would be
+if the sequence were computed again.
 """
 
 from __future__ import annotations
@@ -19,14 +20,22 @@ RopeTable = tuple[jax.Array, jax.Array]
 
 
 def inverse_frequencies(spec: RopeSpec) -> NDArray[np.float32]:
-    """Radians per position of each rotating pair, [rotary_dim / 2]."""
-    exponents = np.arange(0, spec.rotary_dim, 2, dtype=np.float64) / spec.rotary_dim
-    frequencies = spec.theta**-exponents
+    """Radians per position of each rotating pair within the original context, [rotary_dim / 2]."""
+    frequencies = _plain(spec)
     if spec.kind == "linear":
         frequencies = frequencies / spec.factor
     elif spec.kind == "llama3":
         frequencies = _llama3(frequencies, spec)
+    elif spec.kind == "yarn":
+        frequencies = _yarn(frequencies, spec)
+    elif spec.kind == "longrope":
+        frequencies = frequencies / np.asarray(spec.short_factors)
     return frequencies.astype(np.float32)
+
+
+def _plain(spec: RopeSpec) -> NDArray[np.float64]:
+    exponents = np.arange(0, spec.rotary_dim, 2, dtype=np.float64) / spec.rotary_dim
+    return np.asarray(spec.theta**-exponents)
 
 
 def _llama3(frequencies: NDArray[np.float64], spec: RopeSpec) -> NDArray[np.float64]:
@@ -36,17 +45,55 @@ def _llama3(frequencies: NDArray[np.float64], spec: RopeSpec) -> NDArray[np.floa
     return frequencies * (keep + (1.0 - keep) / spec.factor)
 
 
+def _yarn(frequencies: NDArray[np.float64], spec: RopeSpec) -> NDArray[np.float64]:
+    """YaRN (Peng et al. 2023): pairs between two numbers of turns are interpolated linearly by their index."""
+    low, high = (
+        spec.rotary_dim * math.log(spec.original_context / (turns * 2 * math.pi)) / (2 * math.log(spec.theta))
+        for turns in (spec.beta_fast, spec.beta_slow)
+    )
+    if spec.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, spec.rotary_dim - 1)
+    pairs = np.arange(spec.rotary_dim // 2)
+    stretch = np.clip((pairs - low) / (high - low if high != low else 0.001), 0.0, 1.0)
+    return np.asarray(frequencies * (1.0 - stretch + stretch / spec.factor))
+
+
 def rope_table(spec: RopeSpec, positions_T: jax.Array) -> RopeTable:
     """cos and sin at these positions."""
-    angles = positions_T.astype(jnp.float32)[:, None] * jnp.asarray(inverse_frequencies(spec))
-    return jnp.cos(angles), jnp.sin(angles)
+    positions = positions_T.astype(jnp.float32)[:, None]
+    frequencies = jnp.asarray(inverse_frequencies(spec))
+    if spec.kind in ("dynamic", "longrope"):
+        late = positions >= spec.original_context
+        frequencies = jnp.where(late, _late_frequencies(spec, positions), frequencies)
+    angles = positions * frequencies
+    return jnp.cos(angles) * spec.attention_factor, jnp.sin(angles) * spec.attention_factor
 
 
-def rotate(x_TNH: jax.Array, table: RopeTable) -> jax.Array:
+def _late_frequencies(spec: RopeSpec, positions: jax.Array) -> jax.Array:
+    """Frequencies [T or 1, rotary_dim / 2] of positions beyond the original context.
+
+    longrope (Ding et al. 2024): the other set of factors. dynamic (NTK): the base grows with the position, as it does
+    for a sequence that is generated token by token.
+    """
+    if spec.kind == "longrope":
+        return jnp.asarray((_plain(spec) / np.asarray(spec.long_factors)).astype(np.float32))
+    growth = spec.factor * (positions + 1.0) / spec.original_context - (spec.factor - 1.0)
+    exponents = np.arange(0, spec.rotary_dim, 2, dtype=np.float32) / max(spec.rotary_dim - 2, 1)
+    return jnp.asarray(_plain(spec).astype(np.float32)) * growth**-exponents
+
+
+def rotate(x_TNH: jax.Array, table: RopeTable, *, interleaved: bool = False) -> jax.Array:
     """Rotate the leading rotary_dim dimensions of each head; float32 inside, returned in the dtype of x."""
     cos, sin = (part[:, None, :] for part in table)
     half = cos.shape[-1]
     wide = x_TNH.astype(jnp.float32)
-    first, second, rest = wide[..., :half], wide[..., half : 2 * half], wide[..., 2 * half :]
-    turned = (first * cos - second * sin, second * cos + first * sin, rest)
-    return jnp.concatenate(turned, axis=-1).astype(x_TNH.dtype)
+    turning, rest = wide[..., : 2 * half], wide[..., 2 * half :]
+    if interleaved:
+        pairs = turning.reshape(*turning.shape[:-1], half, 2)
+        first, second = pairs[..., 0], pairs[..., 1]
+        turned = jnp.stack((first * cos - second * sin, second * cos + first * sin), axis=-1).reshape(turning.shape)
+    else:
+        first, second = turning[..., :half], turning[..., half:]
+        turned = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
+    return jnp.concatenate((turned, rest), axis=-1).astype(x_TNH.dtype)

@@ -1,8 +1,9 @@
 """Logical axes -> mesh axes: the one table, and the mesh.
 
 Mesh axes: 'replica' copies attention, 'kv' splits key/value heads (and the cache), 'group' splits the query heads that
-share one key/value head. Feed-forward width and vocabulary are split over all three, so that 8 devices can serve a
-model of 4 heads. A dimension that mesh axes do not divide drops them, left to right; `ShardingRules.remarks` says so.
+share one key/value head. Feed-forward width, vocabulary and experts are split over all three, so that 8 devices can
+serve a model of 4 heads; axes that the experts' number does not use split their width. A dimension that mesh axes do
+not divide drops them, left to right; `ShardingRules.remarks` says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxserve.models.config import ModelConfig, head_counts
+from jaxserve.models.config import MlpSpec, ModelConfig, MoeSpec, head_counts
 
 MESH_AXES = ("replica", "kv", "group")
 LOGICAL_AXES: dict[str, tuple[str, ...]] = {
@@ -25,6 +26,8 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "q_heads": ("kv", "group"),
     "kv_heads": ("kv",),
     "mlp": MESH_AXES,
+    "expert": MESH_AXES,
+    "expert_mlp": MESH_AXES,
     "vocab": MESH_AXES,
 }
 """What each logical axis of a parameter, activation or cache is split over."""
@@ -73,7 +76,7 @@ class ShardingRules:
     @classmethod
     def derive(cls, config: ModelConfig, mesh: Mesh) -> ShardingRules:
         """Drop the mesh axes that head counts, widths or the vocabulary do not allow."""
-        sizes = {"vocab": [config.vocab_size], "mlp": sorted({layer.mlp.width for layer in config.layers})}
+        sizes = {"vocab": [config.vocab_size], "mlp": _mlp_widths(config)}
         table = dict(LOGICAL_AXES)
         heads = head_counts(config)
         kv = mesh.shape["kv"]
@@ -96,6 +99,9 @@ class ShardingRules:
             lost = [axis for axis in LOGICAL_AXES[name] if mesh.shape[axis] > 1 and axis not in table[name]]
             if lost:
                 remarks.append(f"{name} of {', '.join(map(str, dims))} is not split over mesh axes {', '.join(lost)}")
+        table["expert"], table["expert_mlp"], spare = _expert_axes(config, mesh)
+        if spare:
+            remarks.append(f"experts are not split over mesh axes {', '.join(spare)}: replicated")
         return cls(mesh, tuple(table.items()), tuple(remarks))
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
@@ -124,6 +130,24 @@ class ShardingRules:
             return x
         constrained: jax.Array = jax.lax.with_sharding_constraint(x, self.sharding(axes or (None,) * x.ndim))
         return constrained
+
+
+def _mlp_widths(config: ModelConfig) -> list[int]:
+    """Inner widths of the dense layers and shared experts."""
+    mlps = [layer.mlp for layer in config.layers]
+    widths = {mlp.width if isinstance(mlp, MlpSpec) else mlp.shared_width for mlp in mlps}
+    return sorted(width for width in widths if width is not None)
+
+
+def _expert_axes(config: ModelConfig, mesh: Mesh) -> tuple[Axes, Axes, Axes]:
+    """Mesh axes for the number of experts, for their width, and those left over."""
+    moes = [layer.mlp for layer in config.layers if isinstance(layer.mlp, MoeSpec)]
+    if not moes:
+        return (), (), ()
+    expert = _dividing([moe.num_experts for moe in moes], MESH_AXES, mesh)
+    rest = tuple(axis for axis in MESH_AXES if axis not in expert and mesh.shape[axis] > 1)
+    width = _dividing([moe.width for moe in moes], rest, mesh)
+    return expert, width, tuple(axis for axis in rest if axis not in width)
 
 
 def _dividing(sizes: Sequence[int], axes: Axes, mesh: Mesh) -> Axes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxserve.models.config import LayerSpec, ModelConfig
 from jaxserve.models.family import Family
-from jaxserve.models.hub import HubConfig, read_attention, read_mlp, read_model
+from jaxserve.models.hub import HubConfig
+from jaxserve.models.hub_layers import read_attention, read_mlp, read_model
 
 
 def _read(raw: HubConfig) -> ModelConfig:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from jaxserve.models.config import LayerSpec, ModelConfig, QKNorm
+from collections.abc import Callable
+
+from jaxserve.models.config import LayerSpec, MlpSpec, ModelConfig, MoeSpec, QKNorm
 from jaxserve.models.family import Family
-from jaxserve.models.hub import HubConfig, read_attention, read_layer_types, read_mlp, read_model
+from jaxserve.models.hub import HubConfig
+from jaxserve.models.hub_layers import read_attention, read_layer_types, read_mlp, read_model
 
 
-def read_qwen(raw: HubConfig, *, qkv_bias: bool, out_bias: bool, qk_norm: QKNorm) -> ModelConfig:
-    """What Qwen2 and Qwen3 share: layers from `max_window_layers` on slide where `use_sliding_window` says so."""
+def read_qwen(
+    raw: HubConfig,
+    *,
+    qkv_bias: bool,
+    out_bias: bool,
+    qk_norm: QKNorm,
+    mlp: Callable[[int], MlpSpec | MoeSpec] | None = None,
+) -> ModelConfig:
+    """What Qwen2 and Qwen3 share: layers from `max_window_layers` on slide where `use_sliding_window` says so.
+
+    `mlp` gives the feed-forward layer of a layer number; by default all are dense.
+    """
+    dense = read_mlp(raw)
     slides = raw.boolean("use_sliding_window", False)
     first = raw.integer("max_window_layers", 28, least=0) if slides else 0
     kinds = read_layer_types(raw, lambda layer: "sliding_attention" if slides and layer >= first else "full_attention")
@@ -22,9 +36,9 @@ def read_qwen(raw: HubConfig, *, qkv_bias: bool, out_bias: bool, qk_norm: QKNorm
                 out_bias=out_bias,
                 qk_norm=qk_norm,
             ),
-            read_mlp(raw),
+            mlp(number) if mlp else dense,
         )
-        for kind in kinds
+        for number, kind in enumerate(kinds)
     )
     return read_model(raw, layers)
 

@@ -1,0 +1,109 @@
+"""Reading the rotary embedding from `config.json`, in the hub's style and that of transformers v5.
+
+The hub: `rope_theta`, `rope_scaling`, `partial_rotary_factor`, `rotary_dim`. transformers v5: all of it in
+`rope_parameters`, which may hold one object per kind of layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from jaxserve.models.config import RopeSpec
+from jaxserve.models.hub import HubConfig
+
+
+def read_rope(raw: HubConfig, head_dim: int, *, layer_type: str | None = None, interleaved: bool = False) -> RopeSpec:
+    """The rotary embedding of a layer; `layer_type` picks the entry where there is one per kind of layer.
+
+    Raises:
+        ModelLoadError: a scaling kind that is not supported, or a malformed field.
+    """
+    modern = raw.section("rope_parameters")
+    if layer_type is not None and layer_type in modern.fields:
+        modern = modern.section(layer_type)
+    scaling = raw.section("rope_scaling")
+    source = HubConfig({**raw.fields, **scaling.fields, **modern.fields}, raw.path)
+    kind = source.fields.get("rope_type") or source.fields.get("type") or "default"
+    rotary = source.optional_integer("rotary_dim") or int(head_dim * source.number("partial_rotary_factor", 1.0))
+    if rotary % 2 or rotary > head_dim:
+        raise raw.bad("rotary_dim", f"must be even and at most head_dim ({head_dim}), not {rotary}")
+    plain = RopeSpec(rotary, source.number("rope_theta", 10000.0), interleaved=interleaved)
+    if kind == "default":
+        return plain
+    if kind not in _KINDS:
+        known = ", ".join(("default", *_KINDS))
+        raise raw.bad("rope_scaling", f"of type {kind!r} is not supported (supported: {known})")
+    return _KINDS[kind](source, plain)
+
+
+def yarn_scale(factor: float, weight: float = 1.0) -> float:
+    """How much YaRN sharpens attention for a context stretched by `factor` (0.1 ln(factor) + 1 in the paper)."""
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+
+
+def _linear(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    return replace(plain, kind="linear", factor=source.number("factor"))
+
+
+def _llama3(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    return replace(
+        plain,
+        kind="llama3",
+        factor=source.number("factor"),
+        low_freq_factor=source.number("low_freq_factor"),
+        high_freq_factor=source.number("high_freq_factor"),
+        original_context=source.integer("original_max_position_embeddings"),
+    )
+
+
+def _dynamic(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    context = source.integer("max_position_embeddings")
+    return replace(plain, kind="dynamic", factor=source.number("factor"), original_context=context)
+
+
+def _yarn(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    context = source.integer("max_position_embeddings")
+    original = source.integer("original_max_position_embeddings", context)
+    factor = source.number("factor", context / original)
+    both = source.fields.get("mscale") and source.fields.get("mscale_all_dim")
+    attention = yarn_scale(factor)
+    if both:
+        attention = yarn_scale(factor, source.number("mscale")) / yarn_scale(factor, source.number("mscale_all_dim"))
+    return replace(
+        plain,
+        kind="yarn",
+        factor=factor,
+        original_context=original,
+        attention_factor=source.number("attention_factor", attention),
+        beta_fast=source.number("beta_fast", 32.0),
+        beta_slow=source.number("beta_slow", 1.0),
+        truncate=source.boolean("truncate", True),
+    )
+
+
+def _longrope(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    context = source.integer("max_position_embeddings")
+    original = source.integer("original_max_position_embeddings", context)
+    factor = source.number("factor", context / original)
+    attention = math.sqrt(1.0 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
+    short, long = (source.numbers(field, plain.rotary_dim // 2) for field in ("short_factor", "long_factor"))
+    return replace(
+        plain,
+        kind="longrope",
+        original_context=original,
+        attention_factor=source.number("attention_factor", attention),
+        short_factors=short,
+        long_factors=long,
+    )
+
+
+_KINDS: dict[str, Callable[[HubConfig, RopeSpec], RopeSpec]] = {
+    "linear": _linear,
+    "llama3": _llama3,
+    "dynamic": _dynamic,
+    "yarn": _yarn,
+    "longrope": _longrope,
+    "su": _longrope,  # the name that the first Phi-3 checkpoints gave it
+}

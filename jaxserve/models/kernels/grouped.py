@@ -1,0 +1,143 @@
+"""Grouped matmul: every token through the experts it was routed to, and through no other.
+
+Assignments (token, expert) are sorted by expert. On TPU `lax.ragged_dot_general` multiplies the sorted rows. Elsewhere
+XLA's is dense, its work grows with the number of experts; so a loop with a dynamic trip count takes blocks of rows of
+one expert, and experts without tokens are not even read.
+
+Reproducibility: every block has the same static number of rows (at least two), products contract the last axis of both
+operands, and a token's experts are added in the order of its routing: the bits of a token's result depend neither on
+its neighbours nor on the bucket (measured on XLA:CPU, float32: rows agree for 2 to 64 rows per block).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxserve.models.config import GluSpec
+from jaxserve.models.mlp import glu
+from jaxserve.models.parameters import contract
+from jaxserve.models.reductions import ordered_sum
+
+_FEWEST_ROWS, _MOST_ROWS = 4, 64
+"""Bounds of the rows per block: small blocks waste less on a lone row, large ones read the weights less often."""
+
+
+class Projection(NamedTuple):
+    """One projection of all experts at hand."""
+
+    weight_EOI: jax.Array
+    bias_EO: jax.Array | None
+
+
+class Experts(NamedTuple):
+    """The three projections of the gated layers."""
+
+    gate: Projection
+    up: Projection
+    down: Projection
+
+
+def apply_experts(
+    x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
+) -> jax.Array:
+    """Weighted sum over each token's A experts.
+
+    Args:
+        x_TD: inputs.
+        weights_TA: float32 weight of each chosen expert.
+        experts_TA: int32 numbers of the chosen experts; those that are not in [0, E) count as zero.
+        experts: the projections of E experts.
+        spec: their activation.
+
+    Returns:
+        float32 [T, D].
+    """
+    count = experts.gate.weight_EOI.shape[0]
+    chosen_TA = jnp.where((experts_TA >= 0) & (experts_TA < count), experts_TA, count)
+    out_TAD = lax.platform_dependent(
+        x_TD, chosen_TA, experts, tpu=partial(_ragged, spec=spec), default=partial(_blocked, spec=spec)
+    )
+    return ordered_sum([out_TAD[:, place] * weights_TA[:, place, None] for place in range(weights_TA.shape[1])])
+
+
+def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
+    """Block after block -> float32 [T, A, D]."""
+    tokens, choices = chosen_TA.shape
+    total, count = tokens * choices, experts.gate.weight_EOI.shape[0]
+    rows = block_rows(total, count)
+    order = jnp.argsort(chosen_TA.reshape(-1), stable=True)
+    starts = jnp.searchsorted(chosen_TA.reshape(-1)[order], jnp.arange(count + 1)).astype(jnp.int32)
+    blocks_E = (starts[1:] - starts[:-1] + rows - 1) // rows
+    ends_E = jnp.cumsum(blocks_E)
+
+    def block(index: jax.Array, out: jax.Array) -> jax.Array:
+        expert = jnp.sum(index >= ends_E)
+        places = starts[expert] + (index - ends_E[expert] + blocks_E[expert]) * rows + jnp.arange(rows)
+        assigned = order[jnp.minimum(places, total - 1)]
+        x_BD = x_TD[assigned // choices]
+        gate_BF, up_BF = (_project(x_BD, side, expert) for side in (experts.gate, experts.up))
+        y_BD = _project(glu(spec, gate_BF, up_BF), experts.down, expert, jnp.float32)
+        return out.at[jnp.where(places < starts[expert + 1], assigned, total)].set(y_BD, mode="drop")
+
+    width = experts.down.weight_EOI.shape[1]
+    out: jax.Array = lax.fori_loop(0, ends_E[-1], block, jnp.zeros((total, width), jnp.float32))
+    return out.reshape(tokens, choices, width)
+
+
+def block_rows(assignments: int, experts: int) -> int:
+    """Rows per block: about what an expert gets on average, a power of two."""
+    rows = _FEWEST_ROWS
+    while rows < _MOST_ROWS and rows * experts < assignments:
+        rows *= 2
+    return rows
+
+
+def _project(
+    x_BI: jax.Array, projection: Projection, expert: jax.Array, dtype: jnp.dtype | type | None = None
+) -> jax.Array:
+    weight_OI = lax.dynamic_index_in_dim(projection.weight_EOI, expert, keepdims=False)
+    y_BO = contract(x_BI, weight_OI, dtype)
+    return y_BO if projection.bias_EO is None else y_BO + projection.bias_EO[expert]
+
+
+def _ragged(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
+    """All assignments at once -> float32 [T, A, D]."""
+    tokens, choices = chosen_TA.shape
+    count = experts.gate.weight_EOI.shape[0]
+    flat = chosen_TA.reshape(-1)
+    order = jnp.argsort(flat, stable=True)
+    sorted_experts = flat[order]
+    sizes_E = jnp.sum(flat[:, None] == jnp.arange(count), axis=0, dtype=jnp.int32)
+    multiply = partial(_ragged_product, sizes_E=sizes_E, experts_N=jnp.minimum(sorted_experts, count - 1))
+    x_ND = x_TD[order // choices]
+    inner_NF = glu(spec, multiply(x_ND, experts.gate), multiply(x_ND, experts.up))
+    y_ND = multiply(inner_NF, experts.down, dtype=jnp.float32)
+    y_ND = jnp.where((sorted_experts < count)[:, None], y_ND, 0.0)
+    return y_ND[jnp.argsort(order)].reshape(tokens, choices, -1)
+
+
+def _ragged_product(
+    x_NI: jax.Array,
+    projection: Projection,
+    dtype: jnp.dtype | type | None = None,
+    *,
+    sizes_E: jax.Array,
+    experts_N: jax.Array,
+) -> jax.Array:
+    numbers = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((1,), (2,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[0]
+    )
+    y_NO = lax.ragged_dot_general(
+        x_NI,
+        projection.weight_EOI,
+        sizes_E,
+        numbers,
+        precision=lax.Precision.HIGHEST if x_NI.dtype == jnp.float32 else None,
+        preferred_element_type=dtype or x_NI.dtype,
+    )
+    return y_NO if projection.bias_EO is None else y_NO + projection.bias_EO[experts_N]

@@ -1,0 +1,198 @@
+"""Mixture of experts (Shazeer et al. 2017): a router picks a few gated layers for each token.
+
+Experts are spread over the whole mesh where their number allows, their width over what is left. Every device sees all
+tokens, applies the experts it holds and its part of the shared expert; one all-reduce adds the parts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxserve.models.config import MlpSpec, MoeSpec
+from jaxserve.models.kernels.grouped import Experts, Projection, apply_experts
+from jaxserve.models.mlp import GatedMlp, glu
+from jaxserve.models.parameters import ZEROS, Build, Init, contract
+from jaxserve.models.reductions import ordered_sum, row_sum
+
+_TINY = 1e-20
+"""Keeps the sum of selected scores away from zero (as DeepSeek-V3 does)."""
+
+
+class Router(nnx.Module):
+    """Scores every expert for every token in float32 and selects."""
+
+    def __init__(self, build: Build, spec: MoeSpec, width: int) -> None:
+        router, count = spec.router, spec.num_experts
+        self.weight = build.parameter((count, width), (None, "embed"), Init("normal", width**-0.5))
+        self.bias = build.parameter((count,), (None,), ZEROS) if router.bias else None
+        self.selection_bias = (
+            build.parameter((count,), (None,), ZEROS, dtype="float32") if router.selection_bias else None
+        )
+        self.spec, self.top_k = router, spec.top_k
+
+    def __call__(self, x_TD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[T, D] -> weights float32 [T, top_k] and expert numbers int32 [T, top_k], best first."""
+        spec = self.spec
+        scores_TE = contract(x_TD, self.weight[...], jnp.float32)
+        if self.bias is not None:
+            scores_TE = scores_TE + self.bias[...]
+        if spec.scoring == "softmax":
+            scores_TE = jnp.exp(scores_TE - jnp.max(scores_TE, axis=-1, keepdims=True))
+            if not spec.normalise:  # the sum over all experts cancels when the selected are normalised
+                scores_TE = scores_TE / row_sum(scores_TE)
+        elif spec.scoring == "sigmoid":
+            scores_TE = jax.nn.sigmoid(scores_TE)
+        experts_TA = self._select(scores_TE)
+        weights_TA = jnp.take_along_axis(scores_TE, experts_TA, axis=-1)
+        if spec.scoring == "softmax_selected":
+            weights_TA = jnp.exp(weights_TA - weights_TA[:, :1])
+        if spec.normalise or spec.scoring == "softmax_selected":
+            weights_TA = weights_TA / (ordered_sum(jnp.split(weights_TA, self.top_k, axis=1)) + _TINY)
+        return weights_TA * spec.scaling, experts_TA
+
+    def _select(self, scores_TE: jax.Array) -> jax.Array:
+        """The best experts, of the best groups where there are groups."""
+        spec = self.spec
+        if self.selection_bias is not None:
+            scores_TE = scores_TE + self.selection_bias[...]
+        if spec.groups > 1:
+            tokens, count = scores_TE.shape
+            scores_TGM = scores_TE.reshape(tokens, spec.groups, count // spec.groups)
+            best_TG = jnp.sum(lax.top_k(scores_TGM, min(2, scores_TGM.shape[-1]))[0], axis=-1)
+            _, groups_TJ = lax.top_k(best_TG, spec.top_groups)
+            kept_TG = jnp.any(groups_TJ[:, :, None] == jnp.arange(spec.groups), axis=1)
+            scores_TE = jnp.where(kept_TG[:, :, None], scores_TGM, -jnp.inf).reshape(tokens, count)
+        return lax.top_k(scores_TE, self.top_k)[1].astype(jnp.int32)
+
+
+class ExpertLinear(nnx.Module):
+    """One projection of all experts, stored [E, out, in]."""
+
+    def __init__(self, build: Build, spec: MoeSpec, inputs: int, outputs: int, axes: tuple[str, str]) -> None:
+        count = spec.num_experts
+        self.weight = build.parameter((count, outputs, inputs), ("expert", *axes), Init("normal", inputs**-0.5))
+        self.bias = build.parameter((count, outputs), ("expert", axes[0]), ZEROS) if spec.bias else None
+        self.axes, self.rules = axes, build.rules
+
+    def arrays(self) -> Projection:
+        """The parameters, to pass into a `shard_map`."""
+        return Projection(self.weight[...], None if self.bias is None else self.bias[...])
+
+    def partition(self) -> Projection:
+        """How they are split."""
+        weight, bias = (self.rules.spec(("expert", *axes)) for axes in (self.axes, self.axes[:1]))
+        return Projection(weight, None if self.bias is None else bias)  # type: ignore[arg-type]
+
+
+class ExpertLayer(nnx.Module):
+    """The experts' gated layers."""
+
+    def __init__(self, build: Build, spec: MoeSpec, width: int) -> None:
+        inner = ("expert_mlp", "embed")
+        self.gate_proj = ExpertLinear(build, spec, width, spec.width, inner)
+        self.up_proj = ExpertLinear(build, spec, width, spec.width, inner)
+        self.down_proj = ExpertLinear(build, spec, spec.width, width, ("embed", "expert_mlp"))
+
+    def arrays(self) -> Experts:
+        """The parameters, to pass into a `shard_map`."""
+        return Experts(self.gate_proj.arrays(), self.up_proj.arrays(), self.down_proj.arrays())
+
+    def partition(self) -> Experts:
+        """How they are split."""
+        return Experts(self.gate_proj.partition(), self.up_proj.partition(), self.down_proj.partition())
+
+
+_Shared = tuple[jax.Array, jax.Array, jax.Array]
+"""Weights of the shared expert: gate [F, D], up [F, D], down [D, F]."""
+
+
+class Moe(nnx.Module):
+    """Router, experts and the shared expert."""
+
+    def __init__(self, build: Build, spec: MoeSpec, width: int) -> None:
+        self.router = Router(build, spec, width)
+        self.experts = ExpertLayer(build, spec, width)
+        shared = None if spec.shared_width is None else MlpSpec(spec.shared_width, spec.glu.activation)
+        self.shared = None if shared is None else GatedMlp(build, shared, width)
+        self.spec, self.rules = spec, build.rules
+
+    def __call__(self, x_TD: jax.Array, valid_T: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[T, D] -> [T, D] and the chosen experts int32 [T, top_k]; invalid tokens pass through no routed expert."""
+        with jax.named_scope("router"):
+            weights_TA, experts_TA = self.router(x_TD)
+        with jax.named_scope("experts"):
+            whole, rules, shared = PartitionSpec(), self.rules, None
+            split = tuple(rules.spec(axes) for axes in (("mlp",), ("mlp",), ("embed", "mlp")))
+            if self.shared is not None:
+                mlp = self.shared
+                shared = (mlp.gate_proj.weight[...], mlp.up_proj.weight[...], mlp.down_proj.weight[...])
+            island = jax.shard_map(
+                partial(_local, spec=self.spec, axes=self._axes()),
+                mesh=rules.mesh,
+                in_specs=(whole, whole, whole, self.experts.partition(), None if shared is None else split),
+                out_specs=whole,
+                check_vma=False,
+            )
+            wanted_TA = jnp.where(valid_T[:, None], experts_TA, -1)
+            y_TD: jax.Array = island(x_TD, weights_TA, wanted_TA, self.experts.arrays(), shared)
+            return y_TD, experts_TA
+
+    def _axes(self) -> _Axes:
+        table = dict(self.rules.table)
+        return _Axes(table["expert"], table["expert_mlp"], table["mlp"] if self.shared is not None else ())
+
+
+class _Axes(NamedTuple):
+    """Mesh axes that the parts of a layer are split over."""
+
+    expert: tuple[str, ...]
+    width: tuple[str, ...]
+    shared: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every axis that partial results are added over."""
+        return tuple(dict.fromkeys(self.expert + self.width + self.shared))
+
+    def without(self, *used: str) -> tuple[str, ...]:
+        """The axes of `all` along which a part is not split but repeated."""
+        return tuple(axis for axis in self.all if axis not in used)
+
+
+def _local(
+    x_TD: jax.Array,
+    weights_TA: jax.Array,
+    experts_TA: jax.Array,
+    experts: Experts,
+    shared: _Shared | None,
+    *,
+    spec: MoeSpec,
+    axes: _Axes,
+) -> jax.Array:
+    """One device's part, and the sum over all devices."""
+    first = lax.axis_index(axes.expert) * experts.gate.weight_EOI.shape[0] if axes.expert else 0
+    if experts.down.bias_EO is not None:  # whole on every shard of the width: one of them adds it
+        down = experts.down._replace(bias_EO=_once(experts.down.bias_EO, axes.width))
+        experts = experts._replace(down=down)
+    y_TD = apply_experts(x_TD, weights_TA, experts_TA - first, experts, spec.glu)
+    y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
+    if shared is not None:
+        gate_FD, up_FD, down_DF = shared
+        inner_TF = glu(spec.glu, contract(x_TD, gate_FD), contract(x_TD, up_FD))
+        y_TD = y_TD + _once(contract(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
+    y_TD = y_TD.astype(x_TD.dtype)
+    return lax.psum(y_TD, axes.all) if axes.all else y_TD
+
+
+def _once(part: jax.Array, repeated: tuple[str, ...]) -> jax.Array:
+    """The part on the first device along the axes that repeat it, zero on the others."""
+    if not repeated:
+        return part
+    return jnp.where(lax.axis_index(repeated) == 0, part, jnp.zeros_like(part))
