@@ -9,10 +9,19 @@ from jaxserve.models.family import Family
 from jaxserve.models.hub import HubConfig
 
 _FAMILIES: dict[str, tuple[str, str]] = {
+    "gemma2": ("gemma2", "Gemma2ForCausalLM"),
+    "gemma3_text": ("gemma3", "Gemma3ForCausalLM"),
+    "glm4": ("glm4", "Glm4ForCausalLM"),
+    "glm4_moe": ("glm4_moe", "Glm4MoeForCausalLM"),
+    "gpt_oss": ("gpt_oss", "GptOssForCausalLM"),
     "llama": ("llama", "LlamaForCausalLM"),
+    "minimax_m2": ("minimax_m2", "MiniMaxM2ForCausalLM"),
     "mistral": ("mistral", "MistralForCausalLM"),
+    "mixtral": ("mixtral", "MixtralForCausalLM"),
+    "phi3": ("phi3", "Phi3ForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+    "qwen3_moe": ("qwen3_moe", "Qwen3MoeForCausalLM"),
 }
 """`model_type` of config.json -> (module in `models.families`, the name that `architectures` gives it)."""
 
