@@ -66,9 +66,7 @@ def endings(bound: BoundFormat) -> list[str]:
     return ["\n" * calls.trim_value + calls.value_close] if isinstance(calls, TaggedCalls) else []
 
 
-def drawn(
-    bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any
-) -> list[Message]:
+def drawn(bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any) -> list[Message]:
     """Messages of random walks that came to their end."""
     grammar = compiler(bound).compile(tools=tools, tool_choice=choice, **options)
     stops = sorted({*bound.stop_ids, *bound.tokenizer.eos_ids})
@@ -109,7 +107,9 @@ def test_named_gives_that_call(name: str, bound: Any, weather_tools: Any) -> Non
 def test_parallel_calls_can_be_forbidden(name: str, bound: Any, weather_tools: Any) -> None:
     tools = Tool.parse(weather_tools)[1:]
     counts = {
-        parallel: {len(message.calls) for message in drawn(bound(name), tools, "required", 40, parallel_tool_calls=parallel)}
+        parallel: {
+            len(message.calls) for message in drawn(bound(name), tools, "required", 40, parallel_tool_calls=parallel)
+        }
         for parallel in (True, False)
     }
     assert counts[False] == {1}
@@ -123,7 +123,9 @@ def test_auto_constrains_from_the_trigger_on(name: str, tokens: bool, bound: Any
     grammar = compiler(the).compile(tools=tools)
     assert grammar is not None
     for trigger in the.format.calls.triggers():
-        before = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+        before = (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+        )
         free = the.tokenizer.encode(before, add_special_tokens=False)
         opening = the.tokenizer.encode(trigger, add_special_tokens=False)
         matcher = grammar.matcher()

@@ -44,7 +44,9 @@ PERSON = {
     "additionalProperties": False,
 }
 RECURSIVE = {
-    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "additionalProperties": False}},
+    "$defs": {
+        "node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "additionalProperties": False}
+    },
     "$ref": "#/$defs/node",
 }
 UNION = {
@@ -54,12 +56,20 @@ UNION = {
     ]
 }
 OWN_CASES: list[tuple[Any, list[Any], list[Any]]] = [
-    (PERSON, [{"name": "Ada", "age": 36, "tags": ["a"]}], [{"name": "", "age": 36, "tags": ["a"]}, {"name": "Ada"}, []]),
+    (
+        PERSON,
+        [{"name": "Ada", "age": 36, "tags": ["a"]}],
+        [{"name": "", "age": 36, "tags": ["a"]}, {"name": "Ada"}, []],
+    ),
     (RECURSIVE, [{}, {"next": {"next": {}}}], [{"next": 1}, {"other": {}}]),
     (UNION, [{"kind": "b"}, {"kind": "a", "x": 1.5}], [{"kind": "c"}, {"kind": "a"}]),
     ({"type": "string", "pattern": "^a+$"}, ["a", "aaa"], ["", "ab", 1]),
     ({"enum": ["x", 1, None, "<tool_call>"]}, ["x", 1, None, "<tool_call>"], ["y", 2, True]),
-    ({"type": "array", "items": [{"type": "integer"}, {"type": "string"}], "minItems": 2.0}, [[1, "a"]], [["a", 1], [1]]),
+    (
+        {"type": "array", "items": [{"type": "integer"}, {"type": "string"}], "minItems": 2.0},
+        [[1, "a"]],
+        [["a", 1], [1]],
+    ),
     (True, [1, "x", {}], []),
 ]
 GBNF = {
@@ -79,8 +89,8 @@ GBNF = {
     "nested": ('root ::= "[" (root ("," root)*)? "]"', ["[]", "[[],[[]]]"], ["[", "[,]"]),
 }
 PUBLISHED_GBNF = {
-    "arithmetic": ["a=1\n", "x = (1 + y) * 3\nb = 2 \n"],
-    "c": ['int main(){return 1;}', "float f(int x){int y = 3;y = y + 1;if (y < 3) {return y;}}"],
+    "arithmetic": ["a=1\n", "x *y= (1 +y) \nb = 2 \n"],
+    "c": ["int main(){return 1;}", "float f(int x){int y = 3;y = y+1;if(y<3){return y;}}"],
     "chess": ["1. e4 e5\n2. Nf3 Nc6\n3. O-O Bb4+\n"],
     "english": ["The quick brown fox, and so on."],
     "japanese": ["これはテストです。"],
