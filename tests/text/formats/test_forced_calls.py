@@ -9,7 +9,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from jaxserve.errors import InvalidRequest
@@ -56,7 +56,7 @@ def check(message: Message, tools: Sequence[Tool]) -> None:
         assert call.complete
 
 
-def compiler(bound: BoundFormat) -> GrammarCompiler:
+def compiler(bound: BoundFormat) -> Any:
     return GrammarCompiler(bound, vocab_size=bound.tokenizer.vocab_size)
 
 

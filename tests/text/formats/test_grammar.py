@@ -10,7 +10,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -101,11 +101,11 @@ PUBLISHED_GBNF = {
 
 
 @pytest.fixture(scope="module")
-def compiler(bound: Any) -> GrammarCompiler:
+def compiler(bound: Any) -> Any:
     return compiler_of(bound("generic", tokens=False))
 
 
-def compiler_of(bound: BoundFormat) -> GrammarCompiler:
+def compiler_of(bound: BoundFormat) -> Any:
     return GrammarCompiler(bound, vocab_size=bound.tokenizer.vocab_size)
 
 
@@ -123,7 +123,7 @@ def accepts(grammar: CompiledGrammar | None, text: str) -> bool:
 
 
 @pytest.mark.parametrize("case", OWN_CASES, ids=lambda case: json.dumps(case[0])[:40])
-def test_schema_accepts_what_is_valid_only(case: tuple[Any, list[Any], list[Any]], compiler: GrammarCompiler) -> None:
+def test_schema_accepts_what_is_valid_only(case: tuple[Any, list[Any], list[Any]], compiler: Any) -> None:
     schema, valid, invalid = case
     grammar = compiler.compile(schema_format(schema))
     for value in valid:
@@ -138,7 +138,7 @@ def test_random_choices_are_valid_with_every_kind_of_tokenizer(fixture: str) -> 
     tokenizer = load_tokenizer(FIXTURES / fixture)
     stops = tokenizer.eos_ids or (0,)
     bound = bind(FORMATS["generic"], tokenizer, None)
-    grammars = GrammarCompiler(bound, vocab_size=tokenizer.vocab_size + 37)
+    grammars: Any = GrammarCompiler(bound, vocab_size=tokenizer.vocab_size + 37)
     finished = 0
     for seed in range(12):
         schema = (PERSON, RECURSIVE, UNION)[seed % 3]
@@ -153,7 +153,7 @@ def test_random_choices_are_valid_with_every_kind_of_tokenizer(fixture: str) -> 
     assert finished > 6
 
 
-def test_spellings_of_a_response_format(compiler: GrammarCompiler) -> None:
+def test_spellings_of_a_response_format(compiler: Any) -> None:
     schema = {"type": "integer"}
     for given in (
         schema_format(schema),
@@ -166,7 +166,7 @@ def test_spellings_of_a_response_format(compiler: GrammarCompiler) -> None:
         assert not accepts(grammar, '"a"')
 
 
-def test_json_object_is_an_object(compiler: GrammarCompiler) -> None:
+def test_json_object_is_an_object(compiler: Any) -> None:
     anything = compiler.compile({"type": "json_object"})
     assert accepts(anything, '{"a": [1, {"b": null}]}')
     assert not accepts(anything, "[1]")
@@ -176,17 +176,17 @@ def test_json_object_is_an_object(compiler: GrammarCompiler) -> None:
     assert not accepts(limited, "1")
 
 
-def test_text_is_free(compiler: GrammarCompiler) -> None:
+def test_text_is_free(compiler: Any) -> None:
     assert compiler.compile({"type": "text"}) is None
     assert compiler.compile(None) is None
 
 
-def test_blanks_are_bounded(compiler: GrammarCompiler) -> None:
+def test_blanks_are_bounded(compiler: Any) -> None:
     """A model can't write white space for ever."""
     assert not accepts(compiler.compile({"type": "json_object"}), "{" + " " * 200 + "}")
 
 
-def test_published_schema_cases(shared_dir: Path, compiler: GrammarCompiler) -> None:
+def test_published_schema_cases(shared_dir: Path, compiler: Any) -> None:
     lines = (shared_dir / "real/schemas/schema_cases.jsonl").read_text("utf-8").splitlines()
     compiled = refused = walked = spellings = 0
     for number, line in enumerate(lines):
@@ -194,9 +194,7 @@ def test_published_schema_cases(shared_dir: Path, compiler: GrammarCompiler) -> 
         try:
             grammar = compiler.compile(schema_format(case["schema"]))
         except InvalidRequest as error:
-            assert error.field.startswith("response_format")
-            assert len(error.message) > 40
-            refused += 1
+            refused += error.field.startswith("response_format") and len(error.message) > 40
             continue
         compiled += 1
         accepted = [accepts(grammar, json.dumps(value, ensure_ascii=False)) for value in case["valid"]]
@@ -208,6 +206,7 @@ def test_published_schema_cases(shared_dir: Path, compiler: GrammarCompiler) -> 
     print(f"{compiled} schemas compiled, {refused} refused by name, {walked} random walks ended and were valid")
     assert spellings <= 12
     assert compiled > 100
+    assert compiled + refused == len(lines)
     assert walked > 60
 
 
@@ -217,7 +216,7 @@ def walk_is_valid(grammar: Any, schema: Any, rng: random.Random) -> bool:
     if end == "stop":
         value = json.loads(b"".join(map(tokenizer, tokens)).decode())
         jsonschema.Draft202012Validator(schema).validate(value)
-    return end == "stop"
+    return bool(end == "stop")
 
 
 class _Bytes:
@@ -231,7 +230,7 @@ class _Bytes:
 
 
 @pytest.mark.parametrize("name", GBNF)
-def test_gbnf(name: str, compiler: GrammarCompiler) -> None:
+def test_gbnf(name: str, compiler: Any) -> None:
     text, good, bad = GBNF[name]
     grammar = compiler.compile({"type": "grammar", "grammar": text})
     for sample in good:
@@ -241,7 +240,7 @@ def test_gbnf(name: str, compiler: GrammarCompiler) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED_GBNF)
-def test_published_gbnf(name: str, shared_dir: Path, compiler: GrammarCompiler) -> None:
+def test_published_gbnf(name: str, shared_dir: Path, compiler: Any) -> None:
     text = (shared_dir / "real/schemas/gbnf" / f"{name}.gbnf").read_text("utf-8")
     grammar = compiler.compile({"type": "grammar", "grammar": text})
     for sample in PUBLISHED_GBNF[name]:
@@ -289,7 +288,7 @@ REFUSED: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: json.dumps(case[0])[:50])
-def test_refusals_name_field_and_keyword(case: tuple[Any, str, str], compiler: GrammarCompiler) -> None:
+def test_refusals_name_field_and_keyword(case: tuple[Any, str, str], compiler: Any) -> None:
     given, field, message = case
     started = time.monotonic()
     with pytest.raises(InvalidRequest, match=message) as caught:
@@ -330,7 +329,7 @@ EXPLOSIVE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", EXPLOSIVE)
-def test_explosions_are_bounded(name: str, compiler: GrammarCompiler) -> None:
+def test_explosions_are_bounded(name: str, compiler: Any) -> None:
     """Refused, or worked off in bounded steps: a mask that passes its limits is empty and says why."""
     started = time.monotonic()
     try:
@@ -453,7 +452,7 @@ def test_rollback(bound: Any, weather_tools: Any) -> None:
     assert not matcher.rollback(10_000)
 
 
-def test_a_forbidden_token_empties_the_mask_until_it_is_taken_back(compiler: GrammarCompiler) -> None:
+def test_a_forbidden_token_empties_the_mask_until_it_is_taken_back(compiler: Any) -> None:
     matcher = compiler.compile(schema_format({"type": "integer"})).matcher()
     assert matcher.consume(ord("1"))
     before = mask(matcher, 257)
@@ -465,7 +464,7 @@ def test_a_forbidden_token_empties_the_mask_until_it_is_taken_back(compiler: Gra
     assert mask(matcher2, 257) == before
 
 
-def test_matchers_of_one_grammar_are_independent(compiler: GrammarCompiler) -> None:
+def test_matchers_of_one_grammar_are_independent(compiler: Any) -> None:
     grammar = compiler.compile(schema_format({"enum": ["ab", "cd"]}))
     first, second = grammar.matcher(), grammar.matcher()
     assert all(first.consume(token) for token in b'"a')
@@ -496,7 +495,7 @@ def test_batches_are_filled_as_single_rows_are(bound: Any, weather_tools: Any) -
 
 
 def test_grammars_are_remembered(bound: Any) -> None:
-    grammars = GrammarCompiler(bound("generic"), vocab_size=300, cache_size=2)
+    grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300, cache_size=2)
     first = grammars.compile(schema_format(PERSON))
     assert grammars.compile(schema_format(PERSON)).rules.prototype is first.rules.prototype
     for number in range(2):
@@ -506,6 +505,7 @@ def test_grammars_are_remembered(bound: Any) -> None:
 
 def test_ids_beyond_the_tokenizer_are_never_allowed(bound: Any) -> None:
     the = bound("generic")
-    grammar = GrammarCompiler(the, vocab_size=the.tokenizer.vocab_size + 100).compile({"type": "json_object"})
+    grammars: Any = GrammarCompiler(the, vocab_size=the.tokenizer.vocab_size + 100)
+    grammar = grammars.compile({"type": "json_object"})
     choices: Mapping[int, None] = dict.fromkeys(mask(grammar.matcher(), the.tokenizer.vocab_size + 100))
     assert max(choices) < the.tokenizer.vocab_size

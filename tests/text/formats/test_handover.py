@@ -128,7 +128,7 @@ def test_architecture_decides_without_a_template(model_type: str | None, expecte
 def test_a_name_decides_over_everything(bound: Any) -> None:
     tokenizer = bound("generic").tokenizer
     assert choose_format("qwen3", "<tool_call>", tokenizer, name="llama3").name == "llama3"
-    with pytest.raises(ValueError, match="known: .*glm47.*qwen3"):
+    with pytest.raises(ValueError, match=r"known: .*glm47.*qwen3"):
         choose_format("qwen3", None, tokenizer, name="qwen")
 
 

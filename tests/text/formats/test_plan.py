@@ -33,13 +33,13 @@ def test_what_each_model_supports(name: str, effort: Any) -> None:
     if supported:
         plan_reasoning(FORMATS[name], effort)
         return
-    with pytest.raises(InvalidRequest, match="Invalid reasoning effort: .*supports '") as caught:
+    with pytest.raises(InvalidRequest, match=r"Invalid reasoning effort: .*supports '") as caught:
         plan_reasoning(FORMATS[name], effort)
     assert caught.value.field == "reasoning_effort"
 
 
 def test_harmony_says_what_the_contract_says() -> None:
-    with pytest.raises(InvalidRequest, match="^Invalid reasoning effort: none"):
+    with pytest.raises(InvalidRequest, match=r"^Invalid reasoning effort: none"):
         plan_reasoning(FORMATS["gpt_oss"], False)
 
 
