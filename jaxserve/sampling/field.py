@@ -87,8 +87,27 @@ def argmax(x_RnG: jax.Array, chunk_max_Rn: jax.Array) -> jax.Array:
 def top_k(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The first k tokens by value: (values [R, k], ids int32 [R, k]), exact, ties by id.
 
-    The first k tokens lie in the first k chunks by (maximum, id): each of those holds a token, its maximum, that comes
-    before every token of the other chunks.
+    TPUs have an operation for it that beats the two levels by the compiler's cost model, and compiles in a tenth of the
+    time; on CPU two levels take two thirds of its time.
+    """
+    found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+        x_RnG,
+        chunk_max_Rn,
+        tpu=lambda x, _: _top_k_whole(x, k),
+        default=lambda x, chunk_max: _top_k_two_level(x, chunk_max, k),
+    )
+    return found
+
+
+def _top_k_whole(x_RnG: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    values, ids = lax.top_k(clean(x_RnG).reshape(x_RnG.shape[0], -1), k)  # equal values: lower index first
+    return values, ids
+
+
+def _top_k_two_level(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The first k tokens lie in the first k chunks by (maximum, id).
+
+    Each of those holds a token, its maximum, that comes before every token of the other chunks.
     """
     n = x_RnG.shape[1]
     _, chunks = lax.top_k(chunk_max_Rn, min(k, n))  # equal values: lower index first

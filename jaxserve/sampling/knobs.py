@@ -52,12 +52,11 @@ def count_token(counts_SV: jax.Array, slot_R: jax.Array, token_R: jax.Array, on_
     return counts_SV.at[slot, token_R].set(new, mode="drop")
 
 
-def count_history(counts_SV: jax.Array, slot: jax.Array, tokens_N: jax.Array, in_prompt: jax.Array) -> jax.Array:
-    """Counts of one slot with the tokens of its history added; -1 = padding, which is dropped."""
-    V = counts_SV.shape[1]
-    tokens = jnp.where(tokens_N >= 0, tokens_N, V)
-    row = counts_SV[slot]
-    seen = row.at[tokens].set(row.at[tokens].get(mode="fill", fill_value=0) | jnp.uint16(IN_PROMPT), mode="drop")
+def count_history(counts_V: jax.Array, tokens_N: jax.Array, in_prompt: jax.Array) -> jax.Array:
+    """One slot's counts with tokens of its history added; -1 = padding, which is dropped."""
+    V = counts_V.shape[0]
+    tokens = jnp.where(tokens_N >= 0, tokens_N, V)  # V is out of bounds: dropped
     added = jnp.zeros(V, jnp.uint32).at[tokens].add(1, mode="drop")
-    count = jnp.minimum((row & MAX_COUNT) + added, MAX_COUNT).astype(jnp.uint16)
-    return counts_SV.at[slot].set(jnp.where(in_prompt, seen, (row & jnp.uint16(IN_PROMPT)) | count))
+    seen = jnp.where(added > 0, counts_V | jnp.uint16(IN_PROMPT), counts_V)
+    count = jnp.minimum((counts_V & MAX_COUNT) + added, MAX_COUNT).astype(jnp.uint16)
+    return jnp.where(in_prompt, seen, (counts_V & jnp.uint16(IN_PROMPT)) | count)

@@ -202,8 +202,10 @@ def _pack(choice: Choice, scores: Scores) -> jax.Array:
 def write_history(state: SlotState, packed: jax.Array) -> SlotState:
     """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `rows.pack_history`."""
     slot, in_prompt, clear, tokens = packed[0], packed[1] != 0, packed[2] != 0, packed[3:]
-    row = jnp.where(clear, jnp.uint16(0), state.counts[slot])
-    return state._replace(counts=knobs.count_history(state.counts.at[slot].set(row), slot, tokens, in_prompt))
+    # One slice read and one written: an indexed update would copy all counts.
+    old = lax.dynamic_index_in_dim(state.counts, slot, keepdims=False)
+    new = knobs.count_history(jnp.where(clear, jnp.uint16(0), old), tokens, in_prompt)
+    return state._replace(counts=lax.dynamic_update_index_in_dim(state.counts, new, slot, 0))
 
 
 def write_bias(state: SlotState, packed: jax.Array) -> SlotState:

@@ -11,7 +11,7 @@ from sampling_oracle import Row, log_softmax
 from sampling_stage import empty_state, load, outputs, pack, params_of, run, step
 
 from jaxserve.sampling.pipeline import write_history
-from jaxserve.sampling.rows import NUM_COLUMNS, pack_history, pack_params, pack_row
+from jaxserve.sampling.rows import HISTORY_COLUMNS, NUM_COLUMNS, pack_history, pack_params, pack_row
 from jaxserve.sampling.state import IN_PROMPT, abstract_state, init_state
 
 V = 1000
@@ -144,3 +144,11 @@ def test_count_memory_is_two_bytes_a_token() -> None:
     assert state.counts.size * state.counts.dtype.itemsize == 102_400_000
     rest = sum(leaf.size * leaf.dtype.itemsize for leaf in state) - 102_400_000
     assert rest < 3_000_000
+
+
+def test_loading_a_history_writes_in_place() -> None:
+    state = abstract_state(64, 20_000)
+    packed = jax.ShapeDtypeStruct((HISTORY_COLUMNS,), np.int32)
+    memory = jax.jit(write_history, donate_argnums=0).lower(state, packed).compile().memory_analysis()
+    assert memory.alias_size_in_bytes == sum(leaf.size * leaf.dtype.itemsize for leaf in state)
+    assert memory.temp_size_in_bytes < 64 * 20_000
