@@ -2,7 +2,7 @@
 
 GBNF matches character by character. Lark cuts the text into lexemes first, each as long as possible, and so refuses
 texts that GBNF allows: after `[a-z]*` an "end" is never found. So a grammar without recursion becomes one regular
-expression, and in one with recursion every character is a lexeme.
+expression, and in one with recursion every character is a lexeme, except in parts where that makes no difference.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from llguidance.gbnf_to_lark import (
     SequenceNode,
 )
 
+from jaxserve.text.gbnf_lexemes import delimited_parts
+from jaxserve.text.gbnf_text import rust_class, unescape
+
 MAX_REGEX = 50_000
 """Characters of the one regular expression; larger grammars are kept as rules."""
 MAX_DEPTH = 200
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|[uU]([0-9a-fA-F]{1,8})|(.))", re.DOTALL)
-_NAMED = {"n": "\n", "r": "\r", "t": "\t"}
+MAX_RULES = 1_000
 
 
 class GbnfError(Exception):
@@ -49,12 +51,21 @@ def gbnf_to_lark(text: str) -> str:
         raise GbnfError("nested too deeply") from None
     if "root" not in rules:
         raise GbnfError("there is no rule named root")
+    if len(rules) > MAX_RULES:
+        raise GbnfError(f"more than {MAX_RULES} rules")
     _check_references(rules)
     try:
         regex = _Regex(rules).rule("root", ())
-    except _NotRegular:
-        return _Rules(rules).grammar()
+    except (_NotRegular, RecursionError):
+        return _recursive(rules)
     return f"start: {_slashed(regex)}"
+
+
+def _recursive(rules: Mapping[str, RuleNode]) -> str:
+    try:
+        return _Rules(rules).grammar()
+    except (RecursionError, _NotRegular):
+        raise GbnfError("nested too deeply") from None
 
 
 class _NotRegular(Exception):
@@ -74,7 +85,7 @@ def _check_references(rules: Mapping[str, RuleNode]) -> None:
 
 
 class _Regex:
-    """Rules as regular expressions."""
+    """Rules as regular expressions. Raises `_NotRegular` where there is none, or a long one."""
 
     def __init__(self, rules: Mapping[str, RuleNode]) -> None:
         self._rules = rules
@@ -87,11 +98,15 @@ class _Regex:
             self._done[name] = self._node(self._rules[name].alternatives, (*above, name))
         return self._done[name]
 
+    def sequence(self, nodes: list[ASTNode]) -> str:
+        """Neighbours, one after the other."""
+        return "".join(self._node(node, ()) for node in nodes)
+
     def _node(self, node: ASTNode, above: tuple[str, ...]) -> str:
         if isinstance(node, LiteralNode):
-            regex = re.escape(_unescape(node.value)).replace("\\\n", r"\n").replace("/", r"\/")
+            regex = re.escape(unescape(node.value)).replace("\\\n", r"\n").replace("/", r"\/")
         elif isinstance(node, RegexNode):
-            regex = _char_class(node.rx)
+            regex = rust_class(node.rx)
         elif isinstance(node, RuleRefNode):
             regex = self.rule(node.name, above)
         elif isinstance(node, RepetitionNode):
@@ -112,6 +127,8 @@ class _Rules:
 
     def __init__(self, rules: Mapping[str, RuleNode]) -> None:
         self._rules = rules
+        self._parts = delimited_parts(rules)
+        self._regex = _Regex(rules)
         self._names = {name: "start" if name == "root" else f"g{index}" for index, name in enumerate(rules)}
 
     def grammar(self) -> str:
@@ -119,9 +136,9 @@ class _Rules:
 
     def _node(self, node: ASTNode) -> str:
         if isinstance(node, LiteralNode):
-            return " ".join(json.dumps(char, ensure_ascii=False) for char in _unescape(node.value)) or '""'
+            return " ".join(json.dumps(char, ensure_ascii=False) for char in unescape(node.value)) or '""'
         if isinstance(node, RegexNode):
-            return _slashed(_char_class(node.rx))
+            return _slashed(rust_class(node.rx))
         if isinstance(node, RuleRefNode):
             return self._names[node.name]
         if isinstance(node, RepetitionNode):
@@ -129,8 +146,19 @@ class _Rules:
         if isinstance(node, AlternativeNode):
             return "(" + " | ".join(self._node(child) for child in node.alternatives) + ")"
         if isinstance(node, SequenceNode):
-            return " ".join(self._node(child) for child in node.nodes) or '""'
+            return self._sequence(node)
         raise GbnfError("an unknown construct")
+
+    def _sequence(self, node: SequenceNode) -> str:
+        written, at = [], 0
+        while at < len(node.nodes):
+            if (id(node), at) in self._parts:
+                written.append(_slashed(self._regex.sequence(node.nodes[at : at + 3])))
+                at += 3
+            else:
+                written.append(self._node(node.nodes[at]))
+                at += 1
+        return " ".join(written) or '""'
 
 
 def _count(node: RepetitionNode) -> str:
@@ -141,31 +169,6 @@ def _count(node: RepetitionNode) -> str:
     if node.max_times is not None and node.max_times < node.min_times:
         raise GbnfError(f"a repetition of {node.min_times} to {node.max_times} times")
     return f"{{{node.min_times},{'' if node.max_times is None else node.max_times}}}"
-
-
-def _unescape(text: str) -> str:
-    """The characters that a literal stands for."""
-
-    def char(found: re.Match[str]) -> str:
-        code = found[1] or found[2]
-        if code is None:
-            return _NAMED.get(found[3], found[3])
-        return chr(int(code, 16)) if int(code, 16) < 0x110000 else "\ufffd"
-
-    return _ESCAPE.sub(char, text)
-
-
-def _char_class(regex: str) -> str:
-    """A character class as regular expressions here write it."""
-    if regex == ".":
-        return "(?s:.)"
-
-    def char(found: re.Match[str]) -> str:
-        code = found[1] or found[2]
-        return f"\\x{{{code}}}" if code is not None else found[0]
-
-    # Doubled, these would be operations on sets.
-    return _ESCAPE.sub(char, regex).replace("&&", r"\&\&").replace("~~", r"\~\~")
 
 
 def _slashed(regex: str) -> str:

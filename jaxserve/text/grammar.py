@@ -39,6 +39,8 @@ class CompiledGrammar:
     rules: Rules
     relaxed: tuple[str, ...] = ()
     """What non-strict tools ask for and the grammar leaves to the model."""
+    source: str = ""
+    """The grammar's text: GBNF as it was given, or what schemas and tools were turned into (llguidance's Lark)."""
 
     def matcher(self) -> Matcher:
         """A matcher at the beginning of an output."""
@@ -57,6 +59,10 @@ class _Wish:
     chat: bool
 
 
+_Compiled = tuple[LLMatcher, tuple[str, ...], str]
+"""A matcher to copy, what was relaxed, and the grammar's text."""
+
+
 class GrammarCompiler:
     """Compiles and remembers grammars for one model. Thread-safe.
 
@@ -73,7 +79,7 @@ class GrammarCompiler:
         self._tokenizer = build_tokenizer(
             bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops
         )
-        self._cache: OrderedDict[str, tuple[LLMatcher, tuple[str, ...]]] = OrderedDict()
+        self._cache: OrderedDict[str, _Compiled] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()
 
@@ -108,10 +114,10 @@ class GrammarCompiler:
         if response is None and not chosen:
             return None
         wish = _Wish(response, chosen, forced, parallel_tool_calls, chat)
-        prototype, relaxed = self._remembered(wish)
-        return CompiledGrammar(self._rules(prototype, self._start(wish, reasoning, reasoning_open)), relaxed)
+        prototype, relaxed, source = self._remembered(wish)
+        return CompiledGrammar(self._rules(prototype, self._start(wish, reasoning, reasoning_open)), relaxed, source)
 
-    def _remembered(self, wish: _Wish) -> tuple[LLMatcher, tuple[str, ...]]:
+    def _remembered(self, wish: _Wish) -> _Compiled:
         key = repr((wish.response, wish.forced, wish.parallel, wish.chat, wish.tools))
         with self._lock:
             if key in self._cache:
@@ -124,13 +130,16 @@ class GrammarCompiler:
                 self._cache.popitem(last=False)
         return compiled
 
-    def _compile(self, wish: _Wish) -> tuple[LLMatcher, tuple[str, ...]]:
+    def _compile(self, wish: _Wish) -> _Compiled:
         lark = Lark(self._bound.marker_ids, relax=not wish.forced)
         start = self._harmony(wish, lark) if self._bound.format.harmony and wish.chat else self._plain(wish, lark)
-        matcher = LLMatcher(self._tokenizer, lark.finish(start), log_level=0, limits=LIMITS)
+        source = lark.finish(start)
+        matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
         if matcher.is_error():
             raise _refusal(wish, matcher.get_error())
-        return matcher, tuple(lark.relaxed)
+        if wish.response is not None and wish.response[0] == "grammar" and not wish.tools:
+            source = wish.response[1]
+        return matcher, tuple(lark.relaxed), source
 
     def _plain(self, wish: _Wish, lark: Lark) -> str:
         options = []

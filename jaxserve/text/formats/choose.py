@@ -18,7 +18,7 @@ def choose_format(
 
     Args:
         model_type: of config.json.
-        template: text of the chat template.
+        template: text of the chat template; one without tools rules the architecture's usual format out.
         tokenizer: the model's; tells Llama 3 from other models of type `llama` without a template.
         name: chooses by name.
 
@@ -29,7 +29,9 @@ def choose_format(
         if name not in FORMATS:
             raise ValueError(f"there is no chat format {name!r}; known: {', '.join(sorted(FORMATS))}")
         return FORMATS[name]
-    chosen = _by_template(template or "") or _by_type(model_type, has_template=bool(template)) or FORMATS["generic"]
+    # A template that knows no tools says that the model wasn't trained on its architecture's usual format.
+    usual = _by_type(model_type) if not template or "tools" in template else None
+    chosen = _by_template(template or "") or usual or FORMATS["generic"]
     if chosen.note and template:
         _log.warning("chat format %s: %s", chosen.name, chosen.note)
     return chosen
@@ -44,5 +46,5 @@ def _by_template(template: str) -> Format | None:
     return max(matching, key=lambda each: (each.priority, len(each.template_marks)), default=None)
 
 
-def _by_type(model_type: str | None, *, has_template: bool) -> Format | None:
+def _by_type(model_type: str | None) -> Format | None:
     return next((each for each in FORMATS.values() if model_type in each.model_types), None)

@@ -13,7 +13,8 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.formats import FORMATS, BoundFormat, Tool
+from jaxserve.text import load_tokenizer
+from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.formats.calls_tagged import TaggedCalls
 from jaxserve.text.grammar import GrammarCompiler, ToolChoice
 from jaxserve.text.parser import Message, parse_message
@@ -196,3 +197,32 @@ def test_text_of_markers_in_a_schema_is_text(bound: Any) -> None:
     tool = Tool("f", {"type": "object", "properties": {"x": {"const": "</tool_call>"}}, "required": ["x"]})
     for message in drawn(bound("hermes"), [tool], "required", 3, parallel_tool_calls=False):
         check(message, [tool])
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        ("qwen", "qwen3"),
+        ("deepseek_v3", "deepseek_v31"),
+        ("llama3", "llama3"),
+        ("llama2", "mistral"),
+        ("gpt_oss", "gpt_oss"),
+    ],
+)
+def test_required_with_published_tokenizers(directory: str, name: str, shared_dir: Path, weather_tools: Any) -> None:
+    tokenizer = load_tokenizer(shared_dir / "real/tokenizers" / directory)
+    the, tools = bind(FORMATS[name], tokenizer, None), Tool.parse(weather_tools)
+    size = tokenizer.vocab_size + 100
+    grammars: Any = GrammarCompiler(the, vocab_size=size)
+    stops = sorted({*the.stop_ids, *tokenizer.eos_ids})
+    ended = 0
+    for seed in range(6):
+        grammar = grammars.compile(tools=tools, tool_choice="required", parallel_tool_calls=False)
+        tokens, end = walks.walk(grammar, tokenizer, random.Random(seed), stops=stops, vocab_size=size, limit=150)
+        if end == "stop":
+            ended += 1
+            text = tokenizer.decode(tokens, skip_special_tokens=False)
+            message = parse_message(the, text, tools=tools, reasoning_open=False)
+            assert len(message.calls) == 1
+            check(message, tools)
+    assert ended

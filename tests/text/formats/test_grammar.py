@@ -86,6 +86,16 @@ GBNF = {
     "counts": ('root ::= [0-9]{2,4} "-"{2}', ["12--", "1234--"], ["1--", "12345--", "12-"]),
     "comments, escapes": ('# a rule\nroot ::= "\\"" [^"\\\\\\n]* "\\"" # end\n', ['"a b"', '""'], ['"', '"a\n"']),
     "unicode": ('root ::= [ぁ-ゟ]+ "é" [^x]', ["かなéy"], ["éy", "かなéx"]),
+    "quoted, and what looks like it": (
+        'root ::= "(" (root | text | word)* ")"\ntext ::= "\'" ([^\'#] | "#" .)* "\'"\nword ::= [a-z]+ "!"',
+        ["()", "('a b')", "('it#'s' 'x'(ok!))".replace(" ", ""), "('(')"],
+        ["('a)", "(a)", "('a#')"],
+    ),
+    "no unique beginning": (
+        'root ::= "[" root "]" | text | "<" [a-z]+ ">"\ntext ::= "<" [^>]* ">" "x"',
+        ["<abc>x", "<abc>", "[<A>x]"],
+        ["<A>", "[<a>x"],
+    ),
     "nested": ('root ::= "[" (root ("," root)*)? "]"', ["[]", "[[],[[]]]"], ["[", "[,]"]),
 }
 PUBLISHED_GBNF = {
@@ -321,6 +331,16 @@ EXPLOSIVE: dict[str, Any] = {
     "grammar that doubles": {
         "type": "grammar",
         "grammar": "root ::= a0\n" + "".join(f"a{i} ::= a{i + 1} a{i + 1}\n" for i in range(40)) + 'a40 ::= "x"',
+    },
+    "grammar that doubles at every option": {
+        "type": "grammar",
+        "grammar": "root ::= a0\n"
+        + "".join(f"a{i} ::= a{i + 1} a{i + 1} | a{i + 1}\n" for i in range(40))
+        + 'a40 ::= "\'" ([x] | a0)* "\'"',
+    },
+    "a chain of rules": {
+        "type": "grammar",
+        "grammar": "root ::= a0\n" + "".join(f"a{i} ::= a{i + 1}\n" for i in range(900)) + 'a900 ::= "x" root?',
     },
     "ambiguous": {"type": "grammar", "grammar": 'root ::= ("a"? "a"?){60} "b"'},
     "counts of counts": {"type": "grammar", "grammar": 'root ::= (("a"{1000}){1000}){1000}'},
