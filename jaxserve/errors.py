@@ -40,5 +40,9 @@ class RequestFailed(JaxserveError):
     """This request alone failed while running (for example a bias that bans every token)."""
 
 
+class InternalError(JaxserveError):
+    """A defect of this package ended the request; the log has the details."""
+
+
 class ModelLoadError(JaxserveError):
     """The model directory can't be served; the message is one clear sentence (exit code 2)."""

@@ -218,11 +218,15 @@ class Lifter:
         return self._open == 0
 
     def seal(self, chunk: Chunk, perf_metrics: dict[str, Any]) -> list[Chunk]:
-        """Completes the chunk that ends the last choice with usage and metrics; adds the closing chunk if wanted."""
-        chunk["usage"] = self._ledger.usage()
+        """Completes the chunk that ends the last choice with metrics and usage.
+
+        A client that asked for a closing chunk gets the usage there and only there, as OpenAI sends it: clients add up
+        what they find (langchain counted twice).
+        """
         if self._job.view.perf_metrics:
             chunk["perf_metrics"] = perf_metrics
         if not self._job.view.closing_usage:
+            chunk["usage"] = self._ledger.usage()
             return [chunk]
         return [chunk, cast(Chunk, {**self._head, "choices": [], "usage": self._ledger.usage()})]
 

@@ -21,7 +21,7 @@ from jaxserve.engine.constraints import Constraints
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.stream import RequestStream, send
 from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
-from jaxserve.errors import EngineStopped, JaxserveError, RequestFailed
+from jaxserve.errors import EngineStopped, InternalError, JaxserveError, RequestFailed
 from jaxserve.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ class Engine(Generic[_Ticket]):
             _refuse(request, sink, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
             _log.exception("request %s could not be added", request.id)
-            _refuse(request, sink, RequestFailed(f"internal error: {type(error).__name__}"))
+            _refuse(request, sink, InternalError("the request could not be started"))
         else:
             self._counters.requests += 1
             self._counters.prompt_tokens += len(request.prompt)
@@ -329,7 +329,7 @@ class Engine(Generic[_Ticket]):
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
             _log.exception("request %s failed", sequence.request.id)
             self._scheduler.abort(sequence.request.id)
-            stream.fail(RequestFailed(f"internal error while producing the output: {type(error).__name__}"))
+            stream.fail(InternalError("the output could not be produced"))
         if not stream.open:
             self._streams.pop(sequence.request.id, None)
 
@@ -338,9 +338,8 @@ class Engine(Generic[_Ticket]):
         self._scheduler.finish(sequence, "error")
         stream = self._streams.get(sequence.request.id)
         if stream is not None:
-            stream.fail(
-                RequestFailed(f"internal error in the request's constraint: {type(error).__name__}"), sequence.choice
-            )
+            known = isinstance(error, JaxserveError)
+            stream.fail(error if known else InternalError("the request's constraint failed"), sequence.choice)
             if not stream.open:
                 self._streams.pop(sequence.request.id, None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from jaxserve.sampling.params import SamplingParams
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxserve.engine.constraints import TokenConstraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+ConstraintFactory: TypeAlias = "Callable[[], TokenConstraint]"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Request:
     """At most this many prompt tokens are kept in the prefix cache (None = no limit)."""
     skip_special_tokens: bool = True
     """Whether special tokens are left out of the text."""
-    constraint: Callable[[], TokenConstraint] | None = None
+    constraint: ConstraintFactory | None = None
     """Makes the constraint each choice must follow (grammar, reasoning budget); None = any token goes."""
     want_activations: bool = False
     """Return the last layer's activation of each generated position."""
