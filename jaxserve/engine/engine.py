@@ -271,7 +271,7 @@ class Engine(Generic[_Ticket]):
             self._scheduler.add(request)
         except JaxserveError as error:
             _refuse(request, sink, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
+        except Exception:  # noqa: BLE001 - whatever it is, it must not reach the other requests
             _log.exception("request %s could not be added", request.id)
             _refuse(request, sink, InternalError("the request could not be started"))
         else:
