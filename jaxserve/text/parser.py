@@ -17,7 +17,7 @@ from jaxserve.text.formats.output import (
     Reasoning,
     random_id,
 )
-from jaxserve.text.formats.scan import WHITESPACE, Markers, Reader, Steps
+from jaxserve.text.formats.scan import Markers, Reader, Steps
 from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool
 
@@ -115,12 +115,22 @@ class StreamingParser:
         thinking = self._bound.format.thinking
         assert thinking is not None
         enders = self._calls.opens if thinking.ended_by_calls and self._tools is not None else ()
-        enders = tuple(opening for opening in enders if opening.strip(WHITESPACE) and len(opening) > 1)
-        marker = yield from self._reader.until(Markers((thinking.close, *enders)), self._out.reasoning)
-        if marker is not None:
-            self._out.end_reasoning()
+        enders = tuple(opening for opening in enders if len(opening.strip()) > 1)
+        markers = Markers((thinking.close, *enders, *self._strays))
+        while True:
+            marker = yield from self._reader.until(markers, self._out.reasoning)
+            if marker == thinking.close or marker in enders:
+                break
+            if marker is None:
+                return
+        self._out.end_reasoning()
         if marker in enders:
-            self._reader.give_back(marker or "")
+            self._reader.give_back(marker)
+
+    @property
+    def _strays(self) -> tuple[str, ...]:
+        """Markers that mean nothing where they are not expected."""
+        return (*self._calls.strays, *self._bound.marker_ids) if self._tools is not None else ()
 
     @property
     def _calls(self) -> CallSyntax:
@@ -130,9 +140,8 @@ class StreamingParser:
         """Answer and calls until the end."""
         thinking = self._bound.format.thinking
         opens = self._calls.opens if self._tools is not None else ()
-        strays = self._calls.strays if self._tools is not None else ()
         think = (thinking.open, thinking.close) if thinking else ()
-        markers = Markers((*opens, *strays, *think))
+        markers = Markers((*opens, *self._strays, *think))
         while True:
             marker = yield from self._reader.until(markers, self._out.content)
             if marker is None:

@@ -20,6 +20,8 @@ START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end
 CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
 _HEADER_ENDS = Markers((MESSAGE, END, CALL, RETURN))
 _BODY_ENDS = Markers((END, CALL, RETURN, START, CHANNEL))
+_STRAYS = (MESSAGE, CONSTRAIN)
+_BODY = Markers((END, CALL, RETURN, START, CHANNEL, *_STRAYS))
 _CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 
@@ -88,7 +90,7 @@ def read_messages(reading: Reading, *, with_calls: bool) -> Steps[None]:
     first = True
     while (yield from reader.peek()):
         if first and not (yield from _has_header(reading)):
-            yield from reader.until(_BODY_ENDS, reading.out.content)
+            yield from _body(reading, reading.out.content)
         else:
             header, marker = yield from reader.text_until(_HEADER_ENDS)
             if marker == MESSAGE:
@@ -118,11 +120,18 @@ def _message(header: str, reading: Reading, *, with_calls: bool) -> Steps[None]:
         emit = _drop
     elif channels and channels[-1] == "analysis":
         emit = out.reasoning
-    marker = yield from reading.reader.until(_BODY_ENDS, emit)
+    marker = yield from _body(reading, emit)
     if emit == out.reasoning and marker is not None:
         out.end_reasoning()
     if marker == CHANNEL:
         reading.reader.give_back(marker)
+
+
+def _body(reading: Reading, emit: Callable[[str], None]) -> Steps[str | None]:
+    """Emits a message's text; returns the marker that ended it."""
+    while (marker := (yield from reading.reader.until(_BODY, emit))) in _STRAYS:
+        pass
+    return marker
 
 
 def _call(name: str, reading: Reading) -> Steps[None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jaxserve.text.formats.json_scan import capture, decoded_string, read_value
 from jaxserve.text.formats.lark import Lark
+from jaxserve.text.formats.output import Emitter
 from jaxserve.text.formats.scan import WHITESPACE, Markers, Steps
 from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool, find_tool
@@ -66,6 +67,8 @@ class JsonCalls:
             yield from self._parse_bare(reading)
             return
         char = yield from reading.reader.skip()
+        if (yield from reading.reader.at_marker(Markers((*self.opens, *self.strays)))):
+            return
         if self.array:
             yield from self._parse_array(opened, char, reading)
         elif char == "{":
@@ -97,37 +100,42 @@ class JsonCalls:
 
     def _object(self, reading: Reading, *, bare: bool) -> Steps[bool]:
         """Reads one object; whether it was a call."""
-        reader, out = reading.reader, reading.out
-        stops = Markers(self.strays)
+        reader = reading.reader
+        call = _Call(reading.out)
         reader.take(1)
-        name: str | None = None
-        early: str | None = None
-        started = False
         while (yield from reader.skip(WHITESPACE + ",")) == '"':
             key = decoded_string((yield from capture(reader)))
             char = yield from reader.skip(WHITESPACE + ":")
-            if key in ("arguments", "parameters") and name is not None and not started:
-                if bare and not self._known(name, char, reading):
+            if key in ("arguments", "parameters") and not call.complete:
+                if bare and call.name is not None and not self._known(call.name, char, reading):
                     return False
-                out.start_call(name)
-                started = True
-                yield from _arguments(reading, stops)
-            elif key in ("arguments", "parameters") and not started:
-                early = yield from capture(reader, stops)
-            elif key in ("name", "function") and char == '"':
-                name = decoded_string((yield from capture(reader)))
+                yield from self._arguments(call, reading)
+            elif key in ("name", "function") and char == '"' and call.name is None:
+                call.name = decoded_string((yield from capture(reader)))
+                if not bare:
+                    call.start()
             else:
-                yield from capture(reader, stops)
+                yield from capture(reader, Markers(self.strays))
         closed = yield from reader.accept("}")
-        if not started and name and (early is not None or not bare) and (closed or not bare):
-            if bare and not self._known(name, (early or "")[:1], reading):
+        if bare and not call.started:
+            if call.name is None or call.early is None or not self._known(call.name, call.early[:1], reading):
                 return False
-            out.start_call(name)
-            out.arguments(early or "{}")
-            started = True
-        if started and (closed or not reader.ended):
-            out.end_call()
-        return started
+            call.start()
+        call.end(cut=reader.ended and not closed)
+        return call.started
+
+    def _arguments(self, call: _Call, reading: Reading) -> Steps[None]:
+        """Passes the arguments on as they come, or keeps them until the name has come."""
+        stops = Markers(self.strays)
+        if call.name is None:
+            call.early = _as_object((yield from capture(reading.reader, stops)))
+            return
+        call.start()
+        call.complete = True
+        if (yield from reading.reader.peek()) == "{":
+            yield from read_value(reading.reader, reading.out.arguments, stops)
+        else:
+            reading.out.arguments(_as_object((yield from capture(reading.reader, stops))))
 
     def _known(self, name: str, char: str, reading: Reading) -> bool:
         return char in ("{", '"') and (not reading.tools or find_tool(reading.tools, name) is not None)
@@ -139,11 +147,15 @@ class JsonCalls:
             more = f" ({lark.text(self.between)} {one})*" if parallel else ""
             head = self.open if self.open.endswith("[") else self.open + "["
             return lark.rule(f"{lark.text(head)} {one}{more} {lark.text(']')}")
-        one = lark.rule(f"{lark.text(self.open + self.lead)} {one} {lark.text(self.trail + self.close)}")
+        lead = f"({lark.text(self.lead)})?" if self.lead else ""
+        one = lark.rule(f"{lark.text(self.open)} {lead} {one} {lark.text(self.trail + self.close)}")
         return lark.rule(f"{one} ({lark.text(self.between)} {one})*") if parallel else one
 
     def _call(self, tool: Tool, lark: Lark) -> str:
-        head = lark.text(f'{{"name": "{tool.name}", "{self.arguments_key}": ')
+        # The blank is optional: a model may have written some of this before the grammar took over.
+        blank = f"({lark.text(' ')})?"
+        names = (lark.text('{"name":'), lark.text(f'"{tool.name}",'), lark.text(f'"{self.arguments_key}":'))
+        head = f" {blank} ".join(names) + f" {blank}"
         tail = "}"
         if self.id_letters:
             letters = lark.pattern(f"[a-zA-Z0-9]{{{self.id_letters}}}")
@@ -152,12 +164,34 @@ class JsonCalls:
         return f"{head} {lark.arguments(tool)} {lark.text(tail)}"
 
 
-def _arguments(reading: Reading, stops: Markers) -> Steps[None]:
-    """Passes the arguments on; a JSON text of an object counts as the object."""
-    char = yield from reading.reader.peek()
-    if char == "{":
-        yield from read_value(reading.reader, reading.out.arguments, stops)
-        return
-    text = yield from capture(reading.reader, stops)
-    decoded = decoded_string(text)
-    reading.out.arguments(decoded if decoded and decoded.lstrip().startswith("{") else "{}")
+@dataclass
+class _Call:
+    """One call while it is read."""
+
+    out: Emitter
+    name: str | None = None
+    early: str | None = None
+    """Arguments that came before the name."""
+    started: bool = False
+    complete: bool = False
+    """The arguments have been passed on, or are being."""
+
+    def start(self) -> None:
+        if self.name and not self.started:
+            self.out.start_call(self.name)
+            self.started = True
+            if self.early is not None:
+                self.out.arguments(self.early)
+                self.complete = True
+
+    def end(self, *, cut: bool) -> None:
+        if self.started and not cut:
+            if not self.complete:
+                self.out.arguments("{}")
+            self.out.end_call()
+
+
+def _as_object(text: str | None) -> str:
+    """Arguments that may be a JSON text of an object, or none."""
+    decoded = decoded_string(text) or text or ""
+    return decoded if decoded.lstrip().startswith("{") else "{}"
