@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llguidance import LLMatcher
 
@@ -21,14 +21,13 @@ from jaxserve.text.formats.bound import BoundFormat
 from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
-from jaxserve.text.formats.tools import Tool
+from jaxserve.text.formats.tools import Tool, ToolChoice
 from jaxserve.text.gbnf import GbnfError, gbnf_to_lark
 from jaxserve.text.llg import LIMITS, build_tokenizer
 from jaxserve.text.matcher import MaskFiller, Matcher, Rules, Start
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher", "ToolChoice"]
 
-ToolChoice = Literal["auto", "none", "required"] | tuple[Literal["named"], str]
 MAX_GRAMMAR_CHARS = 200_000
 
 
@@ -79,6 +78,8 @@ class GrammarCompiler:
         self._tokenizer = build_tokenizer(
             bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops
         )
+        encoded = (bound.tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n\n"))
+        self._blanks = tuple(ids[0] for ids in encoded if len(ids) == 1)
         self._cache: OrderedDict[str, _Compiled] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()
@@ -193,6 +194,7 @@ class GrammarCompiler:
             self._stops,
             bound.open_reasoning_id if start.may_reason else None,
             self._vocab_size,
+            self._blanks if start.may_reason else (),
         )
 
     def _tokenize(self, text: bytes) -> list[int]:

@@ -15,6 +15,8 @@ from llguidance import LLExecutor, LLMatcher
 from jaxserve.text.formats.scan import Markers
 
 Int32 = npt.NDArray[np.int32]
+MAX_BLANKS = 2
+"""Line breaks before the reasoning."""
 MAX_ROLLBACK = 64
 """Consumed tokens that `Matcher.rollback` can take back."""
 
@@ -61,6 +63,8 @@ class Rules:
     stop_ids: tuple[int, ...]
     think_open_id: int | None
     vocab_size: int
+    blank_ids: tuple[int, ...] = ()
+    """Line breaks, which some models write before they open their reasoning."""
 
 
 class Matcher:
@@ -71,7 +75,8 @@ class Matcher:
         start = rules.start
         self._grammar: Any = None
         self._tail = ""
-        self._history: deque[tuple[_Phase, str, int]] = deque(maxlen=MAX_ROLLBACK)
+        self._history: deque[tuple[_Phase, str, int, int]] = deque(maxlen=MAX_ROLLBACK)
+        self._blanks = 0
         self._consumed = 0
         """Tokens the grammar has consumed, replayed ones included."""
         if start.reasoning_open:
@@ -107,7 +112,7 @@ class Matcher:
 
     def consume(self, token: int) -> bool:
         """Advances by a committed token; False when the grammar forbids it."""
-        self._history.append((self._phase, self._tail, self._consumed))
+        self._history.append((self._phase, self._tail, self._consumed, self._blanks))
         if self._phase is _Phase.OPENING:
             return self._open(token)
         if self._phase is _Phase.ACTIVE:
@@ -120,6 +125,9 @@ class Matcher:
         start = self._rules.start
         if token == self._rules.think_open_id:
             self._phase = _Phase.REASONING
+            return True
+        if token in self._rules.blank_ids and self._blanks < MAX_BLANKS:
+            self._blanks += 1
             return True
         self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
         if self._phase is _Phase.ACTIVE:
@@ -178,9 +186,9 @@ class Matcher:
         """Takes the last `count` consumed tokens back; False when it can't."""
         if not 0 <= count <= len(self._history):
             return False
-        phase, tail, consumed = self._phase, self._tail, self._consumed
+        phase, tail, consumed, blanks = self._phase, self._tail, self._consumed, self._blanks
         for _ in range(count):
-            phase, tail, consumed = self._history.pop()
+            phase, tail, consumed, blanks = self._history.pop()
         if self._grammar is not None and consumed < self._consumed:
             if not consumed:
                 self._grammar = None
@@ -188,7 +196,7 @@ class Matcher:
                 return False
         if self._phase is _Phase.OFF and phase is not _Phase.OFF:
             self._grammar = None
-        self._phase, self._tail, self._consumed = phase, tail, consumed
+        self._phase, self._tail, self._consumed, self._blanks = phase, tail, consumed, blanks
         self._dead = self._dead and count == 0
         return True
 
@@ -224,6 +232,8 @@ class Matcher:
             row[:] = 0
         elif self._phase is _Phase.OPENING and self._rules.think_open_id is not None:
             _allow(row, (self._rules.think_open_id,))
+            if self._blanks < MAX_BLANKS:
+                _allow(row, self._rules.blank_ids)
 
 
 class MaskFiller:

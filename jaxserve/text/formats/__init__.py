@@ -10,6 +10,16 @@ from jaxserve.text.formats.choose import choose_format
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.plan import ReasoningPlan
 from jaxserve.text.formats.spec import Format
-from jaxserve.text.formats.tools import Tool
+from jaxserve.text.formats.tools import Tool, ToolChoice
 
-__all__ = ["FORMATS", "BoundFormat", "Format", "ReasoningPlan", "Renderer", "Tool", "bind", "choose_format"]
+__all__ = [
+    "FORMATS",
+    "BoundFormat",
+    "Format",
+    "ReasoningPlan",
+    "Renderer",
+    "Tool",
+    "ToolChoice",
+    "bind",
+    "choose_format",
+]

@@ -93,6 +93,7 @@ class Emitter:
         self._held_reasoning = ""
         self._reasoned = False
         self.calls = 0
+        self._ids: set[str] = set()
 
     def take(self) -> list[Event]:
         """The events since the last time, neighbours of one kind joined."""
@@ -142,7 +143,10 @@ class Emitter:
         self._held = ""
         self._said = False
         self._after_reasoning = False
-        self._events.append(CallStart(self.calls, call_id or self._new_id(), name))
+        if call_id is None or call_id in self._ids:
+            call_id = self._new_id()
+        self._ids.add(call_id)
+        self._events.append(CallStart(self.calls, call_id, name))
         self.calls += 1
 
     def arguments(self, text: str) -> None:

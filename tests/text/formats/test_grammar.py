@@ -411,6 +411,22 @@ def test_reasoning_is_free_and_the_answer_is_not(bound: Any) -> None:
     assert matcher.is_accepting()
 
 
+def test_line_breaks_may_precede_the_reasoning(bound: Any) -> None:
+    the = bound("glm45")
+    size = the.tokenizer.vocab_size
+    matcher = compiler_of(the).compile(schema_format({"type": "integer"}), reasoning=True).matcher()
+    for _ in range(2):
+        assert {ord("\n"), the.open_reasoning_id, ord("1")} <= set(mask(matcher, size))
+        assert matcher.consume(ord("\n"))
+    assert the.open_reasoning_id in mask(matcher, size)
+    assert matcher.rollback(2)
+    assert matcher.consume(ord("\n"))
+    assert matcher.consume(the.open_reasoning_id)
+    assert not matcher.constrains
+    assert matcher.consume(the.close_reasoning_id)
+    assert the.open_reasoning_id not in mask(matcher, size)
+
+
 def test_reasoning_opened_by_the_prompt(bound: Any) -> None:
     the = bound("minimax_m2", tokens=False)
     grammar = compiler_of(the).compile(schema_format({"type": "integer"}), reasoning_open=True)
