@@ -192,6 +192,25 @@ def test_unsupported_keywords_of_tools_that_are_not_strict_are_reported(bound: A
     assert grammar.relaxed == ("f: /properties/ids/uniqueItems",)
 
 
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm45", "minimax_m2", "deepseek_v32"])
+def test_text_can_not_hold_what_closes_it(name: str, tokens: bool, bound: Any) -> None:
+    the = bound(name, tokens=tokens)
+    tool = Tool("f", {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]})
+    grammar = compiler(the).compile(tools=[tool], tool_choice="required", parallel_tool_calls=False)
+    calls = the.format.calls
+    head = calls.section_open + calls.before_call + calls.after_section_open + calls.call_open + "f" + calls.name_close
+    attribute = f"{calls.string_attribute}true" if calls.string_attribute else ""
+    head += calls.after_name + calls.key_open + "x" + attribute + calls.key_close + calls.after_key + calls.value_open
+    head += "\n" * calls.trim_value
+    for text, good in (("</b> & </", True), (f"a{calls.value_close}b", False)):
+        matcher = grammar.matcher()
+        for token in the.tokenizer.encode(head, add_special_tokens=False):
+            assert matcher.consume(token), matcher.error
+        # Spelt out in ordinary tokens, as a model may.
+        assert all(matcher.consume(byte) for byte in text.encode()) == good
+
+
 def test_text_of_markers_in_a_schema_is_text(bound: Any) -> None:
     """A schema may hold what is a token of the model: it is then written in other tokens."""
     tool = Tool("f", {"type": "object", "properties": {"x": {"const": "</tool_call>"}}, "required": ["x"]})

@@ -96,6 +96,11 @@ GBNF = {
         ["<abc>x", "<abc>", "[<A>x]"],
         ["<A>", "[<a>x"],
     ),
+    "a beginning that others have": (
+        'root ::= "[" root "]" | "<" [^>]* ">" | "<" "<" [a-z] "!"',
+        ["<a>", "<<a!", "[<<a>]"],
+        ["<a", "<<a"],
+    ),
     "nested": ('root ::= "[" (root ("," root)*)? "]"', ["[]", "[[],[[]]]"], ["[", "[,]"]),
 }
 PUBLISHED_GBNF = {
