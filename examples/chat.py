@@ -1,4 +1,4 @@
-"""Talk to a running server with the openai client: `make serve` in one terminal, `python examples/chat.py` in another."""
+"""Talk to a running server: `make serve` in one terminal, `python examples/chat.py` in another."""
 
 from __future__ import annotations
 
