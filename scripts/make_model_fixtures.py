@@ -73,38 +73,263 @@ MODELS = {
         "head_dim": 20,
         "rope_theta": 1000000.0,
     },
+    "mixtral": {
+        "model_type": "mixtral",
+        "vocab_size": 97,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "sliding_window": 9,
+        "rope_theta": 1000000.0,
+        "intermediate_size": 20,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "vocab_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.5,
+        },
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 16,
+        "norm_topk_prob": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [1],
+    },
+    "glm4_moe": {
+        "model_type": "glm4_moe",
+        "vocab_size": 97,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 20,
+        "attention_bias": True,
+        "partial_rotary_factor": 0.5,
+        "use_qk_norm": True,
+        "rope_theta": 1000000.0,
+        "moe_intermediate_size": 12,
+        "n_routed_experts": 6,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 3,
+        "n_group": 3,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+    },
+    "minimax_m2": {
+        "model_type": "minimax_m2",
+        "vocab_size": 97,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 12,
+        "rotary_dim": 8,
+        "rope_theta": 5000000.0,
+        "intermediate_size": 16,
+        "num_local_experts": 7,
+        "num_experts_per_tok": 3,
+        "use_qk_norm": True,
+        "scoring_func": "sigmoid",
+        "use_routing_bias": True,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "vocab_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rope_theta": 150000.0,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 32,
+        },
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "attention_bias": True,
+        "intermediate_size": 16,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "swiglu_limit": 7.0,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "vocab_size": 97,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 20,
+        "rope_theta": 10000.0,
+        "sliding_window": 7,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 30.0,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "vocab_size": 97,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window": 7,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 24,
+        "tie_word_embeddings": True,
+    },
+    "phi3": {
+        "model_type": "phi3",
+        "vocab_size": 97,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.67,
+        "original_max_position_embeddings": 32,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+        },
+    },
+    "glm4": {
+        "model_type": "glm4",
+        "vocab_size": 97,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "attention_bias": True,
+        "partial_rotary_factor": 0.5,
+        "rope_theta": 10000.0,
+    },
+}
+GEMMA_NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
+NORMS = {
+    "gemma2": GEMMA_NORMS,
+    "gemma3_text": GEMMA_NORMS,
+    "glm4": ("input", "post_self_attn", "post_attention", "post_mlp"),
 }
 
 
 def shapes(config):
     """Hub name -> shape of every tensor."""
-    width, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    dim = config.get("head_dim") or width // config["num_attention_heads"]
-    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    width, vocab = config["hidden_size"], config["vocab_size"]
     table = {"model.embed_tokens.weight": (vocab, width), "model.norm.weight": (width,)}
     if not config.get("tie_word_embeddings"):
         table["lm_head.weight"] = (vocab, width)
     for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            table[f"{prefix}{norm}.weight"] = (width,)
-        for name, out, into in (("q", q, width), ("k", kv, width), ("v", kv, width), ("o", width, q)):
-            table[f"{prefix}self_attn.{name}_proj.weight"] = (out, into)
-            if config.get("attention_bias") or (config["model_type"] == "qwen2" and name != "o"):
-                table[f"{prefix}self_attn.{name}_proj.bias"] = (out,)
-        if config["model_type"] == "qwen3":
-            table[f"{prefix}self_attn.q_norm.weight"] = table[f"{prefix}self_attn.k_norm.weight"] = (dim,)
-        for name, out, into in (("gate", inner, width), ("up", inner, width), ("down", width, inner)):
-            table[f"{prefix}mlp.{name}_proj.weight"] = (out, into)
+        own = {**attention_shapes(config), **mlp_shapes(config, layer)}
+        for norm in NORMS.get(config["model_type"], ("input", "post_attention")):
+            own[f"{norm}_layernorm.weight"] = (width,)
+        table |= {f"model.layers.{layer}.{name}": shape for name, shape in own.items()}
     return table
 
 
-def draw(name, shape, rng):
-    """A random tensor: norms around one, biases small, matrices keeping the scale of their input."""
+def attention_shapes(config):
+    """The attention tensors of one layer."""
+    kind, width = config["model_type"], config["hidden_size"]
+    dim = config.get("head_dim") or width // config["num_attention_heads"]
+    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    if kind == "phi3":
+        return {"self_attn.qkv_proj.weight": (q + 2 * kv, width), "self_attn.o_proj.weight": (width, q)}
+    table = {}
+    for name, out, into in (("q", q, width), ("k", kv, width), ("v", kv, width), ("o", width, q)):
+        table[f"self_attn.{name}_proj.weight"] = (out, into)
+        if (kind == "qwen2" or config.get("attention_bias")) and (name != "o" or kind in ("llama", "gpt_oss")):
+            table[f"self_attn.{name}_proj.bias"] = (out,)
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text") or (kind == "glm4_moe" and config["use_qk_norm"]):
+        table["self_attn.q_norm.weight"] = table["self_attn.k_norm.weight"] = (dim,)
+    if kind == "minimax_m2":
+        table["self_attn.q_norm.weight"], table["self_attn.k_norm.weight"] = (q,), (kv,)
+    if kind == "gpt_oss":
+        table["self_attn.sinks"] = (config["num_attention_heads"],)
+    return table
+
+
+def mlp_shapes(config, layer):
+    """The feed-forward tensors of a layer."""
+    kind, width, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    if kind in ("phi3", "glm4"):
+        return {"mlp.gate_up_proj.weight": (2 * inner, width), "mlp.down_proj.weight": (width, inner)}
+    if kind in ("mixtral", "minimax_m2"):
+        table = expert_shapes("block_sparse_moe", config["num_local_experts"], ("w1", "w3", "w2"), width, inner)
+        if kind == "minimax_m2":
+            table["block_sparse_moe.e_score_correction_bias"] = (config["num_local_experts"],)
+        return table
+    if kind == "gpt_oss":
+        count = config["num_local_experts"]
+        return {
+            "mlp.router.weight": (count, width),
+            "mlp.router.bias": (count,),
+            "mlp.experts.gate_up_proj": (count, width, 2 * inner),
+            "mlp.experts.gate_up_proj_bias": (count, 2 * inner),
+            "mlp.experts.down_proj": (count, inner, width),
+            "mlp.experts.down_proj_bias": (count, width),
+        }
+    hub = ("gate_proj", "up_proj", "down_proj")
+    if kind == "qwen3_moe" and layer not in config["mlp_only_layers"]:
+        return expert_shapes("mlp", config["num_experts"], hub, width, config["moe_intermediate_size"])
+    if kind == "glm4_moe" and layer >= config["first_k_dense_replace"]:
+        inner = config["moe_intermediate_size"]
+        table = expert_shapes("mlp", config["n_routed_experts"], hub, width, inner)
+        table["mlp.gate.e_score_correction_bias"] = (config["n_routed_experts"],)
+        return table | gated_shapes("mlp.shared_experts", hub, width, inner * config["n_shared_experts"])
+    return gated_shapes("mlp", hub, width, inner)
+
+
+def gated_shapes(prefix, names, width, inner):
+    """A gated feed-forward layer; `names` of gate, up and down."""
+    gate, up, down = (f"{prefix}.{name}.weight" for name in names)
+    return {gate: (inner, width), up: (inner, width), down: (width, inner)}
+
+
+def expert_shapes(prefix, count, names, width, inner):
+    """A router and experts that are stored one by one."""
+    table = {f"{prefix}.gate.weight": (count, width)}
+    for number in range(count):
+        table |= gated_shapes(f"{prefix}.experts.{number}", names, width, inner)
+    return table
+
+
+def draw(name, shape, rng, config):
+    """A random tensor in the type it is stored in.
+
+    Norms lie around one (Gemma's around zero), biases are small, matrices keep the scale of their input.
+    """
+    values = rng.standard_normal(shape)
+    if name.endswith("correction_bias"):
+        return (0.1 * values).astype(np.float32)
     if name.endswith("norm.weight"):
-        return 1 + 0.2 * rng.standard_normal(shape)
-    scale = 0.2 if len(shape) == 1 else 1.0 if "embed" in name else 1.5 * shape[-1] ** -0.5
-    return scale * rng.standard_normal(shape)
+        values = 0.2 * values + (not config["model_type"].startswith("gemma"))
+    elif "experts.gate_up_proj" in name:  # large enough for the clamp
+        values = values * (4.0 * shape[1] ** -0.5 if len(shape) == 3 else 0.5)
+    else:
+        inputs = shape[1] if len(shape) == 3 else shape[-1]
+        values = values * (0.2 if len(shape) == 1 else 1.0 if "embed" in name else 1.5 * inputs**-0.5)
+    return values.astype(ml_dtypes.bfloat16)
 
 
 def main():
@@ -115,16 +340,16 @@ def main():
     for number, (name, own) in enumerate(MODELS.items()):
         config = {**SHARED, "bos_token_id": 1, "eos_token_id": 2, **own}
         rng = np.random.default_rng(number)
-        weights = {
-            key: draw(key, shape, rng).astype(ml_dtypes.bfloat16) for key, shape in sorted(shapes(config).items())
-        }
+        weights = {key: draw(key, shape, rng, config) for key, shape in sorted(shapes(config).items())}
         ids = rng.integers(0, config["vocab_size"], 45)
         folder = OUT / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        expected = reference.logits(config, weights, ids).astype(np.float32)
-        np.savez_compressed(folder / "expected.npz", ids=ids.astype(np.int32), logits=expected)
+        expected, routing = reference.logits(config, weights, ids)
+        expected = expected.astype(np.float32)
+        arrays = {} if routing is None else {"routing": routing.astype(np.int32)}
+        np.savez_compressed(folder / "expected.npz", ids=ids.astype(np.int32), logits=expected, **arrays)
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{name}: {size / 1000:.0f} kB, logits std {expected.std():.2f}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -19,13 +19,16 @@ PAGE = 16
 class Session:
     """A model with a cache and two page tables; compiled steps are kept per shape."""
 
-    def __init__(self, model: models.LoadedModel, pages_per_row: int = 20) -> None:
+    def __init__(
+        self, model: models.LoadedModel, pages_per_row: int = 20, options: dict[str, int] | None = None
+    ) -> None:
         self.model = model
         self.pages_per_row = pages_per_row
         self.cache = models.init_cache(
             model.config, num_pages=2 * pages_per_row + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
         )
-        self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1)
+        self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1, compiler_options=options)
+        self.routing: np.ndarray | None = None
 
     def pages(self, sequence: int) -> np.ndarray:
         """Pages of sequence 0 or 1, in no particular order."""
@@ -45,8 +48,9 @@ class Session:
                 cu[row + 1] += len(new)
                 ids[cu[row] : cu[row + 1]] = new
                 lens[row], table[row] = start + len(new), self.pages(sequence)
-        logits, self.cache = self.step(self.model.leaves, self.cache, ids, cu, lens, table)
+        logits, self.cache, routing = self.step(self.model.leaves, self.cache, ids, cu, lens, table)
         out = np.asarray(logits)
+        self.routing = None if routing is None else np.asarray(routing)[:, : cu[len(rows)]]
         assert np.isfinite(out).all(), "padding and unused rows must stay finite"
         return [out[cu[row] : cu[row + 1]] for row in range(len(rows))]
 
@@ -62,17 +66,17 @@ class Session:
         return np.concatenate(logits)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Greedy continuation by decode steps."""
-        out = [int(self.run([(0, 0, ids)], 32)[0][-1].argmax())]
+        """Greedy continuation by decode steps, all in the bucket of 64 tokens."""
+        out = [int(self.run([(0, 0, ids)], 64)[0][-1].argmax())]
         while len(out) < count:
-            out.append(int(self.run([(0, len(ids) + len(out) - 1, out[-1:])], 4)[0][-1].argmax()))
+            out.append(int(self.run([(0, len(ids) + len(out) - 1, out[-1:])], 64)[0][-1].argmax()))
         return out
 
 
 def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_table):  # type: ignore[no-untyped-def]
     meta = models.AttentionMeta.from_rows(cu_q_lens, kv_lens, page_table, ids.shape[0], PAGE)
     out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache
+    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +87,12 @@ def make_session() -> Callable[..., Session]:
 @pytest.fixture(scope="session")
 def model_fixtures() -> Path:
     return Path(__file__).resolve().parents[1] / "fixtures" / "models"
+
+
+@pytest.fixture(scope="session")
+def served(model_fixtures: Path) -> Callable[[str], Session]:
+    """A fixture's session by name, layers unrolled; made and compiled once, because compiling costs seconds."""
+    return lru_cache(maxsize=None)(lambda name: Session(models.load_model(model_fixtures / name)))
 
 
 @pytest.fixture

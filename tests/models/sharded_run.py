@@ -16,7 +16,7 @@ PAGE = 16
 def step(graphdef, leaves, cache, ids, cu, lens, table):
     meta = models.AttentionMeta.from_rows(cu, lens, table, ids.shape[0], PAGE)
     out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache
+    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
 
 
 def report(folder, loop, shape):
@@ -35,12 +35,15 @@ def report(folder, loop, shape):
     compiled = jitted.lower(model.graphdef, *args).compile()
     memory = compiled.memory_analysis()
     cache_bytes = cache["kv"].addressable_shards[0].data.nbytes
-    logits = np.asarray(compiled(*args)[0])[:count]
+    out = compiled(*args)
+    logits = np.asarray(out[0])[:count]
+    routing = None if out[2] is None else np.sort(np.asarray(out[2])[:, :count], axis=-1)
     return {
         "mesh": list(mesh.devices.shape),
         "report": list(model.report),
         "layers": config.num_layers,
         "all_reduces": len(re.findall(r"= \S+ all-reduce(?:-start)?\(", compiled.as_text())),
+        "routed": routing is None or bool((routing == expected["routing"]).all()),
         "error": float(np.abs(logits - expected["logits"]).max()),
         "aliased": memory.alias_size_in_bytes >= cache_bytes,
         "temporaries_per_cache": memory.temp_size_in_bytes / cache_bytes,
@@ -55,5 +58,7 @@ if __name__ == "__main__":
         "one kv head": ("llama_one_kv_head", "unroll", None),
         "mistral": ("mistral_window", "scan", None),
         "undividable": ("qwen3_one_layer", "unroll", (1, 4, 2)),
+        "experts and width": ("gpt_oss", "scan", None),
+        "shared only": ("glm4_moe", "unroll", (8, 1, 1)),
     }
     print(json.dumps({name: report(fixtures / folder, loop, shape) for name, (folder, loop, shape) in runs.items()}))

@@ -1,4 +1,8 @@
-"""Logits of every family against our float64 reference, and other people's golden checkpoints where present."""
+"""Logits and routing of every family against our float64 reference, and other people's golden checkpoints.
+
+Compiling costs the time here: a fixture is compiled for two buckets (64 and 8 tokens), a golden checkpoint for one, and
+all checks share them.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,56 @@ import pytest
 
 from jaxserve import models
 
-FIXTURES = ("llama_one_kv_head", "llama_linear_rope", "mistral_window", "qwen2_bias", "qwen3_one_layer")
-GOLDEN = ("llama2", "llama3", "mistral", "qwen2", "qwen3")
+FIXTURES = (
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "glm4_moe",
+    "gpt_oss",
+    "llama_linear_rope",
+    "llama_one_kv_head",
+    "minimax_m2",
+    "mistral_window",
+    "mixtral",
+    "phi3",
+    "qwen2_bias",
+    "qwen3_moe",
+    "qwen3_one_layer",
+)
+GOLDEN = (
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "glm4_5",
+    "glm4_5_air",
+    "gpt_oss",
+    "llama2",
+    "llama3",
+    "minimax_m2",
+    "mistral",
+    "mixtral",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+)
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 
 
-@pytest.mark.parametrize("loop", ["unroll", "scan"])
 @pytest.mark.parametrize("name", FIXTURES)
-def test_fixture_logits(name, loop, model_fixtures, make_session, poison):
+def test_fixture(name, model_fixtures, served, poison):
+    """The reference's logits and experts; then the same bits in chunks, stepwise, after a prefix, beside others."""
     expected = np.load(model_fixtures / name / "expected.npz")
-    session = make_session(models.load_model(model_fixtures / name, layer_loop=loop))
+    ids, session = expected["ids"], served(name)
     poison(session)
-    logits = session.run([(0, 0, expected["ids"])], 64)[0]
-    np.testing.assert_allclose(logits, expected["logits"], atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("name", FIXTURES)
-def test_chunks_steps_and_prefix_agree_bit_for_bit(name, model_fixtures, make_session):
-    ids = np.load(model_fixtures / name / "expected.npz")["ids"]
-    session = make_session(models.load_model(model_fixtures / name))
     whole = session.run([(0, 0, ids)], 64)[0]
-    sevens = session.chunks(ids, [7] * 6 + [3], 8, sequence=1)
-    np.testing.assert_array_equal(sevens, whole)
-    np.testing.assert_array_equal(session.chunks(ids, [1] * 45, 4), whole)
+    np.testing.assert_allclose(whole, expected["logits"], atol=1e-3, rtol=0)
+    if "routing" in expected:
+        np.testing.assert_array_equal(np.sort(session.routing, axis=-1), expected["routing"])
+    else:
+        assert session.routing is None
+    np.testing.assert_array_equal(session.chunks(ids, [7] * 6 + [3], 8, sequence=1), whole)
+    np.testing.assert_array_equal(session.chunks(ids, [1] * 45, 8), whole)
     resumed = session.run([(0, 40, ids[40:]), (1, 32, ids[32:])], 64)
     np.testing.assert_array_equal(resumed[0], whole[40:])
     np.testing.assert_array_equal(resumed[1], whole[32:])
@@ -40,54 +72,60 @@ def test_chunks_steps_and_prefix_agree_bit_for_bit(name, model_fixtures, make_se
     np.testing.assert_array_equal(mixed[1], whole[3:20])
 
 
-def test_scan_and_unroll_agree(model_fixtures, make_session):
-    ids = np.load(model_fixtures / "mistral_window" / "expected.npz")["ids"]
-    logits = [
-        make_session(models.load_model(model_fixtures / "mistral_window", layer_loop=loop)).run([(0, 0, ids)], 64)[0]
-        for loop in ("scan", "unroll")
-    ]
-    np.testing.assert_array_equal(*logits)
+@pytest.mark.parametrize("name", ["mistral_window", "glm4_moe", "gpt_oss"])
+def test_scanned_layers_are_the_same(name, model_fixtures, make_session, served):
+    """One group, two groups (dense layers first), a period of two kinds of layers: bit for bit as unrolled."""
+    ids = np.load(model_fixtures / name / "expected.npz")["ids"][:8]
+    scanned = make_session(models.load_model(model_fixtures / name, layer_loop="scan"))
+    np.testing.assert_array_equal(scanned.run([(0, 0, ids)], 8)[0], served(name).run([(0, 0, ids)], 8)[0])
+    np.testing.assert_array_equal(scanned.routing, served(name).routing)
 
 
-@pytest.mark.parametrize("style", ["config.json", "config_v5.json"])
-@pytest.mark.parametrize("name", GOLDEN)
-def test_golden(name, style, shared_dir, make_session, tmp_path):
-    source = shared_dir / "golden" / name
-    shutil.copy(source / style, tmp_path / "config.json")
-    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
-    golden = np.load(source / "golden.npz")
-    session = make_session(models.load_model(tmp_path, layer_loop="scan" if style == "config.json" else "unroll"))
-    ids = golden["ids_a"]
-    whole = session.run([(0, 0, ids)], 32)[0]
-    np.testing.assert_allclose(whole, golden["logits_a"], atol=1e-3, rtol=0)
+def check_golden(folder, session):
+    golden = np.load(folder / "golden.npz")
+    ids, wanted = golden["ids_a"], golden["logits_a"]
+    close = {"atol": 1e-3, "rtol": 0}
+    np.testing.assert_allclose(session.run([(0, 0, ids)], 64)[0], wanted, **close)
+    assert (session.routing is not None) == ("route_ids_a" in golden)
+    if session.routing is not None:
+        np.testing.assert_array_equal(np.sort(session.routing, axis=-1), golden["route_ids_a"])
+    np.testing.assert_allclose(session.chunks(ids, [7] * 4, 64), wanted, **close)
+    np.testing.assert_allclose(session.chunks(ids, [1] * 28, 64, sequence=1), wanted, **close)
+    np.testing.assert_allclose(session.run([(1, 16, ids[16:])], 64)[0], wanted[16:], **close)
+    both = session.run([(0, 0, golden["ids_b"]), (1, 0, ids)], 64)
+    np.testing.assert_allclose(both[0], golden["logits_b"], **close)
+    np.testing.assert_allclose(both[1], wanted, **close)
     assert session.greedy(ids, 16) == golden["greedy_a"].tolist()
-    if style == "config.json":
-        both = session.run([(0, 0, golden["ids_b"]), (1, 0, ids)], 64)
-        np.testing.assert_allclose(both[0], golden["logits_b"], atol=1e-3, rtol=0)
-        np.testing.assert_allclose(both[1], golden["logits_a"], atol=1e-3, rtol=0)
-        sevens = session.chunks(ids, [7] * 4, 8)
-        np.testing.assert_allclose(sevens, golden["logits_a"], atol=1e-3, rtol=0)
-        steps = session.chunks(ids, [1] * 28, 4, sequence=1)
-        np.testing.assert_allclose(steps, golden["logits_a"], atol=1e-3, rtol=0)
-        hit = session.run([(1, 16, ids[16:])], 32)[0]
-        np.testing.assert_allclose(hit, golden["logits_a"][16:], atol=1e-3, rtol=0)
 
 
-def test_bfloat16_is_close(model_fixtures, make_session):
-    expected = np.load(model_fixtures / "qwen3_one_layer" / "expected.npz")
-    session = make_session(models.load_model(model_fixtures / "qwen3_one_layer", dtype="bfloat16"))
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name, shared_dir, make_session):
+    """Logits of another implementation; compiled without optimisation, which the fixtures are checked with."""
+    folder = shared_dir / "golden" / name
+    check_golden(folder, make_session(models.load_model(folder, layer_loop="scan"), options=FAST_COMPILATION))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_as_served(name, shared_dir, make_session):
+    folder = shared_dir / "golden" / name
+    check_golden(folder, make_session(models.load_model(folder)))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_both_config_styles_read_alike(name, shared_dir, tmp_path):
+    folder = shared_dir / "golden" / name
+    shutil.copy(folder / "config_v5.json", tmp_path / "config.json")
+    assert models.load_config(tmp_path) == models.load_config(folder)
+
+
+@pytest.mark.parametrize("name", ["qwen3_one_layer", "minimax_m2"])
+def test_bfloat16_is_close(name, model_fixtures, make_session):
+    expected = np.load(model_fixtures / name / "expected.npz")
+    session = make_session(models.load_model(model_fixtures / name, dtype="bfloat16"), options=FAST_COMPILATION)
     logits = session.run([(0, 0, expected["ids"])], 64)[0]
     error = np.linalg.norm(logits - expected["logits"]) / np.linalg.norm(expected["logits"])
     assert 0 < error < 0.02
-
-
-def test_both_config_styles_read_alike(shared_dir, tmp_path):
-    for name in GOLDEN:
-        configs = []
-        for style in ("config.json", "config_v5.json"):
-            shutil.copy(shared_dir / "golden" / name / style, tmp_path / "config.json")
-            configs.append(models.load_config(tmp_path))
-        assert configs[0] == configs[1]
 
 
 def test_architecture_stands_in_for_model_type(model_fixtures, tmp_path):

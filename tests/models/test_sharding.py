@@ -33,6 +33,7 @@ def runs(model_fixtures):
 def test_logits_on_8_devices(runs):
     for name, run in runs.items():
         assert run["error"] < 1e-3, (name, run)
+        assert run["routed"], name
 
 
 def test_two_all_reduces_per_layer(runs):
@@ -41,6 +42,19 @@ def test_two_all_reduces_per_layer(runs):
     assert runs["qwen2 unroll"]["all_reduces"] == 2 * runs["qwen2 unroll"]["layers"]
     assert runs["qwen2 scan"]["all_reduces"] == 2
     assert runs["mistral"]["all_reduces"] == 3
+
+
+def test_one_all_reduce_per_sparse_layer(runs):
+    """6 experts on 2 x 4 devices: number and width are split. A period of 2 scanned layers, and the embedding."""
+    assert runs["experts and width"]["mesh"] == [2, 2, 2]
+    assert runs["experts and width"]["report"] == []
+    assert runs["experts and width"]["all_reduces"] == 2 * 2 + 1
+
+
+def test_experts_that_do_not_divide_are_reported(runs):
+    """Only the shared expert is split: the others' sum must not count 8 times."""
+    assert any("experts are not split over mesh axes replica" in line for line in runs["shared only"]["report"])
+    assert runs["shared only"]["all_reduces"] == 3
 
 
 def test_the_cache_is_updated_in_place(runs):
@@ -58,9 +72,10 @@ def test_what_does_not_divide_is_reported(runs):
 def test_mesh_shapes_follow_the_heads(model_fixtures):
     shapes = {
         name: models.derive_mesh_shape(models.load_config(model_fixtures / name), 8)
-        for name in ("qwen2_bias", "llama_one_kv_head", "mistral_window", "qwen3_one_layer")
+        for name in ("gpt_oss", "qwen2_bias", "llama_one_kv_head", "mistral_window", "qwen3_one_layer")
     }
     assert shapes == {
+        "gpt_oss": (2, 2, 2),
         "qwen2_bias": (2, 2, 2),
         "llama_one_kv_head": (8, 1, 1),
         "mistral_window": (4, 2, 1),
