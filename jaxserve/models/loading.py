@@ -6,11 +6,9 @@ stacked.
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,20 +21,18 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.models.checkpoint import StoredTensor, open_checkpoint
+from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import LayerLoop
-from jaxserve.models.family import Cut, Family, Source
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
 from jaxserve.models.parameters import Init
 from jaxserve.models.registry import find_family, model_type_of
 from jaxserve.models.sharding import make_mesh
+from jaxserve.models.sources import Pieces, match_tensors
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while parameters are loaded."""
-_NAMED = 4
-"""Tensors that an error message names before it counts."""
 
 
 def load_config(model_dir: Path) -> ModelConfig:
@@ -74,7 +70,7 @@ def load_model(
     family = find_family(config.model_type)
     tensors = open_checkpoint(model_dir)
     plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
-    sources = _match(plan, family, tensors, model_dir)
+    sources = match_tensors(plan, family, tensors, model_dir)
     counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
     leaves = [_load_leaf(leaf, source, counter) for leaf, source in zip(plan.leaves, sources, strict=True)]
     return _loaded(plan, leaves, dtype, layer_loop)
@@ -126,116 +122,6 @@ def _draw_function(
     return jax.jit(draw, out_shardings=sharding)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A stored tensor, or a part of one."""
-
-    tensor: StoredTensor
-    cut: Cut | None
-    config: ModelConfig
-
-    def view(self) -> NDArray[Any]:
-        """The piece, over the memory-mapped file."""
-        whole = self.tensor.view()
-        return whole if self.cut is None else self.cut(whole, self.config)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of `view`, without opening the file."""
-        shape = self.tensor.shape
-        try:
-            return shape if self.cut is None else self.cut(np.broadcast_to(np.int8(0), shape), self.config).shape
-        except (IndexError, ValueError):  # too few axes to cut
-            return shape
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """What a leaf is put together from: `lead` (layers, experts) pieces of equal shape, in C order."""
-
-    lead: tuple[int, ...]
-    pieces: tuple[_Piece, ...]
-
-
-def _match(plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path) -> list[_Pieces]:
-    """The stored pieces of each leaf; everything is checked before anything is read."""
-    names = [_tensor_names(leaf, family, plan.config, tensors) for leaf in plan.leaves]
-    wanted = {name for _, group in names for name in group}
-    missing = sorted(wanted - tensors.keys())
-    if missing:
-        raise ModelLoadError(f"{model_dir} lacks {_listed(missing)}.")
-    ignored = [re.compile(pattern) for pattern in _ignored(family, plan.config)]
-    surplus = sorted(name for name in tensors.keys() - wanted if not any(p.search(name) for p in ignored))
-    if surplus:
-        raise ModelLoadError(
-            f"{model_dir} holds {_listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
-        )
-    return [
-        _pieces(leaf, family.names[leaf.name], lead, [tensors[name] for name in group], plan.config)
-        for leaf, (lead, group) in zip(plan.leaves, names, strict=True)
-    ]
-
-
-def _pieces(
-    leaf: Leaf, source: str | Source, lead: tuple[int, ...], tensors: list[StoredTensor], config: ModelConfig
-) -> _Pieces:
-    """The pieces of a leaf.
-
-    Raises:
-        ModelLoadError: one of them has another shape than the model wants.
-    """
-    cut = source.cut if isinstance(source, Source) else None
-    pieces = tuple(_Piece(tensor, cut, config) for tensor in tensors)
-    expected = leaf.value.shape[len(lead) :]
-    for piece in pieces:
-        if piece.shape != expected:
-            where = piece.tensor.name if cut is None else f"the part of {piece.tensor.name} that is {leaf.name}"
-            raise ModelLoadError(
-                f"{piece.tensor.path}: {where} has shape {list(piece.shape)}, config.json wants {list(expected)}."
-            )
-    return _Pieces(lead, pieces)
-
-
-def _ignored(family: Family, config: ModelConfig) -> Iterator[str]:
-    """Regular expressions of the tensors that may be left over."""
-    yield from family.ignored
-    if config.tie_embeddings:
-        yield from (f"^{re.escape(_name(family, leaf))}$" for leaf in ("embed", "lm_head"))
-    if family.more_layers:
-        before, after = (re.escape(part) for part in _name(family, "attention_norm.weight").split("{layer}"))
-        served = "|".join(map(str, range(config.num_layers)))
-        yield rf"^{before}(?!(?:{served})\.)\d+{after[:2]}"
-
-
-def _name(family: Family, leaf: str) -> str:
-    source = family.names[leaf]
-    return source.name if isinstance(source, Source) else source
-
-
-def _tensor_names(
-    leaf: Leaf, family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]
-) -> tuple[tuple[int, ...], list[str]]:
-    """How many layers and experts a leaf stacks, and the checkpoint's names of its parts.
-
-    Checkpoints with tied embeddings may store the table under either name.
-    """
-    name = _name(family, leaf.name)
-    if leaf.name == "embed" and config.tie_embeddings and name not in tensors:
-        head = _name(family, "lm_head")
-        return (), [head if head in tensors else name]
-    lead: tuple[int, ...] = (leaf.value.shape[0],) if leaf.stacked else ()
-    experts = leaf.value.shape[len(lead)] if "{expert}" in name else None
-    numbers = itertools.product(leaf.layers or (0,), range(experts or 1))
-    lead = lead if experts is None else (*lead, experts)
-    return lead, [name.format(layer=layer, expert=expert) for layer, expert in numbers]
-
-
-def _listed(names: list[str]) -> str:
-    """'tensor a' or 'tensors a, b, c, d and 5 more'."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
-
-
 def _num_bytes(leaf: Leaf) -> int:
     return int(math.prod(leaf.value.shape) * leaf.value.dtype.itemsize)
 
@@ -254,7 +140,7 @@ class _Counter:
             self.progress(min(round(self.done), self.total), self.total)
 
 
-def _load_leaf(leaf: Leaf, source: _Pieces, counter: _Counter) -> jax.Array:
+def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
     """Read one parameter, each device's shard on its own."""
     value = leaf.value
     if value.sharding is None:
