@@ -90,6 +90,10 @@ def serve(
     chat_template: Annotated[
         Path | None, typer.Option(help="Chat template file to use instead of the model's.")
     ] = None,
+    chat_format: Annotated[
+        str | None,
+        typer.Option(help="How the model writes reasoning and tool calls (qwen3, llama3 ...). Default: found out."),
+    ] = None,
     default_max_tokens: Annotated[
         int | None, typer.Option(min=1, help="max_tokens where a request has none. Default: chat 200, completions 16.")
     ] = None,
@@ -118,6 +122,7 @@ def serve(
                     api_keys=serving.api_keys(api_key or [], api_key_file),
                     served_model_names=tuple(served_model_name or ()),
                     chat_template=chat_template,
+                    chat_format=chat_format,
                     default_max_tokens=default_max_tokens,
                     lenient=lenient,
                     cors_origins=tuple(cors_origin or ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -24,6 +25,11 @@ from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ModelLoadError
 from jaxserve.startup import MeshShape, Progress, Started, start, use_compilation_cache
 from jaxserve.text.chat import load_chat_template
+from jaxserve.text.constraint import ConstraintBuilder
+from jaxserve.text.formats import bind as bind_format
+from jaxserve.text.formats import choose_format
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class HttpOptions:
     served_model_names: tuple[str, ...] = ()
     """First = canonical; empty = the model directory's name."""
     chat_template: Path | None = None
+    chat_format: str | None = None
+    """Name of the model's way of writing reasoning and tool calls; None = found out."""
     default_max_tokens: int | None = None
     lenient: bool = False
     cors_origins: tuple[str, ...] = ()
@@ -133,13 +141,9 @@ class Server:
         use_compilation_cache(self._compilation_cache)
         started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
         self._started = started
-        template = load_chat_template(started.config.model_dir, started.tokenizer, path=self._http.chat_template)
-        app = create_app(
-            started.engine,
-            TextServices(tokenizer=started.tokenizer, chat=template),
-            _settings(self._http, started, self._names()),
-        )
-        self._on_ready(_summary(started, self._names()[0], time.monotonic() - begun))
+        text = _text_services(self._http, started)
+        app = create_app(started.engine, text, _settings(self._http, started, self._names()))
+        self._on_ready(_summary(started, text.format.name, self._names()[0], time.monotonic() - begun))
         return app
 
     def _failed(self, error: Exception) -> None:
@@ -169,6 +173,28 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _text_services(http: HttpOptions, started: Started) -> TextServices:
+    """The model's template, format and grammars.
+
+    Raises:
+        ModelLoadError: the template can't be used, or there is no format of the wanted name.
+    """
+    tokenizer, model = started.tokenizer, started.model_config
+    template = load_chat_template(started.config.model_dir, tokenizer, path=http.chat_template)
+    source = template.source if template is not None else None
+    try:
+        chosen = choose_format(model.model_type, source, tokenizer, name=http.chat_format)
+    except ValueError as error:
+        raise ModelLoadError(str(error)) from None
+    bound = bind_format(chosen, tokenizer, template)
+    try:
+        constraints = ConstraintBuilder(bound, vocab_size=model.vocab_size)
+    except ValueError as error:
+        _log.warning("structured output and tools are off: %s", error)
+        return TextServices(tokenizer, bound)
+    return TextServices(tokenizer, bound, constraints)
+
+
 def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Settings:
     model = ModelInfo(
         names=names,
@@ -188,7 +214,7 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
     )
 
 
-def _summary(started: Started, name: str, seconds: float) -> dict[str, str]:
+def _summary(started: Started, chat_format: str, name: str, seconds: float) -> dict[str, str]:
     """The start-up summary: device, mesh, pages, context, buckets."""
     config, model = started.config, started.model_config
     axes = zip(("replica", "kv", "group"), config.mesh_shape, strict=True)
@@ -199,6 +225,7 @@ def _summary(started: Started, name: str, seconds: float) -> dict[str, str]:
         "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
         "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens",
+        "chat format": chat_format,
         "token buckets": " ".join(map(str, config.token_buckets)),
         "ready after": f"{seconds:.1f} s",
     }

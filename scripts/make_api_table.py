@@ -22,6 +22,7 @@ OUTPUT = ROOT / "docs" / "api.md"
 ENDPOINTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 IMPLEMENTATION = (
     "lower.py",
+    "outputs.py",
     "conversation.py",
     "prompts.py",
     "rules.py",

@@ -140,7 +140,7 @@ class _Choice:
             "prompt_token_ids": list(self.prompt.request.prompt),
             "completion": self._raw_text(ids[:-1] if ended_by_token else ids),
             "completion_token_ids": ids,
-            "grammar": None,
+            "grammar": self.prompt.grammar,
         }
         if self.view.logprobs is not None:
             entries = [self._returned(entry) for entry in self.tokens]

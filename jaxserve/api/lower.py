@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxserve.api.conversation import Conversation, template_message, truncate
-from jaxserve.api.ports import TextServices, Tokenizer
+from jaxserve.api.outputs import constrain, follow
+from jaxserve.api.ports import Constrained, TextServices, Tokenizer
 from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of, keep_last
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
@@ -57,6 +58,8 @@ class LoweredPrompt:
     request: Request
     tokens: PromptTokens
     echo: Echo | None
+    grammar: str | None = None
+    """The grammar that the output follows."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     if request.prompt_truncate_len is not None:
         messages = truncate(conversation, messages, request.prompt_truncate_len)
     prompt = conversation.prompt(messages, fragments=bool(request.raw_output))
-    return _job("chat", "messages", request, [prompt], text.tokenizer, settings)
+    return _job("chat", "messages", request, [prompt], constrain(request, [prompt], text), text.tokenizer, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -104,7 +107,7 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     )
     if request.prompt_truncate_len is not None:
         prompts = [keep_last(prompt, request.prompt_truncate_len) for prompt in prompts]
-    return _job("completions", "prompt", request, prompts, text.tokenizer, settings)
+    return _job("completions", "prompt", request, prompts, constrain(request, prompts, text), text.tokenizer, settings)
 
 
 def _job(
@@ -112,6 +115,7 @@ def _job(
     field: str,
     request: GenerationRequest,
     prompts: list[PromptTokens],
+    constraints: list[Constrained | None],
     tokenizer: Tokenizer,
     settings: Settings,
 ) -> Job:
@@ -125,10 +129,11 @@ def _job(
         )
     sampling = _sampling(request, settings.model.vocab_size)
     lowered = []
-    for index, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
+    for index, (prompt, budget, constrained) in enumerate(zip(prompts, budgets, constraints, strict=True)):
         echo = _echo(request, prompt, tokenizer)
         engine_request = _engine_request(f"{job_id}-{index}", request, prompt, budget, sampling, echo, tokenizer)
-        lowered.append(LoweredPrompt(engine_request, prompt, echo))
+        engine_request = follow(engine_request, constrained)
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, constrained.grammar if constrained else None))
     return Job(endpoint, tuple(lowered), _view(request), bool(request.stream), job_id)
 
 

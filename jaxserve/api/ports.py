@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxserve.engine.types import Request, Sink
+from jaxserve.engine.types import ConstraintFactory, Request, Sink
+from jaxserve.text.formats import BoundFormat, Tool, ToolChoice
 from jaxserve.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["ChatRenderer", "EngineLike", "TextServices", "Tokenizer"]
+__all__ = ["ChatRenderer", "Constrained", "Constraints", "EngineLike", "TextServices", "Tokenizer"]
 
 
 class EngineLike(Protocol):
@@ -59,10 +60,56 @@ class ChatRenderer(Protocol):
         """
 
 
+class Constrained(Protocol):
+    """How the outputs of one request are constrained."""
+
+    @property
+    def make(self) -> ConstraintFactory:
+        """Makes the constraint of one choice."""
+
+    @property
+    def grammar(self) -> str | None:
+        """Text of the grammar, if there is one."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that must end the output, whatever else the request says."""
+
+
+class Constraints(Protocol):
+    """Compiles grammars and budgets (`jaxserve.text.constraint.ConstraintBuilder`)."""
+
+    def build(
+        self,
+        response_format: Mapping[str, Any] | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        reasoning: bool = False,
+        budget: int | None = None,
+        prompt: str | None = None,
+        chat: bool = True,
+        ignore_eos: bool = False,
+    ) -> Constrained | None:
+        """The constraint of a request; None when any token goes.
+
+        Raises:
+            InvalidRequest: the schema, grammar or tools can't be honoured.
+        """
+
+
 @dataclass(frozen=True)
 class TextServices:
     """Everything that turns text into tokens and back."""
 
     tokenizer: Tokenizer
-    chat: ChatRenderer | None = None
-    """None: the model has no chat template, so chat requests are refused."""
+    format: BoundFormat
+    """How the model writes reasoning and tool calls; holds its chat template, if there is one."""
+    constraints: Constraints | None = None
+    """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
+
+    @property
+    def chat(self) -> ChatRenderer | None:
+        """None: the model has no chat template, so chat requests are refused."""
+        return self.format.renderer

@@ -45,11 +45,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     Unsupported("messages", "images", _chat(_has_images)),
     Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
-    Unsupported(
-        "response_format",
-        "structured output",
-        lambda request: request.response_format is not None and request.response_format.type != "text",
-    ),
     Unsupported("reasoning_effort", "reasoning control", _given("reasoning_effort")),
     Unsupported("reasoning_history", "reasoning control", _given("reasoning_history")),
     Unsupported("thinking", "reasoning control", _given("thinking")),

@@ -13,17 +13,34 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from jaxserve.api.app import create_app
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.engine.types import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.errors import Overloaded, TemplateError
+from jaxserve.text.constraint import ConstraintBuilder
 from jaxserve.text.detokenizer import IncrementalDetokenizer
+from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.stop import StopMatcher
 from jaxserve.text.streams import ByteStream
 
 BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
-SPECIALS = {"<s>": BOS, "</s>": EOS, "<|user|>": USER, "<|assistant|>": ASSISTANT, "<|system|>": SYSTEM, "<|end|>": END}
+THINK, UNTHINK, CALL, UNCALL = range(262, 266)
+SPECIALS = {
+    "<s>": BOS,
+    "</s>": EOS,
+    "<|user|>": USER,
+    "<|assistant|>": ASSISTANT,
+    "<|system|>": SYSTEM,
+    "<|end|>": END,
+    "<think>": THINK,
+    "</think>": UNTHINK,
+    "<tool_call>": CALL,
+    "</tool_call>": UNCALL,
+}
 VOCABULARY = 270
 """The model's; the tokenizer knows fewer ids, as real ones do."""
 CONTEXT = 2000
@@ -32,7 +49,7 @@ CONTEXT = 2000
 class ByteTokenizer:
     """Ids 0..255 are bytes, the rest are the special tokens."""
 
-    vocab_size = 262
+    vocab_size = 266
     eos_ids = (EOS,)
     special_tokens: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "</s>"}
 
@@ -70,7 +87,18 @@ class ByteTokenizer:
 
 
 class PlainTemplate:
-    """<s><|role|>text<|end|>...<|assistant|>; refuses conversations that begin with an answer, as many templates do."""
+    """<s><|role|>text<|end|>...<|assistant|>; refuses conversations that begin with an answer, as many templates do.
+
+    With `tools`, it shows the names of tools and calls; `opens_reasoning` ends the prompt with <think> unless the
+    argument `enable_thinking` is false.
+    """
+
+    def __init__(self, *, tools: bool = False, opens_reasoning: bool = False) -> None:
+        self.tools, self.opens_reasoning = tools, opens_reasoning
+        self.source = "{{ tools }}" if tools else "{{ messages }}"
+
+    def accepts(self, name: str) -> bool:
+        return self.tools and name == "tools"
 
     def render(
         self,
@@ -84,12 +112,18 @@ class PlainTemplate:
         if turns and turns[0]["role"] == "assistant":
             raise TemplateError("messages", "messages: the chat template says: the first message must be a user's")
         text = "<s>"
+        if tools:
+            text += "<|system|>" + ",".join(tool["function"]["name"] for tool in tools) + "<|end|>"
         for m in messages:
             name = f"({m['name']})" if "name" in m else ""
             think = f"[{m['reasoning_content']}]" if "reasoning_content" in m else ""
             call = f"#{m['tool_call_id']}" if "tool_call_id" in m else ""
-            text += f"<|{m['role']}|>{name}{call}{think}{m['content']}<|end|>"
-        return text + ("<|assistant|>" if add_generation_prompt else "")
+            made = "".join(f"={c['function']['name']}{c['function']['arguments']}" for c in m.get("tool_calls", ()))
+            text += f"<|{m['role']}|>{name}{call}{think}{m['content']}{made}<|end|>"
+        if not add_generation_prompt:
+            return text
+        thinks = self.opens_reasoning and template_args.get("enable_thinking", True)
+        return text + "<|assistant|>" + ("<think>" if thinks else "")
 
 
 def logprob_of(token: int) -> float:
@@ -119,8 +153,15 @@ Reply = Callable[[Request, int], Sequence[int]]
 
 
 def say(text: str, *, eos: bool = True) -> Reply:
-    """A reply that is the same for every request; choice i > 0 ends in its number."""
-    return lambda request, choice: [*(text + (str(choice) if choice else "")).encode(), *([EOS] if eos else [])]
+    """A reply that is the same for every request; choice i > 0 ends in its number; special tokens are spelled out."""
+    return lambda request, choice: [*ids_of(text + (str(choice) if choice else "")), *([EOS] if eos else [])]
+
+
+def draw(row: npt.NDArray[np.int32], wanted: int) -> int:
+    """The wanted token if a mask allows it, else the allowed token that ends things soonest."""
+    allowed = set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))[:VOCABULARY].tolist())
+    order = (wanted, EOS, UNCALL, *b'"}]0', *range(33, VOCABULARY), *range(33))
+    return next((token for token in order if token in allowed), EOS)
 
 
 @dataclass
@@ -192,9 +233,12 @@ class _Run:
         self.first_token: float | None = None
         tokenizer = ByteTokenizer()
         self.texts = [
-            IncrementalDetokenizer(tokenizer, skip_special_tokens=True, prefix_ids=request.prompt)
+            IncrementalDetokenizer(
+                tokenizer, skip_special_tokens=request.skip_special_tokens, prefix_ids=request.prompt
+            )
             for _ in range(request.n)
         ]
+        self.constraints = [request.constraint() for _ in range(request.n)] if request.constraint is not None else []
         self.stops = [StopMatcher(request.stop) for _ in range(request.n)]
         self.tokens = [list(engine.reply(request, choice)) for choice in range(request.n)]
         self.position = 0
@@ -222,11 +266,17 @@ class _Run:
             self._end(choice, self._delta(choice, None, "", "length"))
             return
         token = self.tokens[choice][position] if position < len(self.tokens[choice]) else ord(".")
+        if self.constraints:
+            row = np.full(-(-VOCABULARY // 32), -1, np.int32)
+            self.constraints[choice].fill(row)
+            token = draw(row, token)
         reason: FinishReason | None = None
         text = ""
         if token in request.stop_token_ids:
             reason = "stop"
         else:
+            if self.constraints:
+                self.constraints[choice].advance(token)
             text = self.texts[choice].push(token)
             if position + 1 >= request.max_tokens:
                 reason = "length"
@@ -292,10 +342,20 @@ def model_info(**changes: Any) -> ModelInfo:
     return ModelInfo(**{**defaults, **changes})
 
 
-def build(engine: FakeEngine, *, bos: bool = True, template: bool = True, **settings: Any) -> Any:
+def build(
+    engine: FakeEngine,
+    *,
+    bos: bool = True,
+    template: bool | PlainTemplate = True,
+    chat_format: str = "generic",
+    **settings: Any,
+) -> Any:
     """An app around a fake engine."""
     model = settings.pop("model", None) or model_info()
-    text = TextServices(ByteTokenizer(BOS if bos else None), PlainTemplate() if template else None)
+    tokenizer: Any = ByteTokenizer(BOS if bos else None)
+    chat: Any = template if isinstance(template, PlainTemplate) else PlainTemplate() if template else None
+    bound = bind(FORMATS[chat_format], tokenizer, chat)
+    text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=VOCABULARY))
     return create_app(engine, text, Settings(model=model, **settings))
 
 

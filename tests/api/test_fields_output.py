@@ -28,11 +28,11 @@ def test_messages_are_rendered_by_the_template(api: Api) -> None:
             {"role": "developer", "content": "Be kind."},
             {"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}], "name": "ann"},
             {"role": "assistant", "content": "C", "reasoning_content": "R"},
-            {"role": "tool", "content": "D", "tool_call_id": "t1"},
+            {"role": "user", "content": "D"},
         ]
     )
     prompt = (
-        "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|tool|>#t1D<|end|><|assistant|>"
+        "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
     )
     assert list(api.last().prompt) == ids_of(prompt)
 

@@ -17,10 +17,6 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA",
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
-    ("response_format", {"response_format": {"type": "json_object"}}),
-    ("response_format", {"response_format": {"type": "json_object", "schema": {"type": "object"}}}),
-    ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}),
-    ("response_format", {"response_format": {"type": "grammar", "grammar": "root ::= 'a'"}}),
     *[("reasoning_effort", {"reasoning_effort": value}) for value in ("none", "low", "medium", "high", 1, True, False)],
     ("speculation", {"speculation": "text"}),
     ("speculation", {"speculation": [1, 2]}),
@@ -61,7 +57,7 @@ def assert_refused(body: dict[str, Any], field: str) -> None:
 
 
 @BOTH
-@pytest.mark.proves("response_format", "reasoning_effort", "speculation", "prediction")
+@pytest.mark.proves("reasoning_effort", "speculation", "prediction")
 @pytest.mark.parametrize(("field", "asks"), BOTH_ASK)
 def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: dict[str, Any]) -> None:
     assert_refused(api.refuse(endpoint, 422, **asks), field)

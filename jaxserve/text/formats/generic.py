@@ -8,7 +8,7 @@ from jaxserve.text.formats.spec import Effort, Format, Handover, Thinking
 GENERIC = Format(
     name="generic",
     calls=HERMES_CALLS,
-    thinking=Thinking(trim="\n"),
+    thinking=Thinking(trim="\n", after_close=""),
     effort=Effort(values=("none",), default="none"),
     handover=Handover(arguments="object"),
     renderer="tools_in_system",

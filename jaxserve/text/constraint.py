@@ -1,0 +1,228 @@
+"""What a sequence may continue with, as the engine asks for it: a grammar, a reasoning budget, or both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxserve.errors import RequestFailed
+from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.grammar import GrammarCompiler, Matcher
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class BudgetRules:
+    """A reasoning budget, for any number of sequences."""
+
+    tokens: int
+    """Tokens between the markers of the reasoning, at most; several reasonings of one output share them."""
+    open: bytes
+    close: bytes
+    enders: tuple[bytes, ...]
+    """What else ends the reasoning."""
+    lead: tuple[int, ...]
+    """Layout tokens before the close marker; they count."""
+    closing: tuple[int, ...]
+    """The close marker's tokens and the layout after it."""
+    token_bytes: Callable[[int], bytes]
+    starts_open: bool
+    """The prompt has opened the reasoning."""
+
+
+class ReasoningBudget:
+    """Counts one sequence's reasoning and, once the budget is spent, says which tokens close it."""
+
+    def __init__(self, rules: BudgetRules) -> None:
+        self._rules = rules
+        self._inside = rules.starts_open
+        self._spent = 0
+        self._tail = b""
+        self._forced: list[int] = []
+        """Tokens that must come next, the next one last."""
+        self._check()
+
+    @property
+    def forced(self) -> int | None:
+        """The only token that may come next; None = any."""
+        return self._forced[-1] if self._forced else None
+
+    def advance(self, token: int) -> None:
+        """Takes a token of the output."""
+        if self._forced:
+            self._forced.pop()
+            return
+        self._spent += self._inside
+        self._look(self._rules.token_bytes(token))
+        self._check()
+
+    def _look(self, text: bytes) -> None:
+        """Follows the reasoning's markers through the text, wherever the tokens split them."""
+        text = self._tail + text
+        while True:
+            markers = (self._rules.close, *self._rules.enders) if self._inside else (self._rules.open,)
+            found = re.search(b"|".join(map(re.escape, markers)), text)
+            if found is None:
+                self._tail = text[max(len(text) - max(map(len, markers)) + 1, 0) :]
+                return
+            text = text[found.end() :]
+            self._inside = not self._inside
+
+    def _check(self) -> None:
+        rules = self._rules
+        lead = rules.lead if len(rules.lead) <= rules.tokens else ()
+        if self._inside and self._spent + len(lead) >= rules.tokens:
+            self._forced = [*reversed(rules.closing), *reversed(lead)]
+            self._inside = False
+            self._spent = rules.tokens
+            self._tail = b""
+
+
+class OutputConstraint:
+    """The engine's `TokenConstraint` of one sequence.
+
+    Args:
+        matcher: the grammar, if there is one.
+        budget: the reasoning budget, if there is one.
+        withheld: tokens that may only come when the grammar allows nothing else.
+    """
+
+    def __init__(self, matcher: Matcher | None, budget: ReasoningBudget | None, withheld: Sequence[int]) -> None:
+        self._matcher = matcher
+        self._budget = budget
+        self._withheld = tuple(withheld)
+
+    def fill(self, row: Int32) -> None:
+        """Writes the allowed next tokens, int32 [ceil(V / 32)]; the row comes all allowed."""
+        forced = self._budget.forced if self._budget is not None else None
+        if forced is not None:
+            row[:] = 0
+            row.view(np.uint32)[forced // 32] = np.uint32(1 << (forced % 32))
+        elif self._matcher is not None:
+            self._matcher.fill_mask(row)
+            if self._withheld and not self._matcher.is_stopped():
+                _forbid(row, self._withheld)
+
+    def advance(self, token: int) -> None:
+        """Takes the token the sequence continued with.
+
+        Raises:
+            RequestFailed: the grammar can't go on, because it passed its limits.
+        """
+        if self._budget is not None:
+            self._budget.advance(token)
+        if self._matcher is not None and not self._matcher.consume(token):
+            raise RequestFailed(f"the grammar can't be followed any further: {self._matcher.error}")
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """How the outputs of a request are constrained. Immutable."""
+
+    make: Callable[[], OutputConstraint]
+    """One constraint for each choice."""
+    grammar: str | None
+    """Text of the grammar; None where only a reasoning budget rules."""
+    stop_ids: tuple[int, ...]
+    """Tokens that must end the sequence, because the grammar's end lets through nothing else."""
+
+
+class ConstraintBuilder:
+    """Builds the constraints of requests for one model. Thread-safe; call it on worker threads.
+
+    Args:
+        bound: the model's format, with its tokenizer.
+        vocab_size: of the model.
+
+    Raises:
+        ValueError: the model has no end-of-sequence token.
+    """
+
+    def __init__(self, bound: BoundFormat, *, vocab_size: int) -> None:
+        self._bound = bound
+        self._compiler = GrammarCompiler(bound, vocab_size=vocab_size)
+
+    def build(
+        self,
+        response_format: Mapping[str, Any] | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        reasoning: bool = False,
+        budget: int | None = None,
+        prompt: str | None = None,
+        chat: bool = True,
+        ignore_eos: bool = False,
+    ) -> Constrained | None:
+        """The constraint of a request's outputs; None when any token goes.
+
+        Args:
+            response_format: see `GrammarCompiler.compile`, as are the arguments for tools.
+            tools: none if empty.
+            tool_choice: see there.
+            parallel_tool_calls: see there.
+            reasoning: the model may reason before it answers.
+            budget: reasoning tokens at most; 0 closes any reasoning as soon as it is open.
+            prompt: text of the prompt, which may have opened the reasoning.
+            chat: False for plain completions.
+            ignore_eos: a stop token only comes where the grammar allows nothing else, and then ends the output.
+
+        Raises:
+            InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
+        """
+        opened = prompt is not None and self._bound.prompt_opens_reasoning(prompt)
+        compiled = self._compiler.compile(
+            response_format,
+            tools=tools or None,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            reasoning=reasoning,
+            reasoning_open=opened and chat,
+            chat=chat,
+        )
+        rules = self._budget(budget, opened=opened, with_calls=bool(tools))
+        if compiled is None and rules is None:
+            return None
+        stops = compiled.rules.stop_ids if compiled is not None else ()
+        withheld = stops if ignore_eos else ()
+
+        def make() -> OutputConstraint:
+            matcher = compiled.matcher() if compiled is not None else None
+            return OutputConstraint(matcher, ReasoningBudget(rules) if rules is not None else None, withheld)
+
+        return Constrained(make, compiled.source if compiled is not None else None, stops)
+
+    def _budget(self, tokens: int | None, *, opened: bool, with_calls: bool) -> BudgetRules | None:
+        bound, thinking = self._bound, self._bound.format.thinking
+        if tokens is None or thinking is None:
+            return None
+        lead = tuple(bound.tokenizer.encode(thinking.before_close, add_special_tokens=False))
+        closing = tuple(bound.tokenizer.encode(thinking.close + thinking.after_close, add_special_tokens=False))
+        enders = bound.format.calls.triggers() if thinking.ended_by_calls and with_calls else ()
+        return BudgetRules(
+            tokens,
+            thinking.open.encode(),
+            thinking.close.encode(),
+            tuple(ender.encode() for ender in enders),
+            lead,
+            closing,
+            bound.tokenizer.token_bytes,
+            opened,
+        )
+
+
+def _forbid(row: Int32, tokens: Iterable[int]) -> None:
+    """Takes tokens out of a row, unless nothing would be left."""
+    left = row.view(np.uint32).copy()
+    for token in tokens:
+        left[token // 32] &= ~np.uint32(1 << (token % 32))
+    if left.any():
+        row.view(np.uint32)[:] = left
