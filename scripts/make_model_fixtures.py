@@ -155,10 +155,10 @@ MODELS = {
         "rope_scaling": {
             "rope_type": "yarn",
             "factor": 8.0,
-            "beta_fast": 32.0,
+            "beta_fast": 4.0,
             "beta_slow": 1.0,
             "truncate": False,
-            "original_max_position_embeddings": 32,
+            "original_max_position_embeddings": 64,
         },
         "sliding_window": 6,
         "layer_types": ["sliding_attention", "full_attention"] * 2,

@@ -53,8 +53,8 @@ def read_moe(
     Raises:
         ModelLoadError: more experts per token than there are, or groups that do not divide them.
     """
-    name = experts if experts in raw.fields else "num_local_experts"
-    count, top_k = raw.integer(name if name in raw.fields else experts), raw.integer("num_experts_per_tok")
+    renamed = experts not in raw.fields and "num_local_experts" in raw.fields
+    count, top_k = raw.integer("num_local_experts" if renamed else experts), raw.integer("num_experts_per_tok")
     allowed = count // router.groups * router.top_groups
     if count % router.groups or router.top_groups > router.groups:
         raise raw.bad("n_group", f"({router.groups}) must divide {experts} ({count}) and be at least topk_group")

@@ -163,3 +163,53 @@ def test_random_model_is_the_same_in_both_loops(model_fixtures):
 def test_tiny_stories_stores_only_the_head(shared_dir):
     model = models.load_model(shared_dir / "real" / "models" / "TinyStories-656K")
     assert model.config.tie_embeddings
+
+
+@pytest.fixture
+def copied(model_fixtures, tmp_path):
+    """A private copy of a fixture by name."""
+    return lambda name: shutil.copytree(model_fixtures / name, tmp_path / name)
+
+
+def test_layers_after_the_last_are_ignored_where_the_family_says_so(copied):
+    folder = copied("glm4_moe")
+    extra = np.zeros(2, np.float32)
+    rewrite(folder, lambda t: t.update({"model.layers.3.eh_proj.weight": extra, "model.layers.12.x": extra}))
+    assert models.load_model(folder).leaves
+    rewrite(folder, lambda t: t.update({"model.layers.2.eh_proj.weight": extra}))
+    refused(folder, "holds tensor model.layers.2.eh_proj.weight that")
+    other = copied("mixtral")
+    rewrite(other, lambda t: t.update({"model.layers.3.eh_proj.weight": extra}))
+    refused(other, "holds tensor model.layers.3.eh_proj.weight that")
+
+
+def test_missing_expert(copied):
+    folder = copied("qwen3_moe")
+    rewrite(folder, lambda t: t.pop("model.layers.2.mlp.experts.5.up_proj.weight"))
+    refused(folder, "lacks tensor model.layers.2.mlp.experts.5.up_proj.weight")
+
+
+@pytest.mark.parametrize("shape", [(100, 48), (7,)])
+def test_fused_tensor_of_wrong_shape(copied, shape):
+    folder = copied("phi3")
+    name = "model.layers.1.self_attn.qkv_proj.weight"
+    rewrite(folder, lambda t: t.update({name: np.zeros(shape, np.float32)}))
+    refused(folder, f"the part of {name} that is attention.", "config.json wants [")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "part"),
+    [
+        ("glm4_moe", {"n_group": 4}, "n_group (4) must divide n_routed_experts (6)"),
+        ("glm4_moe", {"topk_group": 1}, "num_experts_per_tok must be at most 2, not 3"),
+        ("mixtral", {"num_local_experts": None}, "num_local_experts is missing"),
+        ("minimax_m2", {"scoring_func": "softmax"}, "scoring_func 'softmax' is not supported"),
+        ("minimax_m2", {"rotary_dim": 9}, "rotary_dim must be even"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "short_factor must list 4 numbers"),
+        ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention True is not supported"),
+    ],
+)
+def test_bad_fields_of_families(copied, name, fields, part):
+    folder = copied(name)
+    edit(folder, **fields)
+    refused(folder, part)
