@@ -202,6 +202,7 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
         vocab_size=started.model_config.vocab_size,
         created=int(time.time()),
         returns_activations=True,
+        routed_experts=started.model_config.routed_experts,
     )
     defaults = Settings(model=model)
     return replace(

@@ -165,6 +165,12 @@ class ModelConfig:
         return len(self.layers)
 
     @property
+    def routed_experts(self) -> tuple[int, int] | None:
+        """(MoE layers, experts per token), None for a dense model."""
+        chosen = [layer.mlp.top_k for layer in self.layers if isinstance(layer.mlp, MoeSpec)]
+        return (len(chosen), chosen[0]) if chosen else None
+
+    @property
     def num_kv_heads(self) -> int:
         """K: key/value heads of every layer (the cache has one shape for all layers)."""
         return self.layers[0].attention.num_kv_heads

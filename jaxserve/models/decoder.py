@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -40,10 +41,9 @@ class DecoderLayer(nnx.Module):
         self.spec = spec
 
     def __call__(
-        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, tables: RopeTables, first_page: jax.Array | int
+        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, table: RopeTable, first_page: jax.Array
     ) -> tuple[jax.Array, jax.Array, Routing]:
         """[T, D] -> [T, D], the cache, and the layer's routing."""
-        table = tables[self.spec.attention.rope]
         y_TD, kv = self.attention(self.attention_norm(x_TD), kv, meta, table, first_page)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
@@ -99,9 +99,26 @@ def _run(
     """One pass through the layers of a period."""
     routing: Routing = ()
     for member, layer in enumerate(layers):
-        x_TD, kv, chosen = layer(x_TD, kv, meta, tables, first_page + member * pages)
+        graphdef, state = nnx.split(layer)
+        table, page = tables[layer.spec.attention.rope], jnp.asarray(first_page + member * pages, jnp.int32)
+        x_TD, kv, chosen = _layer(graphdef, state, x_TD, kv, meta, table, page)
         routing += chosen
     return x_TD, kv, routing
+
+
+@partial(jax.jit, static_argnums=0)
+def _layer(
+    graphdef: Any,
+    state: Any,
+    x_TD: jax.Array,
+    kv: jax.Array,
+    meta: AttentionMeta,
+    table: RopeTable,
+    first_page: jax.Array,
+) -> tuple[jax.Array, jax.Array, Routing]:
+    """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
+    layer: DecoderLayer = nnx.merge(graphdef, state)
+    return layer(x_TD, kv, meta, table, first_page)
 
 
 class Decoder(nnx.Module):

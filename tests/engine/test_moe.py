@@ -1,0 +1,59 @@
+"""A mixture of experts through the engine: routing comes back for each token, and batching changes nothing."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxserve.engine.sizing import EngineOptions
+from jaxserve.engine.types import Request
+from jaxserve.models import load_model, make_mesh
+from jaxserve.sampling.params import SamplingParams
+from jaxserve.startup import bundled_model_dir, start_loaded
+from jaxserve.text.tokenizer import load_tokenizer
+
+MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "qwen3_moe"
+
+
+@pytest.fixture(scope="module")
+def started():
+    model = load_model(MODEL, mesh=make_mesh((1, 1, 1)), dtype="float32", layer_loop="unroll")
+    context = min(64, model.config.max_position_embeddings)
+    options = EngineOptions(MODEL, "float32", 4, context, 8 << 20, token_buckets=(4, 32))
+    made = start_loaded(model, load_tokenizer(bundled_model_dir()), options)
+    yield made
+    made.engine.close()
+
+
+def run(started, prompts):
+    box = queue.SimpleQueue()
+    requests = [
+        Request(str(i), tuple(prompt), SamplingParams(temperature=0), max_tokens=8, want_routing=True)
+        for i, prompt in enumerate(prompts)
+    ]
+    for request in requests:
+        started.engine.submit(request, box.put)
+    tokens, routing, left = {r.id: [] for r in requests}, {r.id: [] for r in requests}, len(requests)
+    while left:
+        delta = box.get(timeout=60)
+        assert delta.error is None
+        tokens[delta.request_id] += delta.token_ids
+        routing[delta.request_id] += delta.routing
+        left -= delta.finish_reason is not None
+    return [(tokens[r.id], routing[r.id]) for r in requests]
+
+
+def test_experts_of_each_token_and_no_influence_of_neighbours(started):
+    layers, chosen = started.model_config.routed_experts
+    prompts = [[5, 6, 7], list(range(10, 40)), [9], list(range(3, 23)), [8, 8]]
+    together = run(started, prompts)
+    for prompt, answer in zip(prompts, together, strict=True):
+        assert run(started, [prompt]) == [answer]
+    for tokens, routing in together:
+        assert len(tokens) == len(routing) == 8
+        for one in routing:
+            experts = np.frombuffer(one, "<i2").reshape(layers, chosen)
+            assert all(len(set(layer)) == chosen for layer in experts.tolist())
