@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "api.md"
 ENDPOINTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 IMPLEMENTATION = (
-    "lower.py",
     "outputs.py",
+    "lower.py",
     "conversation.py",
     "prompts.py",
     "rules.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxserve.api.ports import ChatRenderer, Tokenizer
@@ -25,13 +25,24 @@ class Conversation:
     template: ChatRenderer
     tokenizer: Tokenizer
     safe: bool = False
-    """Special tokens that messages spell out are ordinary text."""
+    """Special tokens that the content of messages spells out are ordinary text."""
+    tools: tuple[Message, ...] = ()
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The prompt text of some messages."""
+        return self.template.render(
+            messages,
+            tools=self.tools or None,
+            add_generation_prompt=add_generation_prompt,
+            **self.template_args,
+        )
 
     def encode(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
         """The prompt text of some messages and its tokens."""
         if self.safe:
             return _encode_safely(self, messages)
-        text = self.template.render(messages)
+        text = self.render(messages)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt(self, messages: Sequence[Message], *, fragments: bool) -> PromptTokens:
@@ -51,7 +62,7 @@ class Conversation:
         ends: list[int] = []
         for count in range(1, len(messages)):
             try:
-                head = self.template.render(messages[:count], add_generation_prompt=False)
+                head = self.render(messages[:count], add_generation_prompt=False)
             except TemplateError:
                 continue
             if text.startswith(head) and len(head) > (ends[-1] if ends else 0):
@@ -67,6 +78,7 @@ def template_message(message: ChatMessage) -> Message:
         "reasoning_content": message.reasoning_content,
         "tool_call_id": message.tool_call_id,
         "name": message.name,
+        "tool_calls": [call.model_dump(exclude_none=True) for call in message.tool_calls or ()] or None,
     }
     return {"role": role, "content": message.text} | {
         key: value for key, value in optional.items() if value is not None
@@ -146,10 +158,16 @@ def _encode_safely(conversation: Conversation, messages: Sequence[Message]) -> t
     """
     marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
     contents = [message["content"] for message in messages]
-    marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    text = conversation.template.render(marked)
+    # Templates ask whether a content is empty, so an empty one stays.
+    marked = [
+        {**message, "content": mark} if message["content"] else message
+        for message, mark in zip(messages, marks, strict=True)
+    ]
+    text = conversation.render(marked)
     plain, ids, rest = "", [], text
     for mark, content in zip(marks, contents, strict=True):
+        if not content:
+            continue
         before, found, rest = rest.partition(mark)
         if not found:
             raise InvalidRequest(

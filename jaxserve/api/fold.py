@@ -31,6 +31,9 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     delta = piece.get("delta", {})
     choice["role"] = delta.get("role") or choice.get("role")
     choice.setdefault("text", []).append(piece.get("text") or delta.get("content") or "")
+    choice.setdefault("reasoning", []).append(delta.get("reasoning_content") or "")
+    for call in delta.get("tool_calls") or ():
+        _add_call(choice.setdefault("calls", {}), call)
     choice["finish_reason"] = piece["finish_reason"]
     for key in ("prompt_token_ids", "raw_output"):
         if key in piece:
@@ -41,9 +44,22 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
         choice.setdefault("logprobs", {}).setdefault(key, []).extend(values)
 
 
+def _add_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:
+    if piece["index"] not in calls:
+        calls[piece["index"]] = {**piece, "function": dict(piece["function"])}
+        del calls[piece["index"]]["index"]
+    else:
+        calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
+
+
 def _finish_chat(choice: dict[str, Any]) -> dict[str, Any]:
     rest: dict[str, Any] = {key: choice[key] for key in ("logprobs", "token_ids", "raw_output") if key in choice}
     message = {"role": choice["role"], "content": "".join(choice["text"])}
+    if reasoning := "".join(choice["reasoning"]):
+        message["reasoning_content"] = reasoning
+    if calls := choice.get("calls"):
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message["content"] = message["content"] or None
     return {"index": choice["index"], "message": message, "finish_reason": choice["finish_reason"], **rest}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from jaxserve.api import logprobs
 from jaxserve.api.ledger import Ledger
 from jaxserve.api.logprobs import Entry
 from jaxserve.api.lower import Job, LoweredPrompt, View
+from jaxserve.api.message import MessageReader, Part
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import (
     AnyLogProbs,
@@ -17,6 +18,8 @@ from jaxserve.api.schema.responses import (
     ChatStreamChoice,
     CompletionChoice,
     CompletionStreamResponse,
+    DeltaToolCall,
+    FinishReason,
     RawOutput,
 )
 from jaxserve.engine.types import Delta, TokenLogprob
@@ -32,7 +35,9 @@ class Piece:
     index: int
     text: str = ""
     opening: bool = False
-    finish_reason: Literal["stop", "length"] | None = None
+    reasoning: str = ""
+    calls: Sequence[DeltaToolCall] = ()
+    finish_reason: FinishReason | None = None
     logprobs: AnyLogProbs | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
@@ -48,7 +53,7 @@ class _Choice:
     view: View
     tokenizer: Tokenizer
     returned: int = 0
-    """Characters of output returned so far, the echo not counted."""
+    """Characters of output returned so far (before parsing, if it is parsed), the echo not counted."""
     written: int = 0
     """Characters that the tokens so far have written, returned or held back."""
     held: list[Entry] = field(default_factory=list)
@@ -56,8 +61,11 @@ class _Choice:
     tokens: list[Entry] = field(default_factory=list)
     """All tokens, kept for `raw_output` only."""
     detokenizer: IncrementalDetokenizer | None = None
+    reader: MessageReader | None = None
 
     def __post_init__(self) -> None:
+        if self.prompt.parsing is not None:
+            self.reader = MessageReader(self.prompt.parsing)
         if self.shows_tokens:
             request = self.prompt.request
             self.detokenizer = IncrementalDetokenizer(
@@ -95,12 +103,17 @@ class _Choice:
         if self.shows_tokens:
             self._hold(delta)
         shown = self._release(everything=delta.finish_reason is not None)
-        if not (delta.text or shown or delta.finish_reason):
+        part, reason = Part(content=delta.text), delta.finish_reason
+        if self.reader is not None:
+            part = self.reader.read(delta.text, ended=reason is not None)
+        if part.empty and not shown and not reason:
             return None
         return Piece(
             self.index,
-            text=delta.text,
-            finish_reason=cast(Literal["stop", "length"] | None, delta.finish_reason),
+            text=part.content,
+            reasoning=part.reasoning,
+            calls=part.calls,
+            finish_reason=cast(FinishReason | None, self.reader.finish_reason(reason) if self.reader else reason),
             logprobs=logprobs.render(shown, self.view, self.tokenizer),
             token_ids=[entry.token for entry in shown] if self.view.token_ids else None,
             raw_output=self._raw_output(delta) if delta.finish_reason and self.view.raw_output else None,
@@ -242,9 +255,13 @@ def _common(piece: Piece) -> dict[str, Any]:
 
 
 def _chat_choice(piece: Piece) -> ChatStreamChoice:
-    delta: dict[str, str] = {"role": "assistant"} if piece.opening else {}
+    delta: dict[str, Any] = {"role": "assistant"} if piece.opening else {}
     if piece.text or piece.opening:
         delta["content"] = piece.text
+    if piece.reasoning:
+        delta["reasoning_content"] = piece.reasoning
+    if piece.calls:
+        delta["tool_calls"] = list(piece.calls)
     return cast(ChatStreamChoice, {"index": piece.index, "delta": delta, **_common(piece)})
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxserve.api.conversation import Conversation, template_message, truncate
-from jaxserve.api.outputs import constrain, follow
+from jaxserve.api.outputs import (
+    Parsing,
+    completion_budget,
+    constrain,
+    follow,
+    parsing,
+    reasoning_plan,
+    tool_use,
+)
 from jaxserve.api.ports import Constrained, TextServices, Tokenizer
 from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of, keep_last
 from jaxserve.api.rules import check
@@ -60,6 +68,8 @@ class LoweredPrompt:
     echo: Echo | None
     grammar: str | None = None
     """The grammar that the output follows."""
+    parsing: Parsing | None = None
+    """How the output becomes a message; None = the text is the answer."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,21 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     check(request, settings)
     if text.chat is None:
         raise TemplateError("messages", "messages: this model has no chat template; use /v1/completions")
-    conversation = Conversation(text.chat, text.tokenizer, safe=bool(request.safe_tokenization))
-    messages = [template_message(message) for message in request.messages]
+    use, plan = tool_use(request), reasoning_plan(request, text.format)
+    conversation = Conversation(
+        text.chat,
+        text.tokenizer,
+        safe=bool(request.safe_tokenization),
+        tools=tuple(tool.for_template() for tool in use.tools),
+        template_args=plan.template_args,
+    )
+    messages = text.format.prepare([template_message(message) for message in request.messages], plan)
     if request.prompt_truncate_len is not None:
         messages = truncate(conversation, messages, request.prompt_truncate_len)
     prompt = conversation.prompt(messages, fragments=bool(request.raw_output))
-    return _job("chat", "messages", request, [prompt], constrain(request, [prompt], text), text.tokenizer, settings)
+    constraints = constrain(request, [prompt], text, use=use, reasoning=plan.enabled, budget=plan.budget)
+    reading = parsing(text.format, plan, use, prompt)
+    return _job("chat", "messages", request, [prompt], constraints, text.tokenizer, settings, reading)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -107,7 +126,8 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     )
     if request.prompt_truncate_len is not None:
         prompts = [keep_last(prompt, request.prompt_truncate_len) for prompt in prompts]
-    return _job("completions", "prompt", request, prompts, constrain(request, prompts, text), text.tokenizer, settings)
+    constraints = constrain(request, prompts, text, budget=completion_budget(request, text.format))
+    return _job("completions", "prompt", request, prompts, constraints, text.tokenizer, settings)
 
 
 def _job(
@@ -118,6 +138,7 @@ def _job(
     constraints: list[Constrained | None],
     tokenizer: Tokenizer,
     settings: Settings,
+    reading: Parsing | None = None,
 ) -> Job:
     job_id = ("chatcmpl-" if endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
     _check_prompt_tokens(field, prompts, settings)
@@ -132,8 +153,9 @@ def _job(
     for index, (prompt, budget, constrained) in enumerate(zip(prompts, budgets, constraints, strict=True)):
         echo = _echo(request, prompt, tokenizer)
         engine_request = _engine_request(f"{job_id}-{index}", request, prompt, budget, sampling, echo, tokenizer)
-        engine_request = follow(engine_request, constrained)
-        lowered.append(LoweredPrompt(engine_request, prompt, echo, constrained.grammar if constrained else None))
+        engine_request = follow(engine_request, constrained, reading, ignore_eos=request.ignore_eos)
+        grammar = constrained.grammar if constrained is not None else None
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, reading))
     return Job(endpoint, tuple(lowered), _view(request), bool(request.stream), job_id)
 
 

@@ -34,20 +34,8 @@ def _has_images(request: ChatCompletionRequest) -> bool:
 
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
-    Unsupported("tools", "tool calls", _chat(lambda request: bool(request.tools))),
-    Unsupported("functions", "function calls", _chat(lambda request: bool(request.functions))),
-    Unsupported("tool_choice", "tool calls", _chat(lambda request: request.tool_choice not in ("auto", "none"))),
-    Unsupported(
-        "function_call", "function calls", _chat(lambda request: request.function_call not in (None, "auto", "none"))
-    ),
-    Unsupported(
-        "messages", "tool calls in messages", _chat(lambda request: any(m.tool_calls for m in request.messages))
-    ),
     Unsupported("messages", "images", _chat(_has_images)),
     Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
-    Unsupported("reasoning_effort", "reasoning control", _given("reasoning_effort")),
-    Unsupported("reasoning_history", "reasoning control", _given("reasoning_history")),
-    Unsupported("thinking", "reasoning control", _given("thinking")),
     Unsupported("speculation", "speculative decoding", _given("speculation")),
     Unsupported("prediction", "speculative decoding", _given("prediction")),
 )

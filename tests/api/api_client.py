@@ -34,6 +34,8 @@ def published(name: str) -> jsonschema.protocols.Validator | None:
     components = yaml.safe_load(CONTRACT.read_text())["components"]
     scores = components["schemas"]["LogProbs"]["properties"]["token_logprobs"]
     scores["items"] = {"anyOf": [scores["items"], {"type": "null"}]}
+    # Every client needs the index of a streamed call.
+    components["schemas"]["ChatCompletionMessageToolCall"]["properties"]["index"] = {"type": "integer"}
     return jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": components})
 
 

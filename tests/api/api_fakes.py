@@ -160,7 +160,7 @@ def say(text: str, *, eos: bool = True) -> Reply:
 def draw(row: npt.NDArray[np.int32], wanted: int) -> int:
     """The wanted token if a mask allows it, else the allowed token that ends things soonest."""
     allowed = set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))[:VOCABULARY].tolist())
-    order = (wanted, EOS, UNCALL, *b'"}]0', *range(33, VOCABULARY), *range(33))
+    order = (wanted, EOS, UNCALL, CALL, *b'"}]0', *range(33, VOCABULARY), *range(33))
     return next((token for token in order if token in allowed), EOS)
 
 

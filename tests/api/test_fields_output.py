@@ -31,9 +31,7 @@ def test_messages_are_rendered_by_the_template(api: Api) -> None:
             {"role": "user", "content": "D"},
         ]
     )
-    prompt = (
-        "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
-    )
+    prompt = "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
     assert list(api.last().prompt) == ids_of(prompt)
 
 

@@ -11,13 +11,9 @@ from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionReques
 from jaxserve.api.unsupported import UNSUPPORTED
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
-FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
-TOOL = {"type": "function", "function": FUNCTION}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
-CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
-    *[("reasoning_effort", {"reasoning_effort": value}) for value in ("none", "low", "medium", "high", 1, True, False)],
     ("speculation", {"speculation": "text"}),
     ("speculation", {"speculation": [1, 2]}),
     ("prediction", {"prediction": "text"}),
@@ -25,16 +21,7 @@ BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
     ("prediction", {"prediction": {"content": [{"type": "text", "text": "text"}]}}),
 ]
 CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
-    ("tools", {"tools": [TOOL]}),
-    ("tools", {"tools": [TOOL], "tool_choice": "required"}),
-    ("tools", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}, "parallel_tool_calls": False}),
-    ("tools", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}),
-    ("functions", {"functions": [FUNCTION], "function_call": {"name": "f"}}),
     ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
-    ("messages", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [CALL]}]}),
-    ("thinking", {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
-    ("thinking", {"thinking": {"type": "disabled"}}),
-    *[("reasoning_history", {"reasoning_history": kind}) for kind in ("disabled", "interleaved", "preserved")],
 ]
 NEUTRAL: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}},
@@ -57,13 +44,12 @@ def assert_refused(body: dict[str, Any], field: str) -> None:
 
 
 @BOTH
-@pytest.mark.proves("reasoning_effort", "speculation", "prediction")
+@pytest.mark.proves("speculation", "prediction")
 @pytest.mark.parametrize(("field", "asks"), BOTH_ASK)
 def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: dict[str, Any]) -> None:
     assert_refused(api.refuse(endpoint, 422, **asks), field)
 
 
-@pytest.mark.proves("tools", "functions", "thinking", "reasoning_history")
 @pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
 def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
     assert_refused(api.refuse("chat", 422, **asks), field)

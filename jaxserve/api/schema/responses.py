@@ -148,6 +148,16 @@ class ToolCall(TypedDict):
 
 
 @_closed
+class DeltaToolCall(TypedDict):
+    """What a chunk adds to a tool call: id and name first, then the arguments as they come."""
+
+    index: NotRequired[Annotated[int, Field(description="Which of the message's calls.")]]
+    id: NotRequired[str | None]
+    type: NotRequired[str]
+    function: ToolCallFunction | str
+
+
+@_closed
 class ImageURL(TypedDict):
     """Where an image is."""
 
@@ -182,7 +192,7 @@ class DeltaMessage(TypedDict):
     role: NotRequired[str | None]
     content: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
-    tool_calls: NotRequired[list[ToolCall] | None]
+    tool_calls: NotRequired[list[DeltaToolCall] | None]
 
 
 @_closed
