@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Contender:
 
     def __init__(self, name: str, python: str, model: Path, limits: Limits) -> None:
         self.name = name
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe nobody reads would fill up
         self._process = subprocess.Popen(
             [python, "-m", f"benchmarks.contenders.{MODULES[name]}", str(model)],
             cwd=ROOT,
@@ -65,7 +67,7 @@ class Contender:
             preexec_fn=lambda: _use_cores(limits.threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
         self.versions: dict[str, str] = self._read()["ready"]
@@ -83,13 +85,15 @@ class Contender:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, errors = self._process.communicate()
-            raise RuntimeError(f"{self.name} ended:\n{errors[-3000:]}")
+            self._process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(f"{self.name} ended:\n{self._errors.read()[-3000:]}")
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -151,13 +155,17 @@ def measure_all(contenders: list[Contender], shape: Shape, work: Workload) -> di
 
 
 def _measure(contender: Contender, prompts: list[list[list[int]]], work: Workload) -> dict[str, float]:
-    """One turn. The two prompts differ, so that a prefix cache has nothing to find."""
+    """One turn. The two prompts differ, so that a prefix cache has nothing to find.
+
+    On a disturbed machine the shorter generation can take longer; decoding then counts as a fifth of the longer one,
+    which shows as an outlier instead of an absurd speed.
+    """
     time.sleep(PAUSE)
     short, _ = contender.generate(prompts[0], 1)
     time.sleep(PAUSE)
     long, _ = contender.generate(prompts[1], 1 + work.new)
     count = len(prompts[0])
-    return {"prefill": count * work.prompt / short, "decode": count * work.new / max(long - short, 1e-9)}
+    return {"prefill": count * work.prompt / short, "decode": count * work.new / max(long - short, 0.2 * long)}
 
 
 def _summary(values: list[float]) -> Speed:
