@@ -22,17 +22,17 @@ serve: ## serve a model: MODEL=directory (default: the bundled one) PORT=8000 HO
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
-	@$(SETUP) test dev --optional aot
+	@$(SETUP) test dev --optional aot --optional clients
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
-	@$(SETUP) test dev --optional aot
+	@$(SETUP) test dev --optional aot --optional clients
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 
 check-env:
-	@$(SETUP) test dev --optional aot
+	@$(SETUP) test dev --optional aot --optional clients
 
 check-format: check-env
 	"$(BIN)/ruff" format --check .
