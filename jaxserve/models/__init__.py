@@ -8,20 +8,24 @@ from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_
 from jaxserve.models.cache import cache_spec as abstract_cache
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.loading import load_config, load_model, random_model
-from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.layout import CacheLayout, cache_layout
+from jaxserve.models.metadata import AttentionMeta, StepMeta
 from jaxserve.models.model import ForwardOutput, GraphDef, LoadedModel, abstract_leaves, forward, unembed
 from jaxserve.models.sharding import derive_mesh_shape, make_mesh
 
 __all__ = [
     "AttentionMeta",
     "Cache",
+    "CacheLayout",
     "ForwardOutput",
     "GraphDef",
     "LoadedModel",
     "ModelConfig",
+    "StepMeta",
     "abstract_cache",
     "abstract_leaves",
     "cache_bytes_per_page",
+    "cache_layout",
     "cache_spec",
     "derive_mesh_shape",
     "forward",

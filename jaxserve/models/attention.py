@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 from flax import nnx
 from jax.sharding import PartitionSpec
@@ -13,7 +15,7 @@ from jaxserve.models.parameters import ZEROS, Build, Linear
 from jaxserve.models.rope import RopeTable, rotate
 
 CACHE_AXES = (None, None, "kv_heads", None)
-"""Logical axes of the cache [L*P, page, 2K, H]: a shard holds whole heads, each K beside its V."""
+"""Logical axes of the array "kv" [S*P, page, 2K, H]: a shard holds whole heads, each K beside its V."""
 
 
 class Attention(nnx.Module):
@@ -45,9 +47,14 @@ class Attention(nnx.Module):
         return x_TNH if norm is None or whole else norm(x_TNH)
 
     def __call__(
-        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, table: RopeTable, first_page: jax.Array | int
-    ) -> tuple[jax.Array, jax.Array]:
-        """[T, D] -> [T, D] and the cache with this layer's new keys and values."""
+        self,
+        x_TD: jax.Array,
+        cache: Mapping[str, jax.Array],
+        meta: AttentionMeta,
+        table: RopeTable,
+        first_page: jax.Array | int,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[T, D] -> [T, D] and the cache with this layer's new keys and values; `first_page` is the layer's page 0."""
         spec, tokens = self.spec, x_TD.shape[0]
         with jax.named_scope("qkv"):
             q_TNH = self._heads(self.q_proj(x_TD), self.q_norm, spec.num_heads)
@@ -56,10 +63,10 @@ class Attention(nnx.Module):
             q_TNH = rotate(q_TNH, table, interleaved=spec.rope.interleaved)
             k_TKH = rotate(k_TKH, table, interleaved=spec.rope.interleaved)
         with jax.named_scope("attention"):
-            o_TNH, kv = self._attend(q_TNH, k_TKH, v_TKH, kv, meta, first_page)
+            o_TNH, kv = self._attend(q_TNH, k_TKH, v_TKH, cache["kv"], meta, first_page)
         with jax.named_scope("out"):
             o_TD = self.o_proj(o_TNH.reshape(tokens, spec.num_heads * spec.head_dim))
-            return self.rules.constrain(o_TD), kv
+            return self.rules.constrain(o_TD), {**cache, "kv": kv}
 
     def _attend(
         self,

@@ -1,34 +1,64 @@
-"""The paged KV cache: one flat array for all layers, {"kv": [L*P, page, 2K, H]}.
+"""The paged cache: one flat array [S*P, page, ...] for each kind of thing that layers keep, S being a page's slots.
 
-Layer l's page p is row l * P + p; K and V of a head lie side by side (2k = K, 2k + 1 = V). Page 0 of each layer
-receives what padding tokens write. One array, because a jitted step then updates it in place whether layers are
-scanned or unrolled.
+"kv" [S*P, page, 2K, H] holds keys and values side by side (2k = K, 2k + 1 = V). Page p of the layer in slot s of its
+page group (`layout.py`) is row s * P + p, in every array. Page 0 receives what padding tokens write. Flat arrays,
+because a jitted step then updates them in place whether layers are scanned or unrolled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxserve.models.attention import CACHE_AXES
-from jaxserve.models.config import ModelConfig
+from jaxserve.models.config import LayerSpec, ModelConfig
+from jaxserve.models.layout import cache_layout
 from jaxserve.models.sharding import ShardingRules, make_mesh
 
 Cache = Mapping[str, jax.Array]
 
 
+@dataclass(frozen=True)
+class CacheArray:
+    """What one layer keeps of a position."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    """Logical axes of the whole array: two for row and position, then those of `shape`."""
+
+
+def kept_by(layer: LayerSpec) -> dict[str, CacheArray]:
+    """The arrays that a layer uses, by name."""
+    spec = layer.attention
+    return {"kv": CacheArray((2 * spec.num_kv_heads, spec.head_dim), CACHE_AXES)}
+
+
 def cache_spec(
     config: ModelConfig, *, num_pages: int, page_size: int, dtype: str, mesh: Mesh | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, dtype and sharding of the cache for `num_pages` pages per layer (page 0 included)."""
+    """Shape, dtype and sharding of the cache for a pool of `num_pages` pages (page 0 included).
+
+    Raises:
+        ValueError: layers want arrays of one name with different shapes.
+    """
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
-    shape = (config.num_layers * num_pages, page_size, 2 * config.num_kv_heads, config.head_dim)
-    sharding = ShardingRules.derive(config, mesh).sharding(CACHE_AXES)
-    return {"kv": jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)}
+    rules, rows = ShardingRules.derive(config, mesh), cache_layout(config).slots * num_pages
+    arrays: dict[str, CacheArray] = {}
+    for layer in dict.fromkeys(config.layers):
+        for name, array in kept_by(layer).items():
+            if arrays.setdefault(name, array) != array:
+                raise ValueError(f"layers keep {name} of shapes {arrays[name].shape} and {array.shape}")
+    return {
+        name: jax.ShapeDtypeStruct(
+            (rows, page_size, *array.shape), jnp.dtype(dtype), sharding=rules.sharding(array.axes)
+        )
+        for name, array in arrays.items()
+    }
 
 
 def init_cache(
@@ -43,7 +73,7 @@ def init_cache(
 
 
 def cache_bytes_per_page(config: ModelConfig, *, page_size: int, dtype: str, mesh: Mesh | None = None) -> int:
-    """Bytes of one page over all layers, on each device."""
+    """Bytes of one page of the pool, over all its slots and arrays, on each device."""
     total = 0
     for leaf in cache_spec(config, num_pages=1, page_size=page_size, dtype=dtype, mesh=mesh).values():
         if leaf.sharding is None:

@@ -69,6 +69,59 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
+class IndexerSpec:
+    """Lightning indexer of DeepSeek sparse attention (DeepSeek-V3.2, 2025): which positions a query attends to."""
+
+    num_heads: int
+    head_dim: int
+    """Dimensions of an index query and of the cached index key; the leading ones rotate as those of attention do."""
+    top_k: int
+    """Positions that a query attends to; of equal scores the lower position wins."""
+    interleaved: bool = False
+    """Layout of the index keys' rotation, as `RopeSpec.interleaved`."""
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Multi-head latent attention (DeepSeek-V2, 2024): keys and values of all heads are one cached latent vector.
+
+    A head's key is (W_UK latent, rotated shared key), its value W_UV latent.
+    """
+
+    num_heads: int
+    q_rank: int | None
+    """Dimensions of the queries' own latent; None = queries are projected at once."""
+    kv_rank: int
+    """Dimensions of the cached latent."""
+    nope_dim: int
+    """Dimensions of a head's query and key that do not rotate; they come first."""
+    value_dim: int
+    scale: float
+    """Factor on the scores before the softmax."""
+    rope: RopeSpec
+    """Rotation of the key that all heads share; `rope.rotary_dim` is its size."""
+    norm_eps: float = 1e-6
+    """Of the norms on the two latents."""
+    indexer: IndexerSpec | None = None
+    """Restricts each query to its best positions; None = it sees all before it."""
+
+    @property
+    def num_kv_heads(self) -> int:
+        """All heads share the latent: what is cached is one key/value head."""
+        return 1
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions cached per position: the latent and the rotated key."""
+        return self.kv_rank + self.rope.rotary_dim
+
+    @property
+    def window(self) -> None:
+        """Latent attention sees all positions before a query's own."""
+        return None
+
+
+@dataclass(frozen=True)
 class GluSpec:
     """Gated activation: activation(gate) * (up + up_offset)."""
 
@@ -129,7 +182,7 @@ class MoeSpec:
 class LayerSpec:
     """One decoder layer: norm, attention, residual, norm, feed-forward, residual."""
 
-    attention: AttentionSpec
+    attention: AttentionSpec | LatentSpec
     mlp: MlpSpec | MoeSpec
     post_norms: bool = False
     """Attention's and feed-forward's outputs are normed before they join the residual stream."""
@@ -222,6 +275,9 @@ def _covered(layers: tuple[LayerSpec, ...], length: int) -> int:
 
 
 def head_counts(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The distinct (query heads, key/value heads) of the model's layers, most frequent first."""
+    """The distinct (query heads, key/value heads) of the model's layers, most frequent first.
+
+    Latent attention counts as one key/value head.
+    """
     counts = Counter((layer.attention.num_heads, layer.attention.num_kv_heads) for layer in config.layers)
     return tuple(pair for pair, _ in counts.most_common())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from jax import lax
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
 from jaxserve.models.config import LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, layer_groups
-from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.layout import Place, cache_layout
+from jaxserve.models.metadata import AttentionMeta, StepMeta
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.moe import Moe
 from jaxserve.models.norm import RMSNorm
@@ -23,7 +24,6 @@ from jaxserve.models.parameters import Build, Init, contract
 from jaxserve.models.rope import RopeTable, rope_table
 
 LayerLoop = Literal["scan", "unroll"]
-RopeTables = Mapping[RopeSpec, RopeTable]
 Routing = tuple[jax.Array, ...]
 """Chosen experts of the MoE layers in their order, int32 [T, top_k] each; stacked [repeats, T, top_k] by a scan."""
 
@@ -41,10 +41,10 @@ class DecoderLayer(nnx.Module):
         self.spec = spec
 
     def __call__(
-        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, table: RopeTable, first_page: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Routing]:
+        self, x_TD: jax.Array, cache: Cache, meta: AttentionMeta, table: RopeTable, first_page: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
         """[T, D] -> [T, D], the cache, and the layer's routing."""
-        y_TD, kv = self.attention(self.attention_norm(x_TD), kv, meta, table, first_page)
+        y_TD, kept = self.attention(self.attention_norm(x_TD), cache, meta, table, first_page)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
         if isinstance(self.mlp, Moe):
@@ -52,7 +52,7 @@ class DecoderLayer(nnx.Module):
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
-        return x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD)), kv, routing
+        return x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD)), kept, routing
 
 
 class DecoderGroup(nnx.Module):
@@ -64,46 +64,65 @@ class DecoderGroup(nnx.Module):
         self.group = group
 
     def __call__(
-        self, x_TD: jax.Array, kv: jax.Array, meta: AttentionMeta, tables: RopeTables, pages: int
-    ) -> tuple[jax.Array, jax.Array, Routing]:
-        """[T, D] -> [T, D], the cache, and the routing of the group's layers; `pages` are the pages of one layer.
+        self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
+        """[T, D] -> [T, D], the cache, and the routing of the group's layers.
 
         The cache is carried, not scanned over: as a carry it is updated in place.
         """
         group = self.group
         if group.repeats == 1:
-            return _run(self.layers, x_TD, kv, meta, tables, group.start * pages, pages)
+            return _run(self.layers, x_TD, cache, batch, group, 0)
         graphdef, state = nnx.split(self.layers)
 
         def body(
-            carry: tuple[jax.Array, jax.Array], inputs: tuple[Any, jax.Array]
-        ) -> tuple[tuple[jax.Array, jax.Array], Routing]:
-            first_page = (group.start + inputs[1] * len(group.period)) * pages
-            x, kv, routing = _run(nnx.merge(graphdef, inputs[0]), *carry, meta, tables, first_page, pages)
-            return (x, kv), routing
+            carry: tuple[jax.Array, dict[str, jax.Array]], inputs: tuple[Any, jax.Array]
+        ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Routing]:
+            x, cache, routing = _run(nnx.merge(graphdef, inputs[0]), *carry, batch, group, inputs[1])
+            return (x, cache), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
-        (x_TD, kv), stacked = lax.scan(body, (x_TD, kv), (state, repeats))
-        return x_TD, kv, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (state, repeats))
+        return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What all layers of a step share."""
+
+    meta: StepMeta
+    tables: Mapping[RopeSpec, RopeTable]
+    places: tuple[Place, ...]
+    """Of every layer of the model."""
+    pages: int
+    """P: pages of the pool."""
+
+    def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int) -> tuple[AttentionMeta, jax.Array]:
+        """Metadata and first page of layer `numbers[chosen]`; these layers have one kind of attention."""
+        places = [self.places[number] for number in numbers]
+        slots = jnp.asarray([place.slot for place in places], jnp.int32)
+        index = jnp.asarray(chosen)
+        return self.meta.of_one([place.group for place in places], index), slots[index] * self.pages
 
 
 def _run(
     layers: nnx.List[DecoderLayer],
     x_TD: jax.Array,
-    kv: jax.Array,
-    meta: AttentionMeta,
-    tables: RopeTables,
-    first_page: jax.Array | int,
-    pages: int,
-) -> tuple[jax.Array, jax.Array, Routing]:
+    cache: dict[str, jax.Array],
+    batch: Batch,
+    group: LayerGroup,
+    repeat: jax.Array | int,
+) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One pass through the layers of a period."""
     routing: Routing = ()
     for member, layer in enumerate(layers):
         graphdef, state = nnx.split(layer)
-        table, page = tables[layer.spec.attention.rope], jnp.asarray(first_page + member * pages, jnp.int32)
-        x_TD, kv, chosen = _layer(graphdef, state, x_TD, kv, meta, table, page)
+        table = batch.tables[layer.spec.attention.rope]
+        numbers = [group.layer(one, member) for one in range(group.repeats)]
+        meta, first_page = batch.of_layers(numbers, repeat)
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, meta, table, first_page)
         routing += chosen
-    return x_TD, kv, routing
+    return x_TD, cache, routing
 
 
 @partial(jax.jit, static_argnums=0)
@@ -111,14 +130,14 @@ def _layer(
     graphdef: Any,
     state: Any,
     x_TD: jax.Array,
-    kv: jax.Array,
+    cache: dict[str, jax.Array],
     meta: AttentionMeta,
     table: RopeTable,
     first_page: jax.Array,
-) -> tuple[jax.Array, jax.Array, Routing]:
+) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, kv, meta, table, first_page)
+    return layer(x_TD, cache, meta, table, first_page)
 
 
 class Decoder(nnx.Module):
@@ -139,7 +158,7 @@ class Decoder(nnx.Module):
         self.config, self.rules = config, build.rules
 
     def hidden(
-        self, tokens_T: jax.Array, cache: Cache, meta: AttentionMeta
+        self, tokens_T: jax.Array, cache: Cache, meta: StepMeta
     ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
         """Token ids -> hidden states [T, D] after the final norm, the cache, the routing.
 
@@ -150,14 +169,15 @@ class Decoder(nnx.Module):
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
-        tables = {rope: rope_table(rope, meta.positions_T) for rope in ropes}
-        kv = cache["kv"]
-        pages = kv.shape[0] // self.config.num_layers
+        tables = {rope: rope_table(rope, meta.first.positions_T) for rope in ropes}
+        layout, kept = cache_layout(self.config), dict(cache)
+        pages = next(iter(kept.values())).shape[0] // layout.slots
+        batch = Batch(meta, tables, layout.places(), pages)
         routing: Routing = ()
         for group in self.groups:
-            x_TD, kv, chosen = group(x_TD, kv, meta, tables, pages)
+            x_TD, kept, chosen = group(x_TD, kept, batch)
             routing += chosen
-        return self.norm(x_TD), {**cache, "kv": kv}, jnp.stack(routing) if routing else None
+        return self.norm(x_TD), kept, jnp.stack(routing) if routing else None
 
     def logits(self, hidden_RD: jax.Array) -> jax.Array:
         """Hidden states -> float32 logits [R, V], whole on every device."""

@@ -1,8 +1,13 @@
-"""Where each packed token of a step belongs: its row, its position, its place in the paged cache."""
+"""Where each packed token of a step belongs: its row, its position, its place in the paged cache.
+
+A `StepMeta` says it for the whole step, with a page table for each page group of the model (`layout.py`); a layer works
+with the `AttentionMeta` of its group.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +23,8 @@ class AttentionMeta:
     kv_lens: jax.Array
     """int32 [R]: positions of each row once this step's tokens are written; 0 for an unused row."""
     page_table: jax.Array
-    """int32 [R, pages per sequence]: page of positions 0, page, 2 page, ... within a layer."""
+    """int32 [R, C]: column b % C holds the page of positions b * page ... within a layer: a ring where C is fewer than
+    the pages of a sequence, and then only the blocks that the step reads or writes count."""
     rows_T: jax.Array
     """int32 [T]: row of each token (padding: the last row)."""
     positions_T: jax.Array
@@ -41,7 +47,7 @@ class AttentionMeta:
         valid = index < cu_q_lens[-1]
         starts = kv_lens - (cu_q_lens[1:] - cu_q_lens[:-1])
         positions = jnp.where(valid, (starts - cu_q_lens[:-1])[rows] + index, 0)
-        pages = page_table[rows, positions // page_size]
+        pages = page_table[rows, positions // page_size % page_table.shape[1]]
         return cls(
             cu_q_lens=cu_q_lens,
             kv_lens=kv_lens,
@@ -57,3 +63,40 @@ class AttentionMeta:
     def q_lens(self) -> jax.Array:
         """int32 [R]: new tokens of each row."""
         return self.cu_q_lens[1:] - self.cu_q_lens[:-1]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StepMeta:
+    """One step's ragged batch over all page groups."""
+
+    first: AttentionMeta
+    """For the first group."""
+    page_tables: tuple[jax.Array, ...]
+    """One for each page group, in the layout's order, as `AttentionMeta.page_table`."""
+    write_pages_T: tuple[jax.Array, ...]
+    """The same, as `AttentionMeta.write_pages_T`."""
+
+    @classmethod
+    def from_rows(
+        cls,
+        cu_q_lens: jax.Array,
+        kv_lens: jax.Array,
+        page_tables: tuple[jax.Array, ...],
+        num_tokens: int,
+        page_size: int,
+    ) -> StepMeta:
+        """Derive the per-token arrays on the device, inside the jitted step. `num_tokens` is T."""
+        groups = [AttentionMeta.from_rows(cu_q_lens, kv_lens, table, num_tokens, page_size) for table in page_tables]
+        return cls(groups[0], tuple(page_tables), tuple(group.write_pages_T for group in groups))
+
+    def of_group(self, group: int) -> AttentionMeta:
+        """The batch as the layers of one page group see it."""
+        return replace(self.first, page_table=self.page_tables[group], write_pages_T=self.write_pages_T[group])
+
+    def of_one(self, groups: Sequence[int], chosen: jax.Array) -> AttentionMeta:
+        """The same for `groups[chosen]`, `chosen` known on the device only; their tables have one width."""
+        if len(set(groups)) == 1:
+            return self.of_group(groups[0])
+        tables, pages = (jnp.stack([parts[g] for g in groups]) for parts in (self.page_tables, self.write_pages_T))
+        return replace(self.first, page_table=tables[chosen], write_pages_T=pages[chosen])

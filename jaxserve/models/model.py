@@ -13,7 +13,7 @@ from jaxserve.models.cache import Cache
 from jaxserve.models.config import ModelConfig, layer_groups
 from jaxserve.models.decoder import Decoder, LayerLoop
 from jaxserve.models.kernels.backend import AttentionBackend
-from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.metadata import StepMeta
 from jaxserve.models.parameters import Build, Init
 from jaxserve.models.sharding import ShardingRules
 
@@ -115,7 +115,7 @@ def abstract_leaves(
 
 
 def forward(
-    graphdef: GraphDef, leaves: list[jax.Array], tokens_T: jax.Array, cache: Cache, meta: AttentionMeta
+    graphdef: GraphDef, leaves: list[jax.Array], tokens_T: jax.Array, cache: Cache, meta: StepMeta
 ) -> ForwardOutput:
     """Run one step's packed tokens (ids in [0, V)) through the model. Pure; jit it with `cache` donated."""
     return ForwardOutput(*graphdef.decoder(leaves).hidden(tokens_T, cache, meta))

@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang & Sennrich 2019)."""
+"""RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016)."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ class RMSNorm(nnx.Module):
             return shifted
         normed: jax.Array = (wide * scale).astype(x.dtype) * self.weight[...]
         return normed
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis, in float32."""
+
+    def __init__(self, build: Build, size: int, eps: float) -> None:
+        self.weight = build.parameter((size,), (None,), ONES)
+        self.bias = build.parameter((size,), (None,), ZEROS)
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., size] -> [..., size], in the dtype of x."""
+        wide, size = x.astype(jnp.float32), x.shape[-1]
+        centred = wide - row_sum(wide) / size
+        normed = centred * jax.lax.rsqrt(row_sum(centred * centred) / size + self.eps)
+        shifted: jax.Array = normed * self.weight[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        return shifted.astype(x.dtype)

@@ -17,38 +17,49 @@ PAGE = 16
 
 
 class Session:
-    """A model with a cache and two page tables; compiled steps are kept per shape."""
+    """A model with a cache and two sequences; compiled steps, of at most 64 tokens a row, are kept per shape.
+
+    Page groups with a window have rings of pages, reused as soon as the window has passed them.
+    """
 
     def __init__(
         self, model: models.LoadedModel, pages_per_row: int = 20, options: dict[str, int] | None = None
     ) -> None:
         self.model = model
-        self.pages_per_row = pages_per_row
+        windows = models.cache_layout(model.config).windows
+        self.columns = [
+            pages_per_row if window is None else min(pages_per_row, -(-(window - 1 + 64) // PAGE) + 1)
+            for window in windows
+        ]
+        count = 2 * sum(self.columns)
+        self.ids = np.random.default_rng(9).permutation(count) + 1
         self.cache = models.init_cache(
-            model.config, num_pages=2 * pages_per_row + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
+            model.config, num_pages=count + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
         )
         self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1, compiler_options=options)
         self.routing: np.ndarray | None = None
 
-    def pages(self, sequence: int) -> np.ndarray:
-        """Pages of sequence 0 or 1, in no particular order."""
-        ids = np.random.default_rng(9).permutation(2 * self.pages_per_row) + 1
-        return ids[sequence * self.pages_per_row : (sequence + 1) * self.pages_per_row]
+    def pages(self, sequence: int) -> list[np.ndarray]:
+        """Page table of sequence 0 or 1 in each page group, in no particular order."""
+        parts = np.split(self.ids, np.cumsum(self.columns * 2)[:-1])
+        return parts[sequence * len(self.columns) :][: len(self.columns)]
 
     def run(self, rows: Sequence[tuple[int, int, Sequence[int]]], tokens: int, num_rows: int = 2) -> list[np.ndarray]:
         """One step over rows (sequence, start position, token ids) in a bucket of `tokens` -> logits per row."""
         ids = np.zeros(tokens, np.int32)
         cu = np.zeros(num_rows + 1, np.int32)
         lens = np.zeros(num_rows, np.int32)
-        table = np.zeros((num_rows, self.pages_per_row), np.int32)
+        tables = tuple(np.zeros((num_rows, columns), np.int32) for columns in self.columns)
         for row in range(num_rows):
             cu[row + 1] = cu[row]
             if row < len(rows):
                 sequence, start, new = rows[row]
                 cu[row + 1] += len(new)
                 ids[cu[row] : cu[row + 1]] = new
-                lens[row], table[row] = start + len(new), self.pages(sequence)
-        logits, self.cache, routing = self.step(self.model.leaves, self.cache, ids, cu, lens, table)
+                lens[row] = start + len(new)
+                for table, pages in zip(tables, self.pages(sequence), strict=True):
+                    table[row] = pages
+        logits, self.cache, routing = self.step(self.model.leaves, self.cache, ids, cu, lens, tables)
         out = np.asarray(logits)
         self.routing = None if routing is None else np.asarray(routing)[:, : cu[len(rows)]]
         assert np.isfinite(out).all(), "padding and unused rows must stay finite"
@@ -73,8 +84,8 @@ class Session:
         return out
 
 
-def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_table):  # type: ignore[no-untyped-def]
-    meta = models.AttentionMeta.from_rows(cu_q_lens, kv_lens, page_table, ids.shape[0], PAGE)
+def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_tables):  # type: ignore[no-untyped-def]
+    meta = models.StepMeta.from_rows(cu_q_lens, kv_lens, page_tables, ids.shape[0], PAGE)
     out = models.forward(graphdef, leaves, ids, cache, meta)
     return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
 

@@ -13,8 +13,8 @@ from jaxserve import models
 PAGE = 16
 
 
-def step(graphdef, leaves, cache, ids, cu, lens, table):
-    meta = models.AttentionMeta.from_rows(cu, lens, table, ids.shape[0], PAGE)
+def step(graphdef, leaves, cache, ids, cu, lens, tables):
+    meta = models.StepMeta.from_rows(cu, lens, tables, ids.shape[0], PAGE)
     out = models.forward(graphdef, leaves, ids, cache, meta)
     return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
 
@@ -29,9 +29,10 @@ def report(folder, loop, shape):
     ids[:count] = expected["ids"]
     cache = models.init_cache(config, num_pages=500, page_size=PAGE, dtype="float32", mesh=mesh)
     lens, cu = np.array([count, 0], np.int32), np.array([0, count, count], np.int32)
-    table = np.array([[3, 1, 2], [0, 0, 0]], np.int32)
+    groups = len(models.cache_layout(config).groups)
+    tables = tuple(np.array([[3, 1, 2], [0, 0, 0]], np.int32) + 3 * group for group in range(groups))
     jitted = jax.jit(step, static_argnums=0, donate_argnums=2)
-    args = (model.leaves, cache, ids, cu, lens, table)
+    args = (model.leaves, cache, ids, cu, lens, tables)
     compiled = jitted.lower(model.graphdef, *args).compile({"xla_backend_optimization_level": 0})
     memory = compiled.memory_analysis()
     cache_bytes = cache["kv"].addressable_shards[0].data.nbytes

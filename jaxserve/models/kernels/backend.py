@@ -34,7 +34,7 @@ class Attend(Protocol):
 
         Args:
             q_TNH: queries, after the rotation.
-            kv: [L*P, page, 2K, H], K and V interleaved, this step's keys and values already written.
+            kv: [S*P, page, 2K, H], K and V interleaved, this step's keys and values already written.
             meta: the ragged batch.
             first_page: the layer's first page in `kv`.
             scale: factor on the scores.

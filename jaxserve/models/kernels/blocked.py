@@ -97,9 +97,7 @@ def attend(
     options = _Options(scale, window, softcap)
     q_TKGH = q_TNH.reshape(tokens, kv_heads, heads // kv_heads, head_dim)
     sinks_KG = None if sinks_N is None else sinks_N.astype(jnp.float32).reshape(kv_heads, -1)
-    pages_per_block = KEY_BLOCK // page
-    padded = jnp.pad(meta.page_table, ((0, 0), (0, -meta.page_table.shape[1] % pages_per_block)))
-    pages_RP = padded + first_page
+    pages_RP = meta.page_table + first_page
     out_TKGH = _prefill(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
     decoded_RKGH = _decode(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
     single_T = (meta.q_lens == 1)[meta.rows_T] & meta.valid_T
@@ -236,7 +234,7 @@ def _gather(block_X: jax.Array, pages_XP: jax.Array, kv: jax.Array) -> tuple[jax
     """Keys and values of one block per row, each [X, K, KEY_BLOCK, H]."""
     _, page, twice_heads, head_dim = kv.shape
     per_block = KEY_BLOCK // page
-    columns = jnp.minimum(block_X[:, None] * per_block + jnp.arange(per_block), pages_XP.shape[1] - 1)
+    columns = (block_X[:, None] * per_block + jnp.arange(per_block)) % pages_XP.shape[1]
     pages = jnp.take_along_axis(pages_XP, columns, axis=1)
     chosen = lax.platform_dependent(kv, pages, tpu=_take_tokens, default=_take_pages)
     pairs = chosen.reshape(block_X.shape[0], KEY_BLOCK, twice_heads // 2, 2, head_dim).transpose(3, 0, 2, 1, 4)
