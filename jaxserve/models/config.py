@@ -274,10 +274,10 @@ def _covered(layers: tuple[LayerSpec, ...], length: int) -> int:
     return repeats * length if repeats > 1 else 1 if length == 1 else 0
 
 
-def head_counts(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The distinct (query heads, key/value heads) of the model's layers, most frequent first.
-
-    Latent attention counts as one key/value head.
-    """
-    counts = Counter((layer.attention.num_heads, layer.attention.num_kv_heads) for layer in config.layers)
+def head_counts(
+    config: ModelConfig, kind: type[AttentionSpec] | type[LatentSpec] | None = None
+) -> tuple[tuple[int, int], ...]:
+    """The distinct (query heads, key/value heads) of the layers, or of those of one kind, most frequent first."""
+    specs = (layer.attention for layer in config.layers)
+    counts = Counter((spec.num_heads, spec.num_kv_heads) for spec in specs if kind is None or isinstance(spec, kind))
     return tuple(pair for pair, _ in counts.most_common())

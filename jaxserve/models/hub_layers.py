@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxserve.models.config import AttentionSpec, GluSpec, LayerSpec, MlpSpec, ModelConfig, MoeSpec, QKNorm, RouterSpec
+from jaxserve.models.config import (
+    AttentionSpec,
+    GluSpec,
+    LatentSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelConfig,
+    MoeSpec,
+    QKNorm,
+    RouterSpec,
+)
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.hub_rope import read_rope
+from jaxserve.models.hub_rope import read_rope, read_yarn_sharpening
 
 
 def read_attention(
@@ -35,6 +45,28 @@ def read_attention(
         qkv_bias=qkv_bias,
         out_bias=out_bias,
         qk_norm=qk_norm,
+    )
+
+
+def read_latent_attention(raw: HubConfig) -> LatentSpec:
+    """Multi-head latent attention with DeepSeek's field names; YaRN's `mscale_all_dim` sharpens the scores.
+
+    Raises:
+        ModelLoadError: the shared key would rotate in part only, or a field is missing or malformed.
+    """
+    raw.only("attention_bias", False)
+    nope, size = raw.integer("qk_nope_head_dim"), raw.integer("qk_rope_head_dim")
+    rope = read_rope(raw, size, interleaved=raw.boolean("rope_interleave", True))
+    if rope.rotary_dim != size:
+        raise raw.bad("partial_rotary_factor", f"must leave all {size} dimensions of qk_rope_head_dim rotating")
+    return LatentSpec(
+        raw.integer("num_attention_heads"),
+        raw.optional_integer("q_lora_rank"),
+        raw.integer("kv_lora_rank"),
+        nope,
+        raw.integer("v_head_dim"),
+        scale=(nope + size) ** -0.5 * read_yarn_sharpening(raw) ** 2,
+        rope=rope,
     )
 
 

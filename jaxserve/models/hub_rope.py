@@ -20,12 +20,7 @@ def read_rope(raw: HubConfig, head_dim: int, *, layer_type: str | None = None, i
     Raises:
         ModelLoadError: a scaling kind that is not supported, or a malformed field.
     """
-    modern = raw.section("rope_parameters")
-    if layer_type is not None and layer_type in modern.fields:
-        modern = modern.section(layer_type)
-    scaling = raw.section("rope_scaling")
-    source = HubConfig({**raw.fields, **scaling.fields, **modern.fields}, raw.path)
-    kind = source.fields.get("rope_type") or source.fields.get("type") or "default"
+    source, kind = _source(raw, layer_type)
     rotary = source.optional_integer("rotary_dim") or int(head_dim * source.number("partial_rotary_factor", 1.0))
     if rotary % 2 or rotary > head_dim:
         raise raw.bad("rotary_dim", f"must be even and at most head_dim ({head_dim}), not {rotary}")
@@ -36,6 +31,24 @@ def read_rope(raw: HubConfig, head_dim: int, *, layer_type: str | None = None, i
         known = ", ".join(("default", *_KINDS))
         raise raw.bad("rope_scaling", f"of type {kind!r} is not supported (supported: {known})")
     return _KINDS[kind](source, plain)
+
+
+def read_yarn_sharpening(raw: HubConfig) -> float:
+    """Factor of DeepSeek on queries and on keys where YaRN stretches the context: set by `mscale_all_dim`, else 1."""
+    source, kind = _source(raw, None)
+    if kind != "yarn" or not source.fields.get("mscale_all_dim"):
+        return 1.0
+    return yarn_scale(source.number("factor"), source.number("mscale_all_dim"))
+
+
+def _source(raw: HubConfig, layer_type: str | None) -> tuple[HubConfig, str]:
+    """The fields about rotation, wherever they stand, over all others; and the kind of scaling."""
+    modern = raw.section("rope_parameters")
+    if layer_type is not None and layer_type in modern.fields:
+        modern = modern.section(layer_type)
+    scaling = raw.section("rope_scaling")
+    source = HubConfig({**raw.fields, **scaling.fields, **modern.fields}, raw.path)
+    return source, source.fields.get("rope_type") or source.fields.get("type") or "default"
 
 
 def yarn_scale(factor: float, weight: float = 1.0) -> float:

@@ -70,6 +70,10 @@ class Linear(nnx.Module):
         self.weight = build.parameter((outputs, inputs), axes, Init("normal", inputs**-0.5))
         self.bias = build.parameter((outputs,), axes[:1], ZEROS) if bias else None
 
+    def matrix(self) -> jax.Array:
+        """W [out, in], for products that take it apart."""
+        return self.weight[...]
+
     def __call__(self, x_TI: jax.Array) -> jax.Array:
         """[T, in] -> [T, out], in the dtype of x."""
         y_TO = contract(x_TI, self.weight[...])

@@ -2,8 +2,9 @@
 
 Mesh axes: 'replica' copies attention, 'kv' splits key/value heads (and the cache), 'group' splits the query heads that
 share one key/value head. Feed-forward width, vocabulary and experts are split over all three, so that 8 devices can
-serve a model of 4 heads; axes that the experts' number does not use split their width. A dimension that mesh axes do
-not divide drops them, left to right; `ShardingRules.remarks` says so.
+serve a model of 4 heads; axes that the experts' number does not use split their width. So are the heads of latent
+attention, whose cache every device holds in full. A dimension that mesh axes do not divide drops them, left to right;
+`ShardingRules.remarks` says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxserve.models.config import MlpSpec, ModelConfig, MoeSpec, head_counts
+from jaxserve.models.config import AttentionSpec, LatentSpec, MlpSpec, ModelConfig, MoeSpec, head_counts
 
 MESH_AXES = ("replica", "kv", "group")
 LOGICAL_AXES: dict[str, tuple[str, ...]] = {
@@ -25,6 +26,7 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
     "q_heads": ("kv", "group"),
     "kv_heads": ("kv",),
+    "latent_heads": ("group", "kv", "replica"),
     "mlp": MESH_AXES,
     "expert": MESH_AXES,
     "expert_mlp": MESH_AXES,
@@ -76,9 +78,13 @@ class ShardingRules:
     @classmethod
     def derive(cls, config: ModelConfig, mesh: Mesh) -> ShardingRules:
         """Drop the mesh axes that head counts, widths or the vocabulary do not allow."""
-        sizes = {"vocab": [config.vocab_size], "mlp": _mlp_widths(config)}
+        sizes = {
+            "vocab": [config.vocab_size],
+            "mlp": _mlp_widths(config),
+            "latent_heads": [n for n, _ in head_counts(config, LatentSpec)],
+        }
         table = dict(LOGICAL_AXES)
-        heads = head_counts(config)
+        heads = head_counts(config, AttentionSpec)
         kv = mesh.shape["kv"]
         dropped = [
             axis
