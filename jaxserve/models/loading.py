@@ -26,11 +26,14 @@ from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import LayerLoop
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
+from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
 from jaxserve.models.registry import find_family, model_type_of
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces, match_tensors
 
+_ALIGNMENT = 64
+"""Bytes."""
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while parameters are loaded."""
 
@@ -60,20 +63,29 @@ def load_model(
     attention_backend: str = "blocked",
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Load a directory in hub layout onto a mesh (None = one device).
+    """Load a directory in hub layout, or one that `convert` wrote, onto a mesh (None = one device).
 
     Raises:
         ModelLoadError: see `load_config`; or tensors are missing, left over, of another shape, or a file is damaged.
     """
     model_dir = Path(model_dir)
     config = load_config(model_dir)
-    family = find_family(config.model_type)
-    tensors = open_checkpoint(model_dir)
     plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
-    sources = match_tensors(plan, family, tensors, model_dir)
+    sources = find_pieces(plan, model_dir)
     counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
     leaves = [_load_leaf(leaf, source, counter) for leaf, source in zip(plan.leaves, sources, strict=True)]
     return _loaded(plan, leaves, dtype, layer_loop)
+
+
+def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
+    """What each leaf of the plan is read from: arrays of an orbax checkpoint, else tensors of safetensors files.
+
+    Raises:
+        ModelLoadError: see `load_model`.
+    """
+    if has_store(model_dir):
+        return match_arrays(plan, open_store(model_dir), model_dir)
+    return match_tensors(plan, find_family(plan.config.model_type), open_checkpoint(model_dir), model_dir)
 
 
 def random_model(
@@ -155,11 +167,19 @@ def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
         index = index or (slice(None),) * len(value.shape)
         picked, inner = numbers[index[:depth]], index[depth:]
         sizes = (len(range(*part.indices(size))) for part, size in zip(index, value.shape, strict=True))
-        out = np.empty(tuple(sizes), value.dtype)
+        out = _aligned_empty(tuple(sizes), value.dtype)
         for place in np.ndindex(picked.shape):
-            part = source.pieces[int(picked[place])].view()[inner]
-            out[place] = part
-            counter.add(weight * part.size * value.dtype.itemsize)
+            part = out[(*place, ...)]  # a view, also of a single number
+            source.pieces[int(picked[place])].read(inner, part)
+            counter.add(weight * part.nbytes)
         return out
 
     return jax.make_array_from_callback(value.shape, value.sharding, read)
+
+
+def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array that begins at a multiple of 64 bytes: jax's CPU backend takes such memory over, other it copies."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,14 @@ class Piece:
     cut: Cut | None
     config: ModelConfig
 
-    def view(self) -> NDArray[Any]:
-        """The piece, over the memory-mapped file."""
+    def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
+        """Copy a part of the piece into `out`, converted to its type."""
         whole = self.tensor.view()
-        return whole if self.cut is None else self.cut(whole, self.config)
+        out[...] = (whole if self.cut is None else self.cut(whole, self.config))[index]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of `view`, without opening the file."""
+        """Shape of the piece, without opening the file."""
         shape = self.tensor.shape
         try:
             return shape if self.cut is None else self.cut(np.broadcast_to(np.int8(0), shape), self.config).shape
@@ -45,12 +45,19 @@ class Piece:
             return shape
 
 
+class Readable(Protocol):
+    """A parameter of one layer (or expert), wherever it is stored."""
+
+    def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
+        """Copy a part into `out`, converted to its type."""
+
+
 @dataclass(frozen=True)
 class Pieces:
     """What a leaf is put together from: `lead` (layers, experts) pieces of equal shape, in C order."""
 
     lead: tuple[int, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Readable, ...]
 
 
 def match_tensors(plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path) -> list[Pieces]:
@@ -63,12 +70,12 @@ def match_tensors(plan: Blueprint, family: Family, tensors: dict[str, StoredTens
     wanted = {name for _, group in names for name in group}
     missing = sorted(wanted - tensors.keys())
     if missing:
-        raise ModelLoadError(f"{model_dir} lacks {_listed(missing)}.")
+        raise ModelLoadError(f"{model_dir} lacks {listed(missing)}.")
     ignored = [re.compile(pattern) for pattern in _ignored(family, plan.config)]
     surplus = sorted(name for name in tensors.keys() - wanted if not any(p.search(name) for p in ignored))
     if surplus:
         raise ModelLoadError(
-            f"{model_dir} holds {_listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
+            f"{model_dir} holds {listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
         )
     return [
         _pieces(leaf, family.names[leaf.name], lead, [tensors[name] for name in group], plan.config)
@@ -130,7 +137,7 @@ def _tensor_names(
     return lead, [name.format(layer=layer, expert=expert) for layer, expert in numbers]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str], kind: str = "tensor") -> str:
     """'tensor a' or 'tensors a, b, c, d and 5 more'."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
+    return f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
