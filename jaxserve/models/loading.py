@@ -160,18 +160,12 @@ def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
     shards = len(value.sharding.addressable_devices)
     shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
     weight = _num_bytes(leaf) / (shards * shard_bytes)
-    depth = len(source.lead)
-    numbers = np.arange(len(source.pieces)).reshape(source.lead)
 
     def read(index: tuple[slice, ...] | None) -> NDArray[Any]:
         index = index or (slice(None),) * len(value.shape)
-        picked, inner = numbers[index[:depth]], index[depth:]
         sizes = (len(range(*part.indices(size))) for part, size in zip(index, value.shape, strict=True))
         out = _aligned_empty(tuple(sizes), value.dtype)
-        for place in np.ndindex(picked.shape):
-            part = out[(*place, ...)]  # a view, also of a single number
-            source.pieces[int(picked[place])].read(inner, part)
-            counter.add(weight * part.nbytes)
+        source.read(index, out, lambda count: counter.add(weight * count))
         return out
 
     return jax.make_array_from_callback(value.shape, value.sharding, read)

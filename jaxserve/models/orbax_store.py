@@ -26,7 +26,7 @@ PARAMS = "params"
 """Directory of the store inside a model directory."""
 REMOTE = "params.url"
 """File that stands for it where the store is elsewhere: its URL."""
-_FLOATS = ("float32", "bfloat16", "float16")
+FLOATS = frozenset({"float32", "bfloat16", "float16"})
 """Types that are converted into each other while loading."""
 
 
@@ -123,7 +123,7 @@ def _pieces(leaf: Leaf, arrays: Sequence[StoredArray], model_dir: Path) -> Piece
             raise ModelLoadError(
                 f"{model_dir}: parameter {array.name} has shape {list(array.shape)}, config.json wants {list(shape)}."
             )
-        if array.dtype.name != dtype and not {array.dtype.name, dtype} <= set(_FLOATS):
+        if array.dtype.name != dtype and not {array.dtype.name, dtype} <= FLOATS:
             raise ModelLoadError(f"{model_dir}: parameter {array.name} is stored as {array.dtype}, not as {dtype}.")
     return Pieces(lead, tuple(arrays))
 

@@ -23,6 +23,7 @@ class Unwritten:
     """A parameter that is made when its turn to be written comes."""
 
     nbytes: int
+    ndim: int
     make: Callable[[], NDArray[Any]]
 
 
@@ -35,8 +36,11 @@ def write_store(directory: Path, leaves: dict[str, Unwritten], written: Callable
         written: called with the bytes of every batch.
     """
     registry = ocp.type_handlers.create_type_handler_registry((Unwritten, _Batches(written)))
-    # Experts are stacked in front: one chunk of one expert each, so that a device reads its own only.
-    save_args = {name: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for name in leaves}
+    save_args = {
+        # Beyond matrices the first axis (experts, heads) is what devices share: no chunk spans two of it.
+        name: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if leaf.ndim > 2 else ())
+        for name, leaf in leaves.items()
+    }
     logging.getLogger("absl").setLevel(logging.ERROR)  # warns that no jax.Array can be written
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
     with ocp.Checkpointer(handler) as checkpointer:

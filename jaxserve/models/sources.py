@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,11 @@ class Piece:
         out[...] = (whole if self.cut is None else self.cut(whole, self.config))[index]
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type as stored."""
+        return self.tensor.dtype
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the piece, without opening the file."""
         shape = self.tensor.shape
@@ -48,6 +53,10 @@ class Piece:
 class Readable(Protocol):
     """A parameter of one layer (or expert), wherever it is stored."""
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type as stored."""
+
     def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
         """Copy a part into `out`, converted to its type."""
 
@@ -58,6 +67,17 @@ class Pieces:
 
     lead: tuple[int, ...]
     pieces: tuple[Readable, ...]
+
+    def read(
+        self, index: tuple[slice, ...], out: NDArray[Any], done: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """Copy a part of the leaf into `out`, converted to its type; `done` is told the bytes of each piece."""
+        depth = len(self.lead)
+        picked = np.arange(len(self.pieces)).reshape(self.lead)[index[:depth]]
+        for place in np.ndindex(picked.shape):
+            part = out[(*place, ...)]  # a view, also of a single number
+            self.pieces[int(picked[place])].read(index[depth:], part)
+            done(part.nbytes)
 
 
 def match_tensors(plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path) -> list[Pieces]:
