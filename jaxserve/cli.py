@@ -1,4 +1,4 @@
-"""The command line: `jaxserve serve` and `jaxserve generate`. Wires the rooms together and owns the process."""
+"""The command line: `jaxserve serve`, `generate` and `convert`. Wires the rooms together and owns the process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _GENERATE_BUCKETS = (4, 64, 512)
 """Token buckets for one prompt: few, since they are compiled while somebody waits."""
 
 ModelArgument = Annotated[
-    Path | None, typer.Argument(help="Local model directory in hub layout. Default: the bundled story model.")
+    str | None,
+    typer.Argument(
+        help="Directory in hub layout, or one that `convert` wrote (also gs://...). Default: the bundled story model."
+    ),
 ]
 DtypeOption = Annotated[
     Literal["float32", "bfloat16"] | None,
@@ -177,6 +180,23 @@ def generate(
             sys.stdout.write("\n")
 
 
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Type of the parameters. Default: as stored.")
+    ] = None,
+) -> None:
+    """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
+    from jaxserve.models.conversion import convert as write
+
+    with _clear_errors(), _Bars() as progress:
+        write(model, out, dtype=dtype, progress=lambda done, total: progress("convert", done, total))
+    _console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of the `jaxserve` script."""
     app()
@@ -213,7 +233,7 @@ def default_compilation_cache() -> Path:
 
 
 def _engine_options(
-    model: Path | None,
+    model: str | None,
     dtype: Literal["float32", "bfloat16"] | None,
     max_num_seqs: int | None,
     max_model_len: int | None,
@@ -223,14 +243,17 @@ def _engine_options(
     prefix_caching: bool,
 ) -> EngineOptions:
     from jaxserve.engine.sizing import EngineOptions, parse_bytes
+    from jaxserve.models.remote import local_model_dir
     from jaxserve.startup import bundled_model_dir
 
     try:
         memory = None if kv_memory is None else parse_bytes(kv_memory)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--kv-memory") from None
+    with _clear_errors():
+        model_dir = bundled_model_dir() if model is None else local_model_dir(model)
     return EngineOptions(
-        model_dir=model or bundled_model_dir(),
+        model_dir=model_dir,
         dtype=dtype,
         max_num_seqs=max_num_seqs,
         max_model_len=max_model_len,
@@ -260,7 +283,7 @@ def _fail(message: str) -> NoReturn:
 class _Bars:
     """Start-up stages as progress bars, then the summary; without a terminal, only finished stages are printed."""
 
-    _LABELS: ClassVar = {"weights": "loading weights", "programs": "compiling programs"}
+    _LABELS: ClassVar = {"weights": "loading weights", "programs": "compiling programs", "convert": "converting"}
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:>18}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

@@ -14,6 +14,7 @@ from jaxserve.engine.engine import EngineStats
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
+from jaxserve.models.remote import local_model_dir
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import MeshShape, Progress, Started, bundled_model_dir, start
 
@@ -38,7 +39,8 @@ class LLM:
         'length'
 
     Args:
-        model_dir: local directory in hub layout; None = the bundled model.
+        model_dir: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the
+            bundled model.
         mesh: devices for tensor parallelism, or the axes (replica, kv, group).
         options: further fields of `EngineOptions` (dtype, max_num_seqs, max_model_len, kv_memory, ...).
 
@@ -49,7 +51,7 @@ class LLM:
     def __init__(
         self, model_dir: str | Path | None = None, *, mesh: int | tuple[int, int, int] = 1, **options: Any
     ) -> None:
-        directory = bundled_model_dir() if model_dir is None else Path(model_dir)
+        directory = bundled_model_dir() if model_dir is None else local_model_dir(model_dir)
         self._adopt(start(EngineOptions(model_dir=directory, **options), mesh_shape=mesh))
 
     @classmethod

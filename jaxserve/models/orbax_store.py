@@ -162,7 +162,7 @@ def _spec(where: str, name: str, driver: str) -> dict[str, Any]:
     """What tensorstore needs to open one array of an orbax checkpoint."""
     return {
         "driver": driver,
-        "kvstore": {"driver": "ocdbt", "base": where + "/", "path": name + "/"},
+        "kvstore": {"driver": "ocdbt", "base": where + "/", "path": name + "/", "cache_pool": "cache_pool#ocdbt"},
         "recheck_cached_data": False,
         "recheck_cached_metadata": False,
         "fill_missing_data_reads": False,
