@@ -1,8 +1,9 @@
 """The paged cache: one flat array [S*P, page, ...] for each kind of thing that layers keep, S being a page's slots.
 
-"kv" [S*P, page, 2K, H] holds keys and values side by side (2k = K, 2k + 1 = V). Page p of the layer in slot s of its
-page group (`layout.py`) is row s * P + p, in every array. Page 0 receives what padding tokens write. Flat arrays,
-because a jitted step then updates them in place whether layers are scanned or unrolled.
+"kv" [S*P, page, 2K, H] holds keys and values side by side (2k = K, 2k + 1 = V), "latent" [S*P, page, C] the latents of
+latent attention with their rotated keys, "index" [S*P, page, H'] the keys of its indexer. Page p of the layer in slot s
+of its page group (`layout.py`) is row s * P + p, in every array. Page 0 receives what padding tokens write. Flat
+arrays, because a jitted step then updates them in place whether layers are scanned or unrolled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxserve.models.attention import CACHE_AXES
-from jaxserve.models.config import LayerSpec, ModelConfig
+from jaxserve.models.config import LatentSpec, LayerSpec, ModelConfig
 from jaxserve.models.layout import cache_layout
 from jaxserve.models.sharding import ShardingRules, make_mesh
 
@@ -34,7 +35,10 @@ class CacheArray:
 
 def kept_by(layer: LayerSpec) -> dict[str, CacheArray]:
     """The arrays that a layer uses, by name."""
-    spec = layer.attention
+    spec, whole = layer.attention, (None, None, None)
+    if isinstance(spec, LatentSpec):
+        index = {} if spec.indexer is None else {"index": CacheArray((spec.indexer.head_dim,), whole)}
+        return {"latent": CacheArray((spec.head_dim,), whole), **index}
     return {"kv": CacheArray((2 * spec.num_kv_heads, spec.head_dim), CACHE_AXES)}
 
 

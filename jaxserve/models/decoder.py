@@ -14,9 +14,10 @@ from jax import lax
 
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
-from jaxserve.models.config import LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, layer_groups
+from jaxserve.models.config import LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, layer_groups
 from jaxserve.models.layout import Place, cache_layout
 from jaxserve.models.metadata import AttentionMeta, StepMeta
+from jaxserve.models.mla import LatentAttention
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.moe import Moe
 from jaxserve.models.norm import RMSNorm
@@ -33,7 +34,8 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, build: Build, spec: LayerSpec, width: int) -> None:
         self.attention_norm = RMSNorm(build, width)
-        self.attention = Attention(build, spec.attention, width)
+        attention = LatentAttention if isinstance(spec.attention, LatentSpec) else Attention
+        self.attention = attention(build, spec.attention, width)  # type: ignore[arg-type]
         self.attention_post_norm = RMSNorm(build, width) if spec.post_norms else None
         self.mlp_norm = RMSNorm(build, width)
         self.mlp = (Moe if isinstance(spec.mlp, MoeSpec) else GatedMlp)(build, spec.mlp, width)  # type: ignore[arg-type]

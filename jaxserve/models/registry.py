@@ -9,11 +9,16 @@ from jaxserve.models.family import Family
 from jaxserve.models.hub import HubConfig
 
 _FAMILIES: dict[str, tuple[str, str]] = {
+    "deepseek_v3": ("deepseek_v3", "DeepseekV3ForCausalLM"),
+    "deepseek_v32": ("deepseek_v32", "DeepseekV32ForCausalLM"),
     "gemma2": ("gemma2", "Gemma2ForCausalLM"),
     "gemma3_text": ("gemma3", "Gemma3ForCausalLM"),
     "glm4": ("glm4", "Glm4ForCausalLM"),
     "glm4_moe": ("glm4_moe", "Glm4MoeForCausalLM"),
+    "glm4_moe_lite": ("deepseek_v3", "Glm4MoeLiteForCausalLM"),
+    "glm_moe_dsa": ("deepseek_v32", "GlmMoeDsaForCausalLM"),
     "gpt_oss": ("gpt_oss", "GptOssForCausalLM"),
+    "kimi_k2": ("deepseek_v3", "DeepseekV3ForCausalLM"),
     "llama": ("llama", "LlamaForCausalLM"),
     "minimax_m2": ("minimax_m2", "MiniMaxM2ForCausalLM"),
     "mistral": ("mistral", "MistralForCausalLM"),

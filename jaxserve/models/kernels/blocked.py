@@ -1,13 +1,11 @@
-"""The universal attention backend: plain JAX, online softmax over blocks of keys (Milakov & Gimelshein 2018).
+"""The universal attention backend: plain JAX, online softmax over blocks of keys (`softmax.py`).
 
 Two computations share one block loop. Rows with a single new token (decode) run together, [R, K, G, H]. Rows with more
 (prefill) are cut into items of `QUERY_BLOCK` queries, and a loop with a dynamic trip count takes one item after the
-other, so padding costs nothing.
+other, so padding costs nothing. Latent attention is the case of one key/value head whose value is part of its key.
 
 Reproducibility: a token's result has the same bits in a decode row as in any prefill chunk, with any neighbours, in any
-bucket. For that, query and key blocks are aligned at absolute position 0 and have fixed sizes, every product contracts
-the last axis of both operands with at least two query rows (XLA:CPU then computes rows independently of their number;
-measured), and a block that is wholly masked leaves the running state as it was, bit for bit.
+bucket. For that, query and key blocks are aligned at absolute position 0 and have fixed sizes.
 
 Pages may hold anything, NaN too, where no position of the row is: masked scores are replaced and masked values zeroed.
 """
@@ -21,31 +19,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxserve.models.kernels.softmax import KEY_BLOCK, Keys, Running, begin, finish, fold
+from jaxserve.models.kernels.sparse import attend_sparse
 from jaxserve.models.metadata import AttentionMeta
-from jaxserve.models.reductions import row_sum
 
-KEY_BLOCK = 128
-"""Positions per step of the online softmax; pages must divide it."""
+__all__ = ["attend", "attend_latent", "attend_sparse", "write_kv", "write_rows"]
+
 QUERY_BLOCK = 32
 """Queries per prefill item at most."""
 _QUERY_ROWS = 128
 """Query vectors per key/value head and item at most."""
-_MASKED = -1e30
 
 
 @dataclass(frozen=True)
 class _Options:
     scale: float
-    window: int | None
-    softcap: float | None
-
-
-class _Running(NamedTuple):
-    """State of the online softmax, float32: maximum and sum [X, K, M, 1], weighted values [X, K, M, H]."""
-
-    peak: jax.Array
-    total: jax.Array
-    values: jax.Array
+    window: int | None = None
+    softcap: float | None = None
+    value_dim: int | None = None
+    """Leading dimensions of a cached row that are its value; None = keys and values lie side by side."""
 
 
 class _Queries(NamedTuple):
@@ -65,13 +57,17 @@ class _Queries(NamedTuple):
 def write_kv(
     kv: jax.Array, k_TKH: jax.Array, v_TKH: jax.Array, meta: AttentionMeta, first_page: jax.Array | int
 ) -> jax.Array:
-    """Put each token's key and value into its page (in place where `kv` is donated); see `backend.WriteKV`."""
+    """Put each token's key and value into its page; see `backend.WriteKV`."""
     tokens, kv_heads, head_dim = k_TKH.shape
-    rows = jnp.stack([k_TKH, v_TKH], axis=2).reshape(tokens, 2 * kv_heads, head_dim).astype(kv.dtype)
-    page = kv.shape[1]
-    where_T = (meta.write_pages_T + first_page) * page + meta.write_offsets_T
+    rows = jnp.stack([k_TKH, v_TKH], axis=2).reshape(tokens, 2 * kv_heads, head_dim)
+    return write_rows(kv, rows, meta, first_page)
+
+
+def write_rows(array: jax.Array, rows: jax.Array, meta: AttentionMeta, first_page: jax.Array | int) -> jax.Array:
+    """Put one row per token into its page (in place where `array` is donated); see `backend.WriteRows`."""
+    where_T = (meta.write_pages_T + first_page) * array.shape[1] + meta.write_offsets_T
     # Over token rows, as `_gather` reads on TPU: one layout for both, or XLA:TPU copies the cache in every layer.
-    return kv.reshape(-1, 2 * kv_heads, head_dim).at[where_T].set(rows).reshape(kv.shape)
+    return array.reshape(-1, *array.shape[2:]).at[where_T].set(rows.astype(array.dtype)).reshape(array.shape)
 
 
 def attend(
@@ -85,24 +81,52 @@ def attend(
     softcap: float | None = None,
     sinks_N: jax.Array | None = None,
 ) -> jax.Array:
-    """Attention of one layer; see `backend.Attend`.
+    """Grouped-query attention of one layer; see `backend.Attend`.
 
     Raises:
         ValueError: the page size does not divide `KEY_BLOCK`.
     """
-    page, kv_heads = kv.shape[1], kv.shape[2] // 2
-    if KEY_BLOCK % page:
-        raise ValueError(f"page size {page} must divide {KEY_BLOCK}")
     tokens, heads, head_dim = q_TNH.shape
-    options = _Options(scale, window, softcap)
+    kv_heads = kv.shape[2] // 2
     q_TKGH = q_TNH.reshape(tokens, kv_heads, heads // kv_heads, head_dim)
     sinks_KG = None if sinks_N is None else sinks_N.astype(jnp.float32).reshape(kv_heads, -1)
+    out = _attend(q_TKGH, kv, meta, first_page, sinks_KG, _Options(scale, window, softcap))
+    return out.reshape(tokens, heads, head_dim)
+
+
+def attend_latent(
+    q_TNC: jax.Array,
+    latent: jax.Array,
+    meta: AttentionMeta,
+    first_page: jax.Array | int,
+    *,
+    scale: float,
+    value_dim: int,
+) -> jax.Array:
+    """Latent attention of one layer; see `backend.AttendLatent`.
+
+    Raises:
+        ValueError: the page size does not divide `KEY_BLOCK`.
+    """
+    return _attend(q_TNC[:, None], latent, meta, first_page, None, _Options(scale, value_dim=value_dim))[:, 0]
+
+
+def _attend(
+    q_TKGH: jax.Array,
+    kv: jax.Array,
+    meta: AttentionMeta,
+    first_page: jax.Array | int,
+    sinks_KG: jax.Array | None,
+    options: _Options,
+) -> jax.Array:
+    """Attention of a step's rows, decoding and others -> [T, K, G, V]."""
+    if KEY_BLOCK % kv.shape[1]:
+        raise ValueError(f"page size {kv.shape[1]} must divide {KEY_BLOCK}")
     pages_RP = meta.page_table + first_page
-    out_TKGH = _prefill(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
-    decoded_RKGH = _decode(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
+    out_TKGV = _prefill(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
+    decoded_RKGV = _decode(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
     single_T = (meta.q_lens == 1)[meta.rows_T] & meta.valid_T
-    out_TKGH = jnp.where(single_T[:, None, None, None], decoded_RKGH[meta.rows_T], out_TKGH)
-    return out_TKGH.reshape(tokens, heads, head_dim)
+    return jnp.where(single_T[:, None, None, None], decoded_RKGV[meta.rows_T], out_TKGV)
 
 
 def _decode(
@@ -113,7 +137,7 @@ def _decode(
     sinks_KG: jax.Array | None,
     options: _Options,
 ) -> jax.Array:
-    """All rows with one new token at once -> [R, K, G, H]; other rows are zero."""
+    """All rows with one new token at once -> [R, K, G, V]; other rows are zero."""
     group = q_TKGH.shape[2]
     q_RKMH = q_TKGH[jnp.minimum(meta.cu_q_lens[:-1], q_TKGH.shape[0] - 1)]
     position_R = jnp.where(meta.q_lens == 1, meta.kv_lens - 1, -1)
@@ -139,13 +163,14 @@ def _prefill(
     sinks_KG: jax.Array | None,
     options: _Options,
 ) -> jax.Array:
-    """Rows with several new tokens, item after item -> [T, K, G, H]; other tokens are zero."""
+    """Rows with several new tokens, item after item -> [T, K, G, V]; other tokens are zero."""
     tokens, kv_heads, group, head_dim = q_TKGH.shape
     block = query_block(group)
     starts_R = meta.kv_lens - meta.q_lens
     first_item_R = starts_R // block
     items_R = jnp.where(meta.q_lens > 1, (meta.kv_lens + block - 1) // block - first_item_R, 0)
     ends_R = jnp.cumsum(items_R)
+    value_dim = options.value_dim or head_dim
     margin = ((block, block), (0, 0), (0, 0), (0, 0))
     padded_q = jnp.pad(q_TKGH, margin)
     sinks_KM = None if sinks_KG is None else jnp.tile(sinks_KG, (1, block))
@@ -166,12 +191,13 @@ def _prefill(
             last[None],
             pages_RP[row][None],
         )
-        o_KQGH = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, block, group, head_dim)
-        new = o_KQGH.transpose(1, 0, 2, 3).astype(out.dtype)
-        kept = lax.dynamic_slice(out, where, size)
+        o_KQGV = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, block, group, value_dim)
+        new = o_KQGV.transpose(1, 0, 2, 3).astype(out.dtype)
+        kept = lax.dynamic_slice(out, where, new.shape)
         return lax.dynamic_update_slice(out, jnp.where(ours[:, None, None, None], new, kept), where)
 
-    padded_out: jax.Array = lax.fori_loop(0, ends_R[-1], item, jnp.zeros_like(padded_q))
+    empty = jnp.zeros((*padded_q.shape[:-1], value_dim), q_TKGH.dtype)
+    padded_out: jax.Array = lax.fori_loop(0, ends_R[-1], item, empty)
     return padded_out[block : block + tokens]
 
 
@@ -189,56 +215,43 @@ def _first_key(position: jax.Array, window: int | None) -> jax.Array:
 
 
 def _block_loop(queries: _Queries, kv: jax.Array, sinks_KM: jax.Array | None, options: _Options) -> jax.Array:
-    """Run the online softmax over the blocks each row needs -> float32 [X, K, M, H]; zero where there is no query."""
-    rows, kv_heads, width, head_dim = queries.q_XKMH.shape
-    shape = (rows, kv_heads, width, 1)
-    if sinks_KM is None:
-        peak, total = jnp.full(shape, _MASKED, jnp.float32), jnp.zeros(shape, jnp.float32)
-    else:
-        peak, total = jnp.broadcast_to(sinks_KM[None, :, :, None], shape), jnp.ones(shape, jnp.float32)
+    """Run the online softmax over the blocks each row needs -> float32 [X, K, M, V]; zero where there is no query."""
     first_block_X = queries.first_X // KEY_BLOCK
     trips = jnp.max(queries.last_X // KEY_BLOCK - first_block_X + 1)
 
-    def step(index: jax.Array, state: _Running) -> _Running:
-        return _block(first_block_X + index, state, queries, kv, options)
+    def step(index: jax.Array, state: Running) -> Running:
+        keys = _keys(first_block_X + index, queries, kv, options)
+        return fold(state, queries.q_XKMH, keys, scale=options.scale, softcap=options.softcap)
 
-    start = _Running(peak, total, jnp.zeros((rows, kv_heads, width, head_dim), jnp.float32))
-    state = lax.fori_loop(0, trips, step, start)
-    out: jax.Array = state.values / jnp.where(state.total == 0.0, 1.0, state.total)
-    return out
+    *shape, head_dim = queries.q_XKMH.shape
+    start = begin((shape[0], shape[1], shape[2]), options.value_dim or head_dim, sinks_KM)
+    return finish(lax.fori_loop(0, trips, step, start))
 
 
-def _block(block_X: jax.Array, state: _Running, queries: _Queries, kv: jax.Array, options: _Options) -> _Running:
-    """Fold one block of keys (block number per row) into the running softmax."""
-    k_XKBH, v_XKBH = _gather(block_X, queries.pages_XP, kv)
-    keys_XB = block_X[:, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
-    seen_XB = (keys_XB >= queries.first_X[:, None]) & (keys_XB <= queries.last_X[:, None])
-    v_XKBH = jnp.where(seen_XB[:, None, :, None], v_XKBH, 0)
-    scores = _score(queries.q_XKMH, k_XKBH, options)
-    allowed = keys_XB[:, None, :] <= queries.positions_XM[:, :, None]
+def _keys(block_X: jax.Array, queries: _Queries, kv: jax.Array, options: _Options) -> Keys:
+    """One block of keys and values per row, and who sees them."""
+    positions_XB = block_X[:, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
+    seen_XB = (positions_XB >= queries.first_X[:, None]) & (positions_XB <= queries.last_X[:, None])
+    allowed = positions_XB[:, None, :] <= queries.positions_XM[:, :, None]
     if options.window is not None:
-        allowed &= keys_XB[:, None, :] > queries.positions_XM[:, :, None] - options.window
-    allowed = allowed[:, None]
-    scores = jnp.where(allowed, scores, _MASKED)
-    peak = jnp.maximum(state.peak, jnp.max(scores, axis=-1, keepdims=True))
-    weights = jnp.where(allowed, jnp.exp(scores - peak), 0.0)
-    decay = jnp.exp(state.peak - peak)
-    return _Running(
-        peak,
-        state.total * decay + row_sum(weights),
-        state.values * decay + _weigh(weights.astype(v_XKBH.dtype), v_XKBH),
-    )
+        allowed &= positions_XB[:, None, :] > queries.positions_XM[:, :, None] - options.window
+    chosen = _gather(block_X, queries.pages_XP, kv)
+    if options.value_dim is not None:
+        k_XKBH = chosen[:, None]
+        return Keys(k_XKBH, k_XKBH[..., : options.value_dim], seen_XB, allowed)
+    rows, block, twice_heads, head_dim = chosen.shape
+    pairs = chosen.reshape(rows, block, twice_heads // 2, 2, head_dim).transpose(3, 0, 2, 1, 4)
+    return Keys(pairs[0], pairs[1], seen_XB, allowed)
 
 
-def _gather(block_X: jax.Array, pages_XP: jax.Array, kv: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Keys and values of one block per row, each [X, K, KEY_BLOCK, H]."""
-    _, page, twice_heads, head_dim = kv.shape
-    per_block = KEY_BLOCK // page
+def _gather(block_X: jax.Array, pages_XP: jax.Array, kv: jax.Array) -> jax.Array:
+    """What the cache holds of one block per row, [X, KEY_BLOCK, ...]."""
+    per_block = KEY_BLOCK // kv.shape[1]
     columns = (block_X[:, None] * per_block + jnp.arange(per_block)) % pages_XP.shape[1]
     pages = jnp.take_along_axis(pages_XP, columns, axis=1)
     chosen = lax.platform_dependent(kv, pages, tpu=_take_tokens, default=_take_pages)
-    pairs = chosen.reshape(block_X.shape[0], KEY_BLOCK, twice_heads // 2, 2, head_dim).transpose(3, 0, 2, 1, 4)
-    return pairs[0], pairs[1]
+    block: jax.Array = chosen.reshape(block_X.shape[0], KEY_BLOCK, *kv.shape[2:])
+    return block
 
 
 def _take_pages(kv: jax.Array, pages: jax.Array) -> jax.Array:
@@ -251,30 +264,3 @@ def _take_tokens(kv: jax.Array, pages: jax.Array) -> jax.Array:
     page = kv.shape[1]
     tokens = pages[..., None] * page + jnp.arange(page)
     return kv.reshape(-1, *kv.shape[2:])[tokens]
-
-
-def _precision(x: jax.Array) -> lax.Precision | None:
-    """float32 products are exact to float32 on every device."""
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-
-
-def _score(q_XKMH: jax.Array, k_XKBH: jax.Array, options: _Options) -> jax.Array:
-    """Scaled, capped scores, float32 [X, K, M, B]."""
-    dimensions = (((3,), (3,)), ((0, 1), (0, 1)))
-    scores = lax.dot_general(
-        q_XKMH, k_XKBH, dimensions, precision=_precision(q_XKMH), preferred_element_type=jnp.float32
-    )
-    scores = scores * options.scale
-    return scores if options.softcap is None else options.softcap * jnp.tanh(scores / options.softcap)
-
-
-def _weigh(weights_XKMB: jax.Array, v_XKBH: jax.Array) -> jax.Array:
-    """Weighted sum of values, float32 [X, K, M, H].
-
-    The values are transposed first, and for real: contracting their last axis is what keeps rows independent.
-    """
-    v_XKHB = lax.optimization_barrier(v_XKBH.swapaxes(2, 3))
-    dimensions = (((3,), (3,)), ((0, 1), (0, 1)))
-    return lax.dot_general(
-        weights_XKMB, v_XKHB, dimensions, precision=_precision(v_XKBH), preferred_element_type=jnp.float32
-    )

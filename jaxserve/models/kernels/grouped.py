@@ -2,7 +2,8 @@
 
 Assignments (token, expert) are sorted by expert. On TPU `lax.ragged_dot_general` multiplies the sorted rows. Elsewhere
 XLA's is dense, its work grows with the number of experts; so a loop with a dynamic trip count takes blocks of rows of
-one expert, and experts without tokens are not even read.
+one expert, and experts without tokens are not even read. The loop serves quantised experts on TPU too: it dequantises
+the expert at hand, `ragged_dot_general` would need all of them dequantised at once.
 
 Reproducibility: every block has the same static number of rows (at least two), products contract the last axis of both
 operands, and a token's experts are added in the order of its routing: the bits of a token's result depend neither on
@@ -20,7 +21,8 @@ from jax import lax
 
 from jaxserve.models.config import GluSpec
 from jaxserve.models.mlp import glu
-from jaxserve.models.parameters import contract
+from jaxserve.models.parameters import multiply
+from jaxserve.models.quantization import Weight
 from jaxserve.models.reductions import ordered_sum
 
 _FEWEST_ROWS, _MOST_ROWS = 4, 64
@@ -30,7 +32,7 @@ _FEWEST_ROWS, _MOST_ROWS = 4, 64
 class Projection(NamedTuple):
     """One projection of all experts at hand."""
 
-    weight_EOI: jax.Array
+    weight_EOI: Weight
     bias_EO: jax.Array | None
 
 
@@ -57,10 +59,11 @@ def apply_experts(
     Returns:
         float32 [T, D].
     """
-    count = experts.gate.weight_EOI.shape[0]
+    count = experts.gate.weight_EOI.count
     chosen_TA = jnp.where((experts_TA >= 0) & (experts_TA < count), experts_TA, count)
+    ragged = _blocked if experts.gate.weight_EOI.format is not None else _ragged
     out_TAD = lax.platform_dependent(
-        x_TD, chosen_TA, experts, tpu=partial(_ragged, spec=spec), default=partial(_blocked, spec=spec)
+        x_TD, chosen_TA, experts, tpu=partial(ragged, spec=spec), default=partial(_blocked, spec=spec)
     )
     return ordered_sum([out_TAD[:, place] * weights_TA[:, place, None] for place in range(weights_TA.shape[1])])
 
@@ -68,7 +71,7 @@ def apply_experts(
 def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
     """Block after block -> float32 [T, A, D]."""
     tokens, choices = chosen_TA.shape
-    total, count = tokens * choices, experts.gate.weight_EOI.shape[0]
+    total, count = tokens * choices, experts.gate.weight_EOI.count
     rows = block_rows(total, count)
     order = jnp.argsort(chosen_TA.reshape(-1), stable=True)
     starts = jnp.searchsorted(chosen_TA.reshape(-1)[order], jnp.arange(count + 1)).astype(jnp.int32)
@@ -84,7 +87,7 @@ def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluS
         y_BD = _project(glu(spec, gate_BF, up_BF), experts.down, expert, jnp.float32)
         return out.at[jnp.where(places < starts[expert + 1], assigned, total)].set(y_BD, mode="drop")
 
-    width = experts.down.weight_EOI.shape[1]
+    width = experts.down.weight_EOI.outputs
     out: jax.Array = lax.fori_loop(0, ends_E[-1], block, jnp.zeros((total, width), jnp.float32))
     return out.reshape(tokens, choices, width)
 
@@ -100,15 +103,15 @@ def block_rows(assignments: int, experts: int) -> int:
 def _project(
     x_BI: jax.Array, projection: Projection, expert: jax.Array, dtype: jnp.dtype | type | None = None
 ) -> jax.Array:
-    weight_OI = lax.dynamic_index_in_dim(projection.weight_EOI, expert, keepdims=False)
-    y_BO = contract(x_BI, weight_OI, dtype)
+    pick = partial(lax.dynamic_index_in_dim, index=expert, keepdims=False)
+    y_BO = multiply(x_BI, jax.tree.map(pick, projection.weight_EOI), dtype)
     return y_BO if projection.bias_EO is None else y_BO + projection.bias_EO[expert]
 
 
 def _ragged(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
     """All assignments at once -> float32 [T, A, D]."""
     tokens, choices = chosen_TA.shape
-    count = experts.gate.weight_EOI.shape[0]
+    count = experts.gate.weight_EOI.count
     flat = chosen_TA.reshape(-1)
     order = jnp.argsort(flat, stable=True)
     sorted_experts = flat[order]
@@ -134,7 +137,7 @@ def _ragged_product(
     )
     y_NO = lax.ragged_dot_general(
         x_NI,
-        projection.weight_EOI,
+        projection.weight_EOI.values,
         sizes_E,
         numbers,
         precision=lax.Precision.HIGHEST if x_NI.dtype == jnp.float32 else None,

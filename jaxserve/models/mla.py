@@ -1,0 +1,157 @@
+"""Multi-head latent attention (DeepSeek-V2, 2024) over a cache of latents, with or without an indexer.
+
+Keys and values are never expanded, in decoding and in prefill alike: what would make a head's key of a latent is
+applied to the query instead, and what would make its value to the weighted sum of latents. So a token's result has the
+same bits on both paths, and a cached position costs one latent and one rotated key for all heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxserve.models.config import LatentSpec
+from jaxserve.models.indexer import Indexer
+from jaxserve.models.kernels.sparse import IndexQueries
+from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.norm import RMSNorm
+from jaxserve.models.parameters import Build, Linear
+from jaxserve.models.rope import RopeTable, rotate
+
+HEADS = "latent_heads"
+
+
+class LatentAttention(nnx.Module):
+    """Projections into and out of the latent space, cache write, attention, output projection (one all-reduce)."""
+
+    def __init__(self, build: Build, spec: LatentSpec, width: int) -> None:
+        own = replace(build, norm_eps=spec.norm_eps)
+        queries = spec.num_heads * (spec.nope_dim + spec.rope.rotary_dim)
+        if spec.q_rank is None:
+            self.q_proj = Linear(build, width, queries, (HEADS, "embed"))
+        else:
+            self.q_a_proj = Linear(build, width, spec.q_rank, (None, "embed"))
+            self.q_a_norm = RMSNorm(own, spec.q_rank)
+            self.q_b_proj = Linear(build, spec.q_rank, queries, (HEADS, None))
+        self.kv_a_proj = Linear(build, width, spec.head_dim, (None, "embed"))
+        self.kv_a_norm = RMSNorm(own, spec.kv_rank)
+        self.kv_b_proj = Linear(build, spec.kv_rank, spec.num_heads * (spec.nope_dim + spec.value_dim), (HEADS, None))
+        self.o_proj = Linear(build, spec.num_heads * spec.value_dim, width, ("embed", HEADS))
+        self.indexer = Indexer(build, spec.indexer, width, spec.q_rank or width) if spec.indexer is not None else None
+        self.spec, self.rules, self.backend = spec, build.rules, build.backend
+
+    def __call__(
+        self,
+        x_TD: jax.Array,
+        cache: Mapping[str, jax.Array],
+        meta: AttentionMeta,
+        table: RopeTable,
+        first_page: jax.Array | int,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[T, D] -> [T, D] and the cache with this layer's new rows; `first_page` is the layer's page 0."""
+        spec, tokens = self.spec, x_TD.shape[0]
+        parts_NIC = self.kv_b_proj.matrix().reshape(spec.num_heads, spec.nope_dim + spec.value_dim, spec.kv_rank)
+        rows: dict[str, jax.Array] = {}
+        wanted = None
+        with jax.named_scope("qkv"):
+            q_latent_TQ = x_TD if spec.q_rank is None else self.q_a_norm(self.q_a_proj(x_TD))
+            q_TNC = self._queries(q_latent_TQ, parts_NIC[:, : spec.nope_dim], table)
+            rows["latent"] = self._latents(x_TD, table)
+            if self.indexer is not None:
+                wanted, rows["index"] = self.indexer(x_TD, q_latent_TQ, table)
+        with jax.named_scope("attention"):
+            o_TNC, kept = self._attend(q_TNC, rows, wanted, cache, meta, first_page)
+        with jax.named_scope("out"):
+            o_TNV = _per_head(o_TNC, parts_NIC[:, spec.nope_dim :])
+            o_TD = self.o_proj(o_TNV.reshape(tokens, spec.num_heads * spec.value_dim))
+            return self.rules.constrain(o_TD), {**cache, **kept}
+
+    def _queries(self, q_latent_TQ: jax.Array, up_NIC: jax.Array, table: RopeTable) -> jax.Array:
+        """Queries in the latent space, then their rotated part, [T, N, C + R]."""
+        spec = self.spec
+        project = self.q_proj if spec.q_rank is None else self.q_b_proj
+        q_TNH = project(q_latent_TQ).reshape(-1, spec.num_heads, spec.nope_dim + spec.rope.rotary_dim)
+        plain, turning = q_TNH[..., : spec.nope_dim], q_TNH[..., spec.nope_dim :]
+        turned = rotate(turning, table, interleaved=spec.rope.interleaved)
+        return jnp.concatenate((_per_head(plain, up_NIC.swapaxes(1, 2)), turned), axis=-1)
+
+    def _latents(self, x_TD: jax.Array, table: RopeTable) -> jax.Array:
+        """What the cache keeps of each token: its normed latent, then the rotated key, [T, C + R]."""
+        both = self.kv_a_proj(x_TD)
+        latent, turning = both[:, : self.spec.kv_rank], both[:, None, self.spec.kv_rank :]
+        turned = rotate(turning, table, interleaved=self.spec.rope.interleaved)[:, 0]
+        return jnp.concatenate((self.kv_a_norm(latent), turned), axis=-1)
+
+    def _attend(
+        self,
+        q_TNC: jax.Array,
+        rows: dict[str, jax.Array],
+        wanted: IndexQueries | None,
+        cache: Mapping[str, jax.Array],
+        meta: AttentionMeta,
+        first_page: jax.Array | int,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Cache write and attention, each device with its own heads and the whole cache."""
+        backend, spec = self.backend, self.spec
+
+        def local(
+            q_TNC: jax.Array,
+            rows: dict[str, jax.Array],
+            wanted: IndexQueries | None,
+            kept: dict[str, jax.Array],
+            meta: AttentionMeta,
+            first_page: jax.Array | int,
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            kept = {name: backend.write_rows(array, rows[name], meta, first_page) for name, array in kept.items()}
+            where = (meta, first_page)
+            if wanted is None or spec.indexer is None:
+                o_TNC = backend.attend_latent(q_TNC, kept["latent"], *where, scale=spec.scale, value_dim=spec.kv_rank)
+            else:
+                o_TNC = backend.attend_sparse(
+                    q_TNC,
+                    kept["latent"],
+                    kept["index"],
+                    wanted,
+                    *where,
+                    scale=spec.scale,
+                    value_dim=spec.kv_rank,
+                    top_k=spec.indexer.top_k,
+                )
+            return o_TNC, kept
+
+        heads, whole = self.rules.spec((None, HEADS, None)), PartitionSpec()
+        island = jax.shard_map(
+            local,
+            mesh=self.rules.mesh,
+            in_specs=(heads, whole, whole, whole, whole, whole),
+            out_specs=(heads, whole),
+            check_vma=False,
+        )
+        own = {name: cache[name] for name in rows}
+        result: tuple[jax.Array, dict[str, jax.Array]] = island(q_TNC, rows, wanted, own, meta, first_page)
+        return result
+
+
+def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:
+    """[T, N, in] times each head's [out, in] -> [T, N, out].
+
+    A token's bits do not depend on T: XLA:CPU computes a rest of rows beyond a multiple of four by other routines, so
+    there is none; and both operands lie in memory as they are contracted, whatever XLA would prefer for this T.
+    """
+    tokens = x_TNI.shape[0]
+    x_TNI = jnp.pad(x_TNI, ((0, -tokens % 4), (0, 0), (0, 0)))
+    x_NTI, weight_NOI = lax.optimization_barrier((x_TNI.swapaxes(0, 1), weight_NOI))
+    y_NTO = lax.dot_general(
+        x_NTI,
+        weight_NOI,
+        (((2,), (2,)), ((0,), (0,))),
+        precision=lax.Precision.HIGHEST if x_NTI.dtype == jnp.float32 else None,
+        preferred_element_type=x_NTI.dtype,
+    )
+    return y_NTO.swapaxes(0, 1)[:tokens]
