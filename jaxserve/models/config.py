@@ -179,6 +179,23 @@ class MoeSpec:
 
 
 @dataclass(frozen=True)
+class WeightFormat:
+    """How the weight of a projection is held: as codes of 4 or 8 bits, each times the scale of its row and block."""
+
+    code: Literal["int8", "e4m3", "e2m1"]
+    """Whole numbers, or floating-point numbers of 8 (OCP FP8) or 4 bits (OCP MX, two in a byte, the first in the low
+    half)."""
+    block: int | None = None
+    """Neighbouring inputs that share a scale; None = all of a row. The last block of a row may be short."""
+    scale: Literal["float32", "e8m0"] = "float32"
+    """Scales are numbers, or exponents of two (biased by 127, in a byte)."""
+
+    def __str__(self) -> str:
+        name = {"int8": "int8", "e4m3": "fp8", "e2m1": "fp4"}[self.code]
+        return f"{name}, {f'blocks of {self.block}' if self.block else 'a scale per row'}"
+
+
+@dataclass(frozen=True)
 class LayerSpec:
     """One decoder layer: norm, attention, residual, norm, feed-forward, residual."""
 
@@ -186,6 +203,10 @@ class LayerSpec:
     mlp: MlpSpec | MoeSpec
     post_norms: bool = False
     """Attention's and feed-forward's outputs are normed before they join the residual stream."""
+    weights: WeightFormat | None = None
+    """How the projections' weights are held; None = in the model's dtype, as all other parameters are."""
+    unquantised: tuple[str, ...] = ()
+    """Projections that are held in the model's dtype nevertheless ('attention.q_proj')."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from jaxserve.models.config import ModelConfig, layer_groups
 from jaxserve.models.decoder import Decoder, LayerLoop
 from jaxserve.models.kernels.backend import AttentionBackend
 from jaxserve.models.metadata import StepMeta
-from jaxserve.models.parameters import Build, Init
+from jaxserve.models.moe import ExpertLinear
+from jaxserve.models.parameters import Build, Init, Linear
 from jaxserve.models.sharding import ShardingRules
 
 
@@ -90,7 +91,9 @@ def plan_model(
     """Structure, shapes and shardings of a model; touches no device."""
     rules = ShardingRules.derive(config, mesh)
     build = Build(rules, AttentionBackend(attention_backend), dtype, config.norm_eps, config.norm_offset)
-    module, state = nnx.split(Decoder(build, config, layer_loop))
+    decoder = Decoder(build, config, layer_loop)
+    _hold_weights(decoder)
+    module, state = nnx.split(decoder)
     groups = layer_groups(config, layer_loop)
     leaves = []
     for path, variable in nnx.to_flat_state(state):
@@ -104,6 +107,14 @@ def plan_model(
         value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)
         leaves.append(Leaf(".".join(map(str, name)), layers, stacked, value, metadata["init"]))
     return Blueprint(config, GraphDef(module, jax.tree.structure(state)), tuple(leaves), rules)
+
+
+def _hold_weights(decoder: Decoder) -> None:
+    """Declare the projections' weights in the formats that the layers' specs say."""
+    for layer in (layer for group in decoder.groups for layer in group.layers):
+        for path, module in nnx.iter_modules(layer):
+            if isinstance(module, Linear | ExpertLinear) and ".".join(map(str, path)) not in layer.spec.unquantised:
+                module.hold(layer.spec.weights)
 
 
 def abstract_leaves(

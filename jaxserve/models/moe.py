@@ -15,10 +15,11 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxserve.models.config import MlpSpec, MoeSpec
+from jaxserve.models.config import MlpSpec, MoeSpec, WeightFormat
 from jaxserve.models.kernels.grouped import Experts, Projection, apply_experts
 from jaxserve.models.mlp import GatedMlp, glu
-from jaxserve.models.parameters import ZEROS, Build, Init, contract
+from jaxserve.models.parameters import ZEROS, Build, Init, contract, multiply, partition
+from jaxserve.models.quantization import Weight, align_blocks
 from jaxserve.models.reductions import ordered_sum, row_sum
 
 _TINY = 1e-20
@@ -73,22 +74,30 @@ class Router(nnx.Module):
 
 
 class ExpertLinear(nnx.Module):
-    """One projection of all experts, stored [E, out, in]."""
+    """One projection of all experts, stored [E, out, in], perhaps quantised."""
 
     def __init__(self, build: Build, spec: MoeSpec, inputs: int, outputs: int, axes: tuple[str, str]) -> None:
-        count = spec.num_experts
-        self.weight = build.parameter((count, outputs, inputs), ("expert", *axes), Init("normal", inputs**-0.5))
-        self.bias = build.parameter((count, outputs), ("expert", axes[0]), ZEROS) if spec.bias else None
-        self.axes, self.rules = axes, build.rules
+        self.build, self.shape, self.axes = build, (spec.num_experts, outputs, inputs), ("expert", *axes)
+        self.bias = build.parameter(self.shape[:2], self.axes[:2], ZEROS) if spec.bias else None
+        self.hold(None)
+
+    def hold(self, form: WeightFormat | None) -> None:
+        """Declare the weight anew, held in this format."""
+        self.format = form
+        self.weight, scale = self.build.weight(self.shape, self.axes, form)
+        self.weight_scale = nnx.data(scale)
 
     def arrays(self) -> Projection:
-        """The parameters, to pass into a `shard_map`."""
-        return Projection(self.weight[...], None if self.bias is None else self.bias[...])
+        """The parameters, to pass into a `shard_map`: blocks do not cross the edges of its shards."""
+        scale = None if self.weight_scale is None else self.weight_scale[...]
+        weight = align_blocks(Weight(self.weight[...], scale, self.format), self.build.rules.parts(self.axes[-1]))
+        return Projection(weight, None if self.bias is None else self.bias[...])
 
     def partition(self) -> Projection:
         """How they are split."""
-        weight, bias = (self.rules.spec(("expert", *axes)) for axes in (self.axes, self.axes[:1]))
-        return Projection(weight, None if self.bias is None else bias)  # type: ignore[arg-type]
+        rules = self.build.rules
+        bias = None if self.bias is None else rules.spec(self.axes[:2])
+        return Projection(partition(rules, self.shape, self.axes, self.format), bias)  # type: ignore[arg-type]
 
 
 class ExpertLayer(nnx.Module):
@@ -109,10 +118,6 @@ class ExpertLayer(nnx.Module):
         return Experts(self.gate_proj.partition(), self.up_proj.partition(), self.down_proj.partition())
 
 
-_Shared = tuple[jax.Array, jax.Array, jax.Array]
-"""Weights of the shared expert: gate [F, D], up [F, D], down [D, F]."""
-
-
 class Moe(nnx.Module):
     """Router, experts and the shared expert."""
 
@@ -128,20 +133,19 @@ class Moe(nnx.Module):
         with jax.named_scope("router"):
             weights_TA, experts_TA = self.router(x_TD)
         with jax.named_scope("experts"):
-            whole, rules, shared = PartitionSpec(), self.rules, None
-            split = tuple(rules.spec(axes) for axes in (("mlp",), ("mlp",), ("embed", "mlp")))
-            if self.shared is not None:
-                mlp = self.shared
-                shared = (mlp.gate_proj.weight[...], mlp.up_proj.weight[...], mlp.down_proj.weight[...])
+            whole, rules = PartitionSpec(), self.rules
+            mlp = self.shared
+            shared = () if mlp is None else (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
             island = jax.shard_map(
                 partial(_local, spec=self.spec, axes=self._axes()),
                 mesh=rules.mesh,
-                in_specs=(whole, whole, whole, self.experts.partition(), None if shared is None else split),
+                in_specs=(whole, whole, whole, self.experts.partition(), tuple(p.partition() for p in shared)),
                 out_specs=whole,
                 check_vma=False,
             )
             wanted_TA = jnp.where(valid_T[:, None], experts_TA, -1)
-            y_TD: jax.Array = island(x_TD, weights_TA, wanted_TA, self.experts.arrays(), shared)
+            parts = tuple(projection.local() for projection in shared)
+            y_TD: jax.Array = island(x_TD, weights_TA, wanted_TA, self.experts.arrays(), parts)
             return y_TD, experts_TA
 
     def _axes(self) -> _Axes:
@@ -171,22 +175,22 @@ def _local(
     weights_TA: jax.Array,
     experts_TA: jax.Array,
     experts: Experts,
-    shared: _Shared | None,
+    shared: tuple[Weight, ...],
     *,
     spec: MoeSpec,
     axes: _Axes,
 ) -> jax.Array:
     """One device's part, and the sum over all devices."""
-    first = lax.axis_index(axes.expert) * experts.gate.weight_EOI.shape[0] if axes.expert else 0
+    first = lax.axis_index(axes.expert) * experts.gate.weight_EOI.count if axes.expert else 0
     if experts.down.bias_EO is not None:  # whole on every shard of the width: one of them adds it
         down = experts.down._replace(bias_EO=_once(experts.down.bias_EO, axes.width))
         experts = experts._replace(down=down)
     y_TD = apply_experts(x_TD, weights_TA, experts_TA - first, experts, spec.glu)
     y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
-    if shared is not None:
+    if shared:
         gate_FD, up_FD, down_DF = shared
-        inner_TF = glu(spec.glu, contract(x_TD, gate_FD), contract(x_TD, up_FD))
-        y_TD = y_TD + _once(contract(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
+        inner_TF = glu(spec.glu, multiply(x_TD, gate_FD), multiply(x_TD, up_FD))
+        y_TD = y_TD + _once(multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
     y_TD = y_TD.astype(x_TD.dtype)
     return lax.psum(y_TD, axes.all) if axes.all else y_TD
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -17,6 +18,7 @@ from jaxserve.models.kernels.backend import AttentionBackend
 from jaxserve.models.quantization import (
     Weight,
     align_blocks,
+    aligned,
     code_dtype,
     code_shape,
     decode,
@@ -51,8 +53,8 @@ class Init:
             if self.kind == "e4m3":
                 return jax.lax.bitcast_convert_type(drawn.astype(jnp.float8_e4m3fn), dtype)
             if jnp.issubdtype(dtype, jnp.integer):
-                limits = jnp.iinfo(jnp.dtype(dtype))
-                drawn = jnp.clip(jnp.round(drawn), limits.min + 1, limits.max)
+                largest = np.iinfo(jnp.dtype(dtype)).max
+                drawn = jnp.clip(jnp.round(drawn), -largest, largest)
             return drawn.astype(dtype)
         return jnp.full(shape, {"ones": 1.0, "zeros": 0.0, "constant": self.value}[self.kind], dtype)
 
@@ -151,19 +153,22 @@ class Linear(nnx.Module):
         return y_TO if self.bias is None else y_TO + self.bias[...]
 
     def local(self) -> Weight:
-        """The weight, to pass into a `shard_map`: blocks do not cross the edges of its shards."""
+        """The weight, to pass into a `shard_map`: no block crosses the edge of a shard."""
         return align_blocks(self.held(), self.build.rules.parts(self.axes[1]))
 
     def partition(self) -> Weight:
         """How `local` is split."""
-        return partition(self.build.rules, self.axes, self.format)
+        return partition(self.build.rules, self.shape, self.axes, self.format)
 
 
-def partition(rules: ShardingRules, axes: tuple[str | None, ...], form: WeightFormat | None) -> Weight:
-    """How the arrays of a weight [..., out, in] with these logical axes are split."""
+def partition(
+    rules: ShardingRules, shape: tuple[int, ...], axes: tuple[str | None, ...], form: WeightFormat | None
+) -> Weight:
+    """How the arrays of a weight [..., out, in] with these logical axes are split, its blocks aligned."""
     if form is None:
         return Weight(rules.spec(axes))
-    return Weight(rules.spec(axes), rules.spec(axes[:-1] if form.block is None else axes), form)
+    scale = rules.spec(axes[:-1] if form.block is None else axes)
+    return Weight(rules.spec(axes), scale, aligned(form, shape[-1], rules.parts(axes[-1])))
 
 
 def multiply(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True) -> jax.Array:
@@ -179,9 +184,10 @@ def multiply(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *,
         return contract(x_TI, weight.values, dtype)
     if not local or weight.outputs * x_TI.shape[1] <= _TILE:
         return _product(x_TI, weight, dtype)
-    return jax.lax.platform_dependent(
+    y_TO: jax.Array = jax.lax.platform_dependent(
         x_TI, weight, cpu=partial(_tiled_product, dtype=dtype), default=partial(_product, dtype=dtype)
     )
+    return y_TO
 
 
 def _product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> jax.Array:
@@ -189,8 +195,8 @@ def _product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> jax.Ar
     form, dtype = weight.format, dtype or x_TI.dtype
     if form is None or form.block is not None:
         return contract(x_TI, weight.dequantised(x_TI.dtype), dtype)
-    y_TO = contract(x_TI, decode(weight.values, form, x_TI.dtype), jnp.float32)
-    return (y_TO * weight.scale).astype(dtype)
+    scale_O: jax.Array = weight.scale
+    return (contract(x_TI, decode(weight.values, form, x_TI.dtype), jnp.float32) * scale_O).astype(dtype)
 
 
 def _tiled_product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> jax.Array:

@@ -17,7 +17,15 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxserve.models.config import AttentionSpec, LatentSpec, MlpSpec, ModelConfig, MoeSpec, head_counts
+from jaxserve.models.config import (
+    AttentionSpec,
+    LatentSpec,
+    MlpSpec,
+    ModelConfig,
+    MoeSpec,
+    WeightFormat,
+    head_counts,
+)
 
 MESH_AXES = ("replica", "kv", "group")
 LOGICAL_AXES: dict[str, tuple[str, ...]] = {
@@ -126,6 +134,10 @@ class ShardingRules:
             raise ValueError(f"logical axes {tuple(axes)} use a mesh axis twice: {flat}")
         return PartitionSpec(*(part or None for part in parts))
 
+    def parts(self, axis: str | None) -> int:
+        """Into how many parts a dimension with this logical axis is split."""
+        return math.prod(self.mesh.shape[name] for name in (dict(self.table)[axis] if axis else ()))
+
     def sharding(self, axes: Sequence[str | None]) -> NamedSharding:
         """Like `spec`, on this mesh."""
         return NamedSharding(self.mesh, self.spec(axes))
@@ -147,13 +159,19 @@ def _mlp_widths(config: ModelConfig) -> list[int]:
 
 def _expert_axes(config: ModelConfig, mesh: Mesh) -> tuple[Axes, Axes, Axes]:
     """Mesh axes for the number of experts, for their width, and those left over."""
-    moes = [layer.mlp for layer in config.layers if isinstance(layer.mlp, MoeSpec)]
+    layers = [(layer, layer.mlp) for layer in config.layers if isinstance(layer.mlp, MoeSpec)]
+    moes = [moe for _, moe in layers]
     if not moes:
         return (), (), ()
     expert = _dividing([moe.num_experts for moe in moes], MESH_AXES, mesh)
     rest = tuple(axis for axis in MESH_AXES if axis not in expert and mesh.shape[axis] > 1)
-    width = _dividing([moe.width for moe in moes], rest, mesh)
+    width = _dividing([moe.width // _unit(layer.weights) for layer, moe in layers], rest, mesh)
     return expert, width, tuple(axis for axis in rest if axis not in width)
+
+
+def _unit(weights: WeightFormat | None) -> int:
+    """Neighbouring inputs that a device must hold together: a block where codes share bytes."""
+    return (weights.block or 2) if weights is not None and weights.code == "e2m1" else 1
 
 
 def _dividing(sizes: Sequence[int], axes: Axes, mesh: Mesh) -> Axes:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxserve.models.config import GluSpec
 from jaxserve.models.kernels import grouped
+from jaxserve.models.quantization import Weight
 
 TOKENS, EXPERTS, CHOICES, WIDTH, INNER = 40, 6, 3, 24, 20
 GLU = GluSpec(sigmoid_scale=1.702, limit=1.5, up_offset=1.0)
@@ -16,7 +17,7 @@ GLU = GluSpec(sigmoid_scale=1.702, limit=1.5, up_offset=1.0)
 
 def projection(rng, outputs, inputs):
     weight = rng.standard_normal((EXPERTS, outputs, inputs)).astype(np.float32) * inputs**-0.5
-    return grouped.Projection(weight, rng.standard_normal((EXPERTS, outputs)).astype(np.float32))
+    return grouped.Projection(Weight(weight), rng.standard_normal((EXPERTS, outputs)).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,10 @@ def oracle(x, weights, chosen, experts):
     for t in range(TOKENS):
         for weight, expert in zip(weights[t], chosen[t], strict=True):
             if 0 <= expert < EXPERTS:
-                gate, up = (x[t] @ side.weight_EOI[expert].T + side.bias_EO[expert] for side in experts[:2])
+                gate, up = (x[t] @ side.weight_EOI.values[expert].T + side.bias_EO[expert] for side in experts[:2])
                 gate, up = np.minimum(gate, 1.5), np.clip(up, -1.5, 1.5)
                 inner = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
-                out[t] += weight * (inner @ experts.down.weight_EOI[expert].T + experts.down.bias_EO[expert])
+                out[t] += weight * (inner @ experts.down.weight_EOI.values[expert].T + experts.down.bias_EO[expert])
     return out
 
 

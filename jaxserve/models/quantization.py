@@ -1,0 +1,221 @@
+"""Quantised weights: what codes and scales mean, on the device and on the host.
+
+A weight [out, in] is held as codes and scales, W[o, i] = codes[o, i] * scale[o, i // block] (see `WeightFormat`).
+Scales are kept per row also where a checkpoint shares them between rows: a row then has all it needs wherever a mesh
+cuts, for 4 bytes more per `block` weights. Formats: OCP 8-bit Floating Point (OFP8) 1.0, OCP Microscaling (MX) 1.0.
+
+Codes of floating-point types are held as bytes: XLA:CPU widens every array of an 8-bit float type, whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from jaxserve.errors import ModelLoadError
+from jaxserve.models.config import ModelConfig, WeightFormat
+
+WeightMode = Literal["keep", "dequantize"]
+"""Quantised weights stay as they are stored and are dequantised in the product, or once, while they are loaded."""
+Quantize = Literal["int8"]
+"""Formats that weights are quantised to while they are loaded."""
+
+INT8 = WeightFormat("int8")
+_FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_LARGEST_INT8 = 127
+
+
+def choose_weights(config: ModelConfig, mode: WeightMode = "keep", quantize: Quantize | None = None) -> ModelConfig:
+    """The configuration as its weights are to be held, from the one that `load_config` read.
+
+    Args:
+        config: says how the checkpoint's weights are stored.
+        mode: what becomes of weights that are stored quantised.
+        quantize: quantise all projections to this format; norms, routers, embeddings and the output projection stay.
+
+    Raises:
+        ModelLoadError: weights would be quantised that are quantised already.
+    """
+    if mode == "dequantize":
+        config = _with_weights(config, None)
+    if quantize is None:
+        return config
+    stored = next((layer.weights for layer in config.layers if layer.weights is not None), None)
+    if stored is not None:
+        raise ModelLoadError(
+            f"--quantize {quantize} does not apply to weights that are stored quantised ({stored}): leave it away, or "
+            "add --weights dequantize to quantise them anew."
+        )
+    return _with_weights(config, INT8)
+
+
+def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelConfig:
+    return replace(config, layers=tuple(replace(layer, weights=weights, unquantised=()) for layer in config.layers))
+
+
+def describe_weights(config: ModelConfig) -> str | None:
+    """How quantised weights are held, in words; None where there are none."""
+    formats = dict.fromkeys(str(layer.weights) for layer in config.layers if layer.weights is not None)
+    return " and ".join(formats) or None
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("values", "scale"), meta_fields=("format",))
+@dataclass(frozen=True)
+class Weight:
+    """A weight as it is held; a pytree."""
+
+    values: Any
+    """[..., out, in], or codes: int8, bytes, or two in a byte [..., out, in / 2]."""
+    scale: Any = None
+    """[..., out], or [..., out, blocks]; None with `format`."""
+    format: WeightFormat | None = None
+
+    @property
+    def count(self) -> int:
+        """Length of the first axis."""
+        length: int = self.values.shape[0]
+        return length
+
+    @property
+    def outputs(self) -> int:
+        """Rows."""
+        length: int = self.values.shape[-2]
+        return length
+
+    def dequantised(self, dtype: DTypeLike) -> jax.Array:
+        """[..., out, in] as numbers of `dtype`, the product of code and scale made in float32."""
+        form = self.format
+        if form is None:
+            plain: jax.Array = self.values
+            return plain
+        codes = decode(self.values, form, jnp.float32)
+        factors: jax.Array = scales(self.scale, form)
+        factors = factors[..., None] if form.block is None else spread(factors, form.block, codes.shape[-1])
+        return (codes * factors).astype(dtype)
+
+
+def code_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
+    """Shape of the codes of a weight [..., out, in]."""
+    return (*shape[:-1], shape[-1] // packed(form))
+
+
+def scale_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
+    """Shape of its scales."""
+    return tuple(shape[:-1]) if form.block is None else (*shape[:-1], -(-shape[-1] // form.block))
+
+
+def packed(form: WeightFormat) -> int:
+    """Codes in one element."""
+    return 2 if form.code == "e2m1" else 1
+
+
+def code_dtype(form: WeightFormat) -> str:
+    """Type of the array of codes."""
+    return "int8" if form.code == "int8" else "uint8"
+
+
+def scale_dtype(form: WeightFormat) -> str:
+    """Type of the array of scales."""
+    return "float32" if form.scale == "float32" else "uint8"
+
+
+def decode(codes: jax.Array, form: WeightFormat, dtype: DTypeLike) -> jax.Array:
+    """The numbers that codes stand for, all of them exact in bfloat16 and wider types; [..., in] from [..., in / 2]."""
+    if form.code == "int8":
+        return codes.astype(dtype)
+    if form.code == "e4m3":
+        numbers: jax.Array = lax.platform_dependent(
+            codes,
+            cpu=lambda c: _small_float(c.astype(jnp.int32), exponent_bits=4, mantissa_bits=3).astype(dtype),
+            default=lambda c: lax.bitcast_convert_type(c, jnp.float8_e4m3fn).astype(dtype),
+        )
+        return numbers
+    pair = codes.astype(jnp.uint16)
+    halves = lax.bitcast_convert_type((pair | (pair << 4)) & 0x0F0F, jnp.uint8)  # the low half comes first
+    nibbles = halves.reshape(*codes.shape[:-1], 2 * codes.shape[-1]).astype(jnp.int32)
+    return _small_float(nibbles, exponent_bits=2, mantissa_bits=1).astype(dtype)
+
+
+def _small_float(bits: jax.Array, *, exponent_bits: int, mantissa_bits: int) -> jax.Array:
+    """float32 from the bits (int32) of a narrow type whose exponent's bias is 2^(exponent_bits - 1) - 1.
+
+    Bits are moved to where float32 has them and the exponent's bias is corrected by an addition; subnormal numbers are
+    multiples of the smallest one.
+    """
+    bias = 2 ** (exponent_bits - 1) - 1
+    magnitude = bits & (2 ** (exponent_bits + mantissa_bits) - 1)
+    normal = lax.bitcast_convert_type((magnitude << (23 - mantissa_bits)) + ((127 - bias) << 23), jnp.float32)
+    subnormal = magnitude.astype(jnp.float32) * np.float32(2.0 ** (1 - bias - mantissa_bits))
+    value = jnp.where(magnitude < 2**mantissa_bits, subnormal, normal)
+    return jnp.where(bits >= 2 ** (exponent_bits + mantissa_bits), -value, value)
+
+
+def scales(held: jax.Array, form: WeightFormat) -> jax.Array:
+    """Scales as float32."""
+    if form.scale == "float32":
+        return held
+    return lax.bitcast_convert_type(held.astype(jnp.int32) << 23, jnp.float32)
+
+
+def spread(scale: jax.Array, block: int, inputs: int) -> jax.Array:
+    """[..., blocks] -> [..., inputs]: each input's own scale."""
+    wide = jnp.broadcast_to(scale[..., None], (*scale.shape, block))
+    return wide.reshape(*scale.shape[:-1], scale.shape[-1] * block)[..., :inputs]
+
+
+def aligned(form: WeightFormat, inputs: int, parts: int) -> WeightFormat:
+    """The format with blocks so short that cutting the inputs into `parts` cuts no block."""
+    return form if form.block is None or parts == 1 else replace(form, block=math.gcd(form.block, inputs // parts))
+
+
+def align_blocks(weight: Weight, parts: int) -> Weight:
+    """The same weight in its `aligned` format."""
+    if weight.format is None:
+        return weight
+    inputs = weight.values.shape[-1] * packed(weight.format)
+    form = aligned(weight.format, inputs, parts)
+    if form == weight.format or form.block is None or weight.format.block is None:
+        return weight
+    return Weight(weight.values, spread(weight.scale, weight.format.block // form.block, inputs // form.block), form)
+
+
+def dequantise_host(codes: NDArray[Any], scale: NDArray[Any], form: WeightFormat) -> NDArray[np.float32]:
+    """`Weight.dequantised` in NumPy: codes [..., out, in], scales [..., out] or [..., out, blocks] -> float32."""
+    numbers = _decode_host(codes, form)
+    factors = np.ldexp(np.float32(1), scale.astype(np.int32) - 127) if form.scale == "e8m0" else scale
+    factors = factors[..., None] if form.block is None else np.repeat(factors, form.block, axis=-1)
+    return np.multiply(numbers, factors[..., : numbers.shape[-1]], dtype=np.float32)
+
+
+def _decode_host(codes: NDArray[Any], form: WeightFormat) -> NDArray[np.float32]:
+    if form.code == "int8":
+        return codes.astype(np.float32)
+    if form.code == "e4m3":
+        table = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        return np.take(table, codes)
+    table = np.array([*_FP4, *(-value for value in _FP4)], np.float32)
+    both = np.stack([np.take(table, codes & 15), np.take(table, codes >> 4)], axis=-1)
+    return both.reshape(*codes.shape[:-1], 2 * codes.shape[-1])
+
+
+def int8_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scale of each row [..., in] -> [...]: its largest magnitude becomes 127; 1 for a row of zeros."""
+    largest: NDArray[np.float32] = np.max(np.abs(rows), axis=-1)
+    return np.where(largest > 0, largest / np.float32(_LARGEST_INT8), np.float32(1)).astype(np.float32)
+
+
+def int8_codes(rows: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """The nearest codes of rows [..., in] with scales [...]."""
+    codes: NDArray[np.int8] = np.rint(rows / scale[..., None]).astype(np.int8)
+    return codes
