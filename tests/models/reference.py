@@ -60,6 +60,8 @@ def sigmoid(x):
 
 
 def attention(config, w, x, layer):
+    if "self_attn.kv_b_proj.weight" in w:
+        return latent_attention(config, w, x)
     heads = config["num_attention_heads"]
     kv_heads = config["num_key_value_heads"]
     dim = config.get("head_dim") or config["hidden_size"] // heads
@@ -89,6 +91,49 @@ def attention(config, w, x, layer):
             p = np.exp(scores - scores.max())
             out[t, head] = (p / p.sum())[:-1] @ v[seen, shared]
     return linear(out.reshape(steps, heads * dim), w, "self_attn.o_proj")
+
+
+def latent_attention(config, w, x):
+    """DeepSeek-V2, section 2.1, with every head's keys and values expanded; with an indexer, over what it selects."""
+    heads, nope, turning = (config[name] for name in ("num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim"))
+    rank, eps, steps = config["kv_lora_rank"], 1e-6, len(x)
+    latent = x
+    if config["q_lora_rank"]:
+        latent = rms_norm(linear(x, w, "self_attn.q_a_proj"), w["self_attn.q_a_layernorm.weight"], eps)
+    q = linear(latent, w, "self_attn.q_b_proj" if config["q_lora_rank"] else "self_attn.q_proj")
+    q = q.reshape(steps, heads, nope + turning)
+    down = linear(x, w, "self_attn.kv_a_proj_with_mqa")
+    up = linear(rms_norm(down[:, :rank], w["self_attn.kv_a_layernorm.weight"], eps), w, "self_attn.kv_b_proj")
+    up = up.reshape(steps, heads, nope + config["v_head_dim"])
+    shared = rope(config, down[:, None, rank:], turning, False, pairs=True)[:, 0]
+    q_turned = rope(config, q[..., nope:], turning, False, pairs=True)
+    scaling = config.get("rope_scaling") or {}
+    sharpened = 0.1 * scaling.get("mscale_all_dim", 0) * math.log(scaling.get("factor", 1)) + 1
+    scale = (nope + turning) ** -0.5 * sharpened**2
+    out = np.zeros((steps, heads, config["v_head_dim"]))
+    for t in range(steps):
+        seen = np.arange(t + 1)
+        if "index_topk" in config:
+            seen = selected(config, w, x[: t + 1], latent[t])
+        for head in range(heads):
+            scores = (up[seen, head, :nope] @ q[t, head, :nope] + shared[seen] @ q_turned[t, head]) * scale
+            p = np.exp(scores - scores.max())
+            out[t, head] = p / p.sum() @ up[seen, head, nope:]
+    return linear(out.reshape(steps, -1), w, "self_attn.o_proj")
+
+
+def selected(config, w, x, latent):
+    """DeepSeek-V3.2, equation 1: the positions that the last token of x attends to; `latent` is its query latent."""
+    heads, dim, turning = (config[name] for name in ("index_n_heads", "index_head_dim", "qk_rope_head_dim"))
+    k = linear(x, w, "self_attn.indexer.wk")
+    k = (k - k.mean(axis=1, keepdims=True)) / np.sqrt(k.var(axis=1, keepdims=True) + 1e-6)
+    k = k * w["self_attn.indexer.k_norm.weight"] + w["self_attn.indexer.k_norm.bias"]
+    q = linear(latent, w, "self_attn.indexer.wq_b").reshape(1, heads, dim)
+    every = np.concatenate([k[:, None], np.repeat(q, len(x), axis=0)], axis=1)  # rotated by position, the last counts
+    every = np.concatenate([rope(config, every[..., :turning], turning, False, pairs=False), every[..., turning:]], -1)
+    hits = np.maximum(every[:, 0] @ every[-1, 1:].T, 0) * dim**-0.5
+    scores = hits @ (linear(x[-1], w, "self_attn.indexer.weights_proj") * heads**-0.5)
+    return np.argsort(-scores, kind="stable")[: config["index_topk"]]
 
 
 def normed(config, w, q, k):
@@ -168,8 +213,8 @@ def gpt_oss_experts(config, w, x):
     return out, chosen
 
 
-def rope(config, x, dim, sliding):
-    """Rotate [T, N, H]; each pair of dimensions as a complex number."""
+def rope(config, x, dim, sliding, pairs=None):
+    """Rotate [T, N, H]; each pair of dimensions, neighbours or half a head apart, as a complex number."""
     rotary = config.get("rotary_dim") or int(dim * config.get("partial_rotary_factor", 1.0))
     local = sliding and "rope_local_base_freq" in config
     theta = config["rope_local_base_freq"] if local else config["rope_theta"]
@@ -182,7 +227,7 @@ def rope(config, x, dim, sliding):
         angle[t] = t * freq
     turn = factor * np.exp(1j * angle)[:, None]
     turning, rest = x[..., :rotary], x[..., rotary:]
-    if config["model_type"] == "glm4":
+    if config["model_type"] == "glm4" if pairs is None else pairs:
         turned = (turning[..., 0::2] + 1j * turning[..., 1::2]) * turn
         out = np.stack([turned.real, turned.imag], axis=-1).reshape(turning.shape)
     else:

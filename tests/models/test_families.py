@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ import pytest
 from jaxserve import models
 
 FIXTURES = (
+    "deepseek_v3",
+    "deepseek_v32",
     "gemma2",
     "gemma3",
     "glm4",
     "glm4_moe",
     "gpt_oss",
+    "kimi_k2",
     "llama_linear_rope",
     "llama_one_kv_head",
     "minimax_m2",
@@ -31,12 +35,17 @@ FIXTURES = (
     "qwen3_one_layer",
 )
 GOLDEN = (
+    "deepseek_v3",
+    "deepseek_v32",
     "gemma2",
     "gemma3",
     "glm4",
     "glm4_5",
     "glm4_5_air",
+    "glm4_moe_lite",
+    "glm_moe_dsa",
     "gpt_oss",
+    "kimi_k2",
     "llama2",
     "llama3",
     "minimax_m2",
@@ -72,7 +81,7 @@ def test_fixture(name, model_fixtures, served, poison):
     np.testing.assert_array_equal(mixed[1], whole[3:20])
 
 
-@pytest.mark.parametrize("name", ["mistral_window", "glm4_moe", "gpt_oss"])
+@pytest.mark.parametrize("name", ["mistral_window", "glm4_moe", "gpt_oss", "deepseek_v32"])
 def test_scanned_layers_are_the_same(name, model_fixtures, make_session, served):
     """One group, two groups (dense layers first), a period of two kinds of layers: bit for bit as unrolled."""
     ids = np.load(model_fixtures / name / "expected.npz")["ids"][:8]
@@ -116,16 +125,17 @@ def test_golden_as_served(name, shared_dir, make_session):
 def test_both_config_styles_read_alike(name, shared_dir, tmp_path):
     folder = shared_dir / "golden" / name
     shutil.copy(folder / "config_v5.json", tmp_path / "config.json")
-    assert models.load_config(tmp_path) == models.load_config(folder)
+    hub, modern = models.load_config(folder), models.load_config(tmp_path)
+    assert replace(modern, model_type=hub.model_type) == hub  # the golden Kimi K2 is saved as a deepseek_v3
 
 
-@pytest.mark.parametrize("name", ["qwen3_one_layer", "minimax_m2"])
-def test_bfloat16_is_close(name, model_fixtures, make_session):
+@pytest.mark.parametrize(("name", "bound"), [("qwen3_one_layer", 0.02), ("minimax_m2", 0.02), ("kimi_k2", 0.03)])
+def test_bfloat16_is_close(name, bound, model_fixtures, make_session):
     expected = np.load(model_fixtures / name / "expected.npz")
     session = make_session(models.load_model(model_fixtures / name, dtype="bfloat16"), options=FAST_COMPILATION)
     logits = session.run([(0, 0, expected["ids"])], 64)[0]
     error = np.linalg.norm(logits - expected["logits"]) / np.linalg.norm(expected["logits"])
-    assert 0 < error < 0.02
+    assert 0 < error < bound
 
 
 def test_architecture_stands_in_for_model_type(model_fixtures, tmp_path):
