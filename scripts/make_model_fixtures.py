@@ -24,6 +24,28 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+DEEPSEEK = {
+    "vocab_size": 97,
+    "num_key_value_heads": 1,
+    "kv_lora_rank": 28,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "rope_theta": 10000.0,
+    "moe_intermediate_size": 12,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+DEEPSEEK_YARN = {
+    "type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
 MODELS = {
     "llama_one_kv_head": {
         "model_type": "llama",
@@ -225,6 +247,42 @@ MODELS = {
         "partial_rotary_factor": 0.5,
         "rope_theta": 10000.0,
     },
+    "deepseek_v3": {
+        **DEEPSEEK,
+        "model_type": "deepseek_v3",
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "q_lora_rank": 20,
+        "rope_scaling": {**DEEPSEEK_YARN, "mscale": 1.0, "mscale_all_dim": 0.8},
+        "n_routed_experts": 6,
+        "n_group": 3,
+        "topk_group": 2,
+    },
+    "kimi_k2": {
+        **DEEPSEEK,
+        "model_type": "kimi_k2",
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "q_lora_rank": None,
+        "rope_scaling": {**DEEPSEEK_YARN, "beta_fast": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "n_routed_experts": 5,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "deepseek_v32": {
+        **DEEPSEEK,
+        "model_type": "deepseek_v32",
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "q_lora_rank": 20,
+        "rope_scaling": {**DEEPSEEK_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "n_routed_experts": 6,
+        "n_group": 2,
+        "topk_group": 1,
+        "index_n_heads": 16,
+        "index_head_dim": 20,
+        "index_topk": 11,
+    },
 }
 GEMMA_NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
 NORMS = {
@@ -253,6 +311,8 @@ def attention_shapes(config):
     kind, width = config["model_type"], config["hidden_size"]
     dim = config.get("head_dim") or width // config["num_attention_heads"]
     q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    if "kv_lora_rank" in config:
+        return latent_shapes(config)
     if kind == "phi3":
         return {"self_attn.qkv_proj.weight": (q + 2 * kv, width), "self_attn.o_proj.weight": (width, q)}
     table = {}
@@ -267,6 +327,34 @@ def attention_shapes(config):
     if kind == "gpt_oss":
         table["self_attn.sinks"] = (config["num_attention_heads"],)
     return table
+
+
+def latent_shapes(config):
+    """The tensors of latent attention, and of its indexer."""
+    width, heads, q_rank, rank = (
+        config[name] for name in ("hidden_size", "num_attention_heads", "q_lora_rank", "kv_lora_rank")
+    )
+    nope, turning, value = (config[name] for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    queries = heads * (nope + turning)
+    table = {
+        "kv_a_proj_with_mqa.weight": (rank + turning, width),
+        "kv_a_layernorm.weight": (rank,),
+        "kv_b_proj.weight": (heads * (nope + value), rank),
+        "o_proj.weight": (width, heads * value),
+    }
+    if q_rank:
+        table |= {"q_a_proj.weight": (q_rank, width), "q_a_layernorm.weight": (q_rank,)}
+    table["q_b_proj.weight" if q_rank else "q_proj.weight"] = (queries, q_rank or width)
+    if "index_topk" in config:
+        dim, index_heads = config["index_head_dim"], config["index_n_heads"]
+        table |= {
+            "indexer.wq_b.weight": (index_heads * dim, q_rank),
+            "indexer.wk.weight": (dim, width),
+            "indexer.k_norm.weight": (dim,),
+            "indexer.k_norm.bias": (dim,),
+            "indexer.weights_proj.weight": (index_heads, width),
+        }
+    return {f"self_attn.{name}": shape for name, shape in table.items()}
 
 
 def mlp_shapes(config, layer):
@@ -292,7 +380,7 @@ def mlp_shapes(config, layer):
     hub = ("gate_proj", "up_proj", "down_proj")
     if kind == "qwen3_moe" and layer not in config["mlp_only_layers"]:
         return expert_shapes("mlp", config["num_experts"], hub, width, config["moe_intermediate_size"])
-    if kind == "glm4_moe" and layer >= config["first_k_dense_replace"]:
+    if layer >= config.get("first_k_dense_replace", layer + 1):
         inner = config["moe_intermediate_size"]
         table = expert_shapes("mlp", config["n_routed_experts"], hub, width, inner)
         table["mlp.gate.e_score_correction_bias"] = (config["n_routed_experts"],)
