@@ -1,31 +1,49 @@
 """Which tokens a sequence may continue with: grammars, forced reasoning ends. Host side, beside the forward pass.
 
 A constraint follows the committed tokens, so the mask of step N+1 is known only when step N has been read. The engine
-therefore launches the forward pass of N+1 first, then reads N, and the mask is made while the device computes.
+launches the forward pass of N+1 first, then reads N, and makes the masks while the device computes.
+
+Most constraints wait most of the time: for the end of the reasoning, for the marker that opens a call. A step whose
+rows all wait is drawn at its launch, as a plain one, and nobody waits for the host. Should the token of step N turn
+out to end the wait, the row's token of N+1 is drawn once more under its mask, before any later step has read it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxserve.engine.types import Plan, Sequence
+from jaxserve.engine.types import Plan, PlannedRow, Sequence
+from jaxserve.text.matcher import MaskFiller
 
 _log = logging.getLogger(__name__)
 
 ALL_ALLOWED = np.int32(-1)
+MASK_THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
+"""Threads that compute masks, beside the device's own work."""
+
+Masks = npt.NDArray[np.int32]
+"""[rows, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i."""
 
 
 class TokenConstraint(Protocol):
     """State of one sequence's constraint."""
 
-    def fill(self, row: npt.NDArray[np.int32]) -> None:
-        """Writes the allowed next tokens (bit i % 32 of word i // 32 = token i); the row comes all allowed."""
+    @property
+    def constrains(self) -> bool:
+        """Whether the next token is restricted, as far as the tokens taken so far tell."""
+
+    def prepare(self, row: npt.NDArray[np.int32]) -> Any:
+        """Writes the allowed next tokens into a row that comes all allowed; or returns llguidance's matcher to ask."""
+
+    def complete(self, row: npt.NDArray[np.int32]) -> None:
+        """Corrects the row after that matcher has written it."""
 
     def advance(self, token: int) -> None:
         """Takes the token the sequence continued with."""
@@ -43,16 +61,18 @@ class Constraints:
         self._words = words
         self._on_failure = on_failure
         self._states: WeakKeyDictionary[Sequence, TokenConstraint] = WeakKeyDictionary()
+        self._filler = MaskFiller(MASK_THREADS)
 
-    def masks(self, plan: Plan, rows: int) -> npt.NDArray[np.int32]:
-        """Masks for a step, [rows, words], aligned with the plan's rows; unconstrained rows allow everything."""
+    def constraining(self, plan: Plan) -> frozenset[int]:
+        """Indices of the plan's drawing rows that are restricted, as far as the committed tokens tell."""
+        return frozenset(index for index, _, state in self._constrained(plan) if state.constrains)
+
+    def masks(self, plan: Plan, rows: int) -> Masks:
+        """Masks for a step, [rows, words], aligned with the plan's rows; unrestricted rows allow everything."""
         masks = np.full((rows, self._words), ALL_ALLOWED, np.int32)
-        for index, row in enumerate(plan.rows):
-            if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
-                try:
-                    self._state(row.sequence).fill(masks[index])
-                except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
-                    self._fail(row.sequence, error)
+        asked = [(index, state) for index, _, state in self._constrained(plan)]
+        for index, error in self._filler.fill(asked, masks).items():
+            self._fail(plan.rows[index].sequence, error)
         return masks
 
     def advance(self, sequence: Sequence, token: int) -> None:
@@ -60,8 +80,19 @@ class Constraints:
         if sequence.request.constraint is not None and sequence.finish_reason is None:
             try:
                 self._state(sequence).advance(token)
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
                 self._fail(sequence, error)
+
+    def _constrained(self, plan: Plan) -> Iterable[tuple[int, PlannedRow, TokenConstraint]]:
+        """(index, row, constraint) of the plan's rows that draw a token and have a constraint."""
+        for index, row in enumerate(plan.rows):
+            if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
+                try:
+                    state = self._state(row.sequence)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._fail(row.sequence, error)
+                else:
+                    yield index, row, state
 
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)
@@ -75,8 +106,3 @@ class Constraints:
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         _log.exception("the constraint of request %s failed", sequence.request.id, exc_info=error)
         self._on_failure(sequence, error)
-
-
-def constrained(plan: Plan) -> bool:
-    """Whether sampling this step has to wait for the step before it."""
-    return any(row.samples and row.sequence.request.constraint is not None for row in plan.rows)

@@ -10,14 +10,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from jaxserve.engine.constraints import Constraints
+from jaxserve.engine.constraints import Constraints, Masks
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.stream import RequestStream, send
 from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
@@ -43,16 +40,21 @@ class RowResult:
 
 
 _Ticket = TypeVar("_Ticket")
+MaskMaker = Callable[[Plan, int], Masks]
+"""(plan, R) -> the masks of its rows."""
 
 
 class StepRunner(Protocol[_Ticket]):
-    """Executes plans. `launch` and `sample` return at once; `fetch` waits for the device."""
+    """Executes plans. Everything but `fetch` returns at once; `fetch` waits for the device."""
 
-    def launch(self, plan: Plan) -> _Ticket:
-        """Enqueues the step and returns a ticket for it."""
+    def launch(self, plan: Plan, *, held: bool) -> _Ticket:
+        """Enqueues the step and returns a ticket for it; `held`: the sampling is left to `sample`."""
 
-    def sample(self, ticket: _Ticket, masks: Callable[[Plan, int], npt.NDArray[np.int32]]) -> None:
-        """Enqueues the sampling of a step with constrained rows, once their masks are known."""
+    def sample(self, ticket: _Ticket, masks: MaskMaker) -> None:
+        """Enqueues the sampling of a held step, under masks."""
+
+    def sample_again(self, ticket: _Ticket, again: Collection[int], masks: MaskMaker) -> None:
+        """Enqueues a second draw of some rows of a step that was not held, under masks, as if it were the first."""
 
     def fetch(self, ticket: _Ticket) -> list[RowResult]:
         """Results of a sampled step, aligned with its plan's rows."""
@@ -87,6 +89,16 @@ class _Counters:
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class _Launched(Generic[_Ticket]):
+    """A step the device works on."""
+
+    plan: Plan
+    ticket: _Ticket
+    held: bool
+    """Its sampling waits for masks."""
 
 
 @dataclass(frozen=True)
@@ -214,22 +226,33 @@ class Engine(Generic[_Ticket]):
             self._end_everything()
 
     def _loop(self) -> None:
-        in_flight: tuple[Plan, _Ticket] | None = None
+        in_flight: _Launched[_Ticket] | None = None
         while True:
             idle = in_flight is None and not self._scheduler.has_work
             self._drain_inbox(wait=idle)
             if self._closing(idle=in_flight is None and not self._scheduler.has_work):
                 return
             plan = self._scheduler.plan()
-            launched = None
-            if plan is not None:
-                self._note_admissions(plan)
-                launched = (plan, self._runner.launch(plan))
-            if in_flight is not None:
-                self._commit(*in_flight)
+            launched = self._launch(plan) if plan is not None else None
+            committed = self._commit(in_flight) if in_flight is not None else []
             if launched is not None:
-                self._runner.sample(launched[1], self._constraints.masks)
+                self._constrain(launched)  # before anything is delivered: the device may be waiting for it
+            for sequence, sampled, result in committed:
+                self._deliver(sequence, sampled, result)
             in_flight = launched
+
+    def _launch(self, plan: Plan) -> _Launched[_Ticket]:
+        """Starts a step; without a row that is certain to be restricted it is drawn at once."""
+        self._note_admissions(plan)
+        held = bool(self._constraints.constraining(plan))
+        return _Launched(plan, self._runner.launch(plan, held=held), held)
+
+    def _constrain(self, launched: _Launched[_Ticket]) -> None:
+        """Draws what waited for the step before; and once more what that step's tokens have come to restrict."""
+        if launched.held:
+            self._runner.sample(launched.ticket, self._constraints.masks)
+        elif late := self._constraints.constraining(launched.plan):
+            self._runner.sample_again(launched.ticket, late, self._constraints.masks)
 
     def _closing(self, *, idle: bool) -> bool:
         return self._deadline is not None and (idle or time.monotonic() >= self._deadline)
@@ -288,15 +311,18 @@ class Engine(Generic[_Ticket]):
                     stream.cached_tokens = row.sequence.cached
                     self._counters.cached_prompt_tokens += row.sequence.cached
 
-    def _commit(self, plan: Plan, ticket: _Ticket) -> None:
-        results = self._runner.fetch(ticket)
+    def _commit(self, step: _Launched[_Ticket]) -> list[tuple[Sequence, SampledToken | None, RowResult]]:
+        """Takes over what a step returned, and has the constraints follow; what is left is to deliver it."""
+        plan, results = step.plan, self._runner.fetch(step.ticket)
         self._counters.steps += 1
         for row, result in zip(plan.rows, results, strict=True):
             self._keep_prompt_logprobs(row, result)
         committed = self._scheduler.commit(plan, [result.sampled for result in results])
         by_sequence = {id(row.sequence): result for row, result in zip(plan.rows, results, strict=True)}
         for sequence, sampled in committed:
-            self._deliver(sequence, sampled, by_sequence[id(sequence)])
+            if sampled is not None and not sampled.failed:
+                self._constraints.advance(sequence, sampled.token)
+        return [(sequence, sampled, by_sequence[id(sequence)]) for sequence, sampled in committed]
 
     def _keep_prompt_logprobs(self, row: PlannedRow, result: RowResult) -> None:
         if result.prompt_logprobs:
@@ -314,8 +340,6 @@ class Engine(Generic[_Ticket]):
                 error = RequestFailed("no token is left to sample from: logit_bias or a grammar bans every token")
                 stream.fail(error, sequence.choice)
             else:
-                if sampled is not None:
-                    self._constraints.advance(sequence, sampled.token)
                 self._counters.generated_tokens += sampled is not None
                 stopped = stream.push(
                     sequence,

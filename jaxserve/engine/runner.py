@@ -7,7 +7,7 @@ a missing shape would be an error, never a silent compilation.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxserve.config import EngineConfig
 from jaxserve.engine import compilations, step
 from jaxserve.engine.batch import Int32Array, Layout, build, choose_layout, layouts
-from jaxserve.engine.constraints import constrained
-from jaxserve.engine.engine import RowResult
+from jaxserve.engine.engine import MaskMaker, RowResult
 from jaxserve.engine.types import Plan, PlannedRow, SampledToken, Sequence, TokenLogprob
 from jaxserve.models import LoadedModel, cache_layout, cache_spec, init_cache
 from jaxserve.sampling.logprobs import unpack_scores
@@ -70,6 +69,8 @@ class Ticket:
     routing: jax.Array | None
     out: jax.Array | None = None
     """Sampled tokens; None until sampling has been enqueued."""
+    again: tuple[Collection[int], jax.Array] | None = None
+    """Rows that were drawn a second time, and what came of it."""
 
 
 class Runner:
@@ -169,12 +170,12 @@ class Runner:
 
     # ------------------------------------------------------------------ steps
 
-    def launch(self, plan: Plan) -> Ticket:
-        """Enqueues one step and returns at once. A step with constrained rows is left to `sample`."""
+    def launch(self, plan: Plan, *, held: bool = False) -> Ticket:
+        """Enqueues one step and returns at once. The sampling of a held step is left to `sample`."""
         layout = choose_layout(plan, self._layouts)
         for row in plan.rows:
             self._prepare(row)
-        buffer = self._put(build(plan, layout, self._pack_sampling))
+        buffer = self._put(build(plan, layout, partial(self._pack_sampling, grammar=held)))
         result: step.ForwardResult = self._forward[layout](
             self._model.leaves, self._cache, self._state.last_token, buffer
         )
@@ -193,30 +194,45 @@ class Runner:
         for array in (ticket.scores, ticket.hidden_RD, ticket.routing):
             if array is not None:
                 array.copy_to_host_async()
-        if not constrained(plan):
+        if not held:
             self._sample_with(ticket, self._masks[layout.rows])
         return ticket
 
-    def sample(self, ticket: Ticket, masks: Callable[[Plan, int], npt.NDArray[np.int32]]) -> None:
-        """Enqueues the sampling of a launched step whose rows are constrained; nothing to do for others.
-
-        Args:
-            ticket: from `launch`.
-            masks: (plan, rows) -> the allowed tokens, [rows, ceil(V / 32)].
-        """
-        if ticket.out is None:
-            self._sample_with(ticket, self._put(masks(ticket.plan, ticket.rows)))
+    def sample(self, ticket: Ticket, masks: MaskMaker) -> None:
+        """Enqueues the sampling of a held step, under masks."""
+        self._sample_with(ticket, self._put(masks(ticket.plan, ticket.rows)))
 
     def _sample_with(self, ticket: Ticket, masks: jax.Array) -> None:
         result = ticket.result
         self._state, ticket.out = self._sample[ticket.rows](self._state, result.logits_RV, result.rows_RC, masks)
         ticket.out.copy_to_host_async()
 
+    def sample_again(self, ticket: Ticket, again: Collection[int], masks: MaskMaker) -> None:
+        """Enqueues a second draw of some rows of a sampled step, as if it were the first: only before the next launch.
+
+        The first draw has changed the rows' slot state, so that is set up anew, as after an admission.
+        """
+        rows_RC = np.zeros((ticket.rows, NUM_COLUMNS), np.int32)
+        for index in again:
+            row = ticket.plan.rows[index]
+            self._prime(row)
+            self._rows[row.sequence].primed = False
+            self._pack_sampling(rows_RC[index], row, grammar=True)
+            self._rows[row.sequence].primed = True
+        arguments = (ticket.result.logits_RV, self._put(rows_RC), self._put(masks(ticket.plan, ticket.rows)))
+        self._state, out = self._sample[ticket.rows](self._state, *arguments)
+        out.copy_to_host_async()
+        ticket.again = (again, out)
+
     def fetch(self, ticket: Ticket) -> list[RowResult]:
         """Waits for a step and unpacks it, one result for each planned row."""
         if ticket.out is None:
             raise RuntimeError("the step has not been sampled")
         out = np.asarray(ticket.out)
+        if ticket.again is not None:
+            again, redrawn = ticket.again
+            out = out.copy()
+            out[list(again)] = np.asarray(redrawn)[list(again)]
         scores = None if ticket.scores is None else np.asarray(ticket.scores)
         hidden = None if ticket.hidden_RD is None else np.asarray(ticket.hidden_RD, np.float32)
         routing = None if ticket.routing is None else np.asarray(ticket.routing)
@@ -244,22 +260,27 @@ class Runner:
         if row.fresh:
             known.primed = False
         if row.samples and not known.primed:
-            if uses_penalties(params):
-                for packed in pack_history(row.sequence.slot, sequence.request.prompt, sequence.output):
-                    self._state = _ready(self._write_history)(self._state, self._put(packed))
-            if params.logit_bias:
-                self._state = _ready(self._write_bias)(self._state, self._put(pack_bias(sequence.slot, params)))
+            self._prime(row)
 
-    def _pack_sampling(self, target: Int32Array, row: PlannedRow) -> None:
+    def _prime(self, row: PlannedRow) -> None:
+        """Writes what a slot must know of its sequence's prompt and committed output before it can sample."""
+        sequence, params = row.sequence, row.sequence.request.sampling
+        if uses_penalties(params):
+            for packed in pack_history(sequence.slot, sequence.request.prompt, sequence.output):
+                self._state = _ready(self._write_history)(self._state, self._put(packed))
+        if params.logit_bias:
+            self._state = _ready(self._write_bias)(self._state, self._put(pack_bias(sequence.slot, params)))
+
+    def _pack_sampling(self, target: Int32Array, row: PlannedRow, *, grammar: bool) -> None:
+        """Writes one row's knobs; `grammar`: a mask restricts it, if the request has a constraint."""
         known = self._rows[row.sequence]
-        grammar = row.sequence.request.constraint is not None
         pack_row(
             target,
             known.constant,
             row.sequence.slot,
             row.position,
             fresh=not known.primed,
-            grammar=grammar,
+            grammar=grammar and row.sequence.request.constraint is not None,
             mu=known.mu,
         )
 

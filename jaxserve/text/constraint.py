@@ -16,6 +16,7 @@ from jaxserve.text.formats.tools import Tool, ToolChoice
 from jaxserve.text.grammar import GrammarCompiler, Matcher
 
 Int32 = npt.NDArray[np.int32]
+ALL_ALLOWED = np.int32(-1)
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,37 @@ class OutputConstraint:
         self._budget = budget
         self._withheld = tuple(withheld)
 
-    def fill(self, row: Int32) -> None:
-        """Writes the allowed next tokens, int32 [ceil(V / 32)]; the row comes all allowed."""
+    @property
+    def constrains(self) -> bool:
+        """Whether the next token is restricted, as far as the tokens taken so far tell."""
+        if self._budget is not None and self._budget.forced is not None:
+            return True
+        return self._matcher is not None and (self._matcher.constrains or bool(self._withheld))
+
+    def prepare(self, row: Int32) -> Any:
+        """Writes the allowed next tokens, int32 [ceil(V / 32)], or returns llguidance's matcher that is to be asked."""
         forced = self._budget.forced if self._budget is not None else None
         if forced is not None:
             row[:] = 0
-            row.view(np.uint32)[forced // 32] = np.uint32(1 << (forced % 32))
-        elif self._matcher is not None:
-            self._matcher.fill_mask(row)
-            if self._withheld and not self._matcher.is_stopped():
-                _forbid(row, self._withheld)
+            _set(row, forced)
+            return None
+        if self._matcher is None:
+            row[:] = ALL_ALLOWED
+            return None
+        asked = self._matcher.prepare(row)
+        if asked is None:
+            self._withhold(row)
+        return asked
+
+    def complete(self, row: Int32) -> None:
+        """Corrects the row after the matcher that `prepare` returned has written it."""
+        if self._matcher is not None:
+            self._matcher.complete(row)
+            self._withhold(row)
+
+    def _withhold(self, row: Int32) -> None:
+        if self._withheld and self._matcher is not None and not self._matcher.is_stopped():
+            _forbid(row, self._withheld)
 
     def advance(self, token: int) -> None:
         """Takes the token the sequence continued with.
@@ -217,6 +239,10 @@ class ConstraintBuilder:
             bound.tokenizer.token_bytes,
             opened,
         )
+
+
+def _set(row: Int32, token: int) -> None:
+    row.view(np.uint32)[token // 32] |= np.uint32(1 << (token % 32))
 
 
 def _forbid(row: Int32, tokens: Iterable[int]) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -236,33 +236,64 @@ class Matcher:
                 _allow(row, self._rules.blank_ids)
 
 
+class Fillable(Protocol):
+    """What writes a row of a bitmask, `Matcher` for one."""
+
+    def prepare(self, row: Int32) -> Any:
+        """Writes the row and returns None, or returns llguidance's matcher that has to be asked."""
+
+    def complete(self, row: Int32) -> None:
+        """Corrects the row after that matcher has written it."""
+
+
 class MaskFiller:
     """Computes the masks of several rows in parallel, without the GIL.
 
     Args:
-        threads: threads to use at most.
+        threads: threads to use at most; they are started when a batch first needs them.
     """
 
     def __init__(self, threads: int) -> None:
-        self._executor = LLExecutor(threads)
+        self._threads = threads
+        self._executor: Any = None
 
-    def fill(self, matchers: Iterable[tuple[int, Matcher]], bitmask: Int32) -> None:
+    def fill(self, fillables: Iterable[tuple[int, Fillable]], bitmask: Int32) -> dict[int, Exception]:
         """Writes the rows of a batch.
 
         Args:
-            matchers: (row, matcher) pairs; other rows are left as they are.
+            fillables: (row, what writes it) pairs; other rows are left as they are.
             bitmask: int32 [R, ceil(vocab_size / 32)], contiguous.
+
+        Returns:
+            What was raised, by row; such a row may hold anything.
         """
-        asked = [(row, matcher, matcher.prepare(bitmask[row])) for row, matcher in matchers]
-        work = [(inner, row) for row, _, inner in asked if inner is not None]
-        if not work:
+        failures: dict[int, Exception] = {}
+        asked: list[tuple[int, Fillable, Any]] = []
+        for row, fillable in fillables:
+            try:
+                matcher = fillable.prepare(bitmask[row])
+            except Exception as error:  # noqa: BLE001 - one broken grammar must not reach the other rows
+                failures[row] = error
+                continue
+            if matcher is not None:
+                asked.append((row, fillable, matcher))
+        self._ask([(matcher, row) for row, _, matcher in asked], bitmask)
+        for row, fillable, _ in asked:
+            try:
+                fillable.complete(bitmask[row])
+            except Exception as error:  # noqa: BLE001 - as above
+                failures[row] = error
+        return failures
+
+    def _ask(self, work: list[tuple[Any, int]], bitmask: Int32) -> None:
+        row_bytes = bitmask.shape[1] * bitmask.itemsize
+        if len(work) < 2:
+            for matcher, row in work:
+                matcher.unsafe_compute_mask_ptr(bitmask[row].ctypes.data, row_bytes)
             return
-        self._executor.unsafe_compute_mask_ptr(
-            work, bitmask.ctypes.data, bitmask.shape[1] * bitmask.itemsize, bitmask.shape[0]
-        )
-        for row, matcher, inner in asked:
-            if inner is not None:
-                matcher.complete(bitmask[row])
+        if self._executor is None:
+            self._executor = LLExecutor(self._threads)
+        self._executor.unsafe_compute_mask_ptr(work, bitmask.ctypes.data, row_bytes, bitmask.shape[0])
 
 
 def _markers(start: Start) -> dict[_Phase, Markers]:

@@ -24,6 +24,7 @@ from jaxserve.errors import Overloaded, TemplateError
 from jaxserve.text.constraint import ConstraintBuilder
 from jaxserve.text.detokenizer import IncrementalDetokenizer
 from jaxserve.text.formats import FORMATS, bind
+from jaxserve.text.matcher import MaskFiller
 from jaxserve.text.stop import StopMatcher
 from jaxserve.text.streams import ByteStream
 
@@ -44,6 +45,7 @@ SPECIALS = {
 VOCABULARY = 270
 """The model's; the tokenizer knows fewer ids, as real ones do."""
 CONTEXT = 2000
+FILLER = MaskFiller(1)
 
 
 class ByteTokenizer:
@@ -268,7 +270,7 @@ class _Run:
         token = self.tokens[choice][position] if position < len(self.tokens[choice]) else ord(".")
         if self.constraints:
             row = np.full(-(-VOCABULARY // 32), -1, np.int32)
-            self.constraints[choice].fill(row)
+            FILLER.fill([(0, self.constraints[choice])], row[None])
             token = draw(row, token)
         reason: FinishReason | None = None
         text = ""

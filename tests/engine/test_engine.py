@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from jaxserve.engine.constraints import constrained
 from jaxserve.engine.engine import Engine, RowResult
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.types import Delta, Request, SampledToken, TokenLogprob
@@ -57,24 +56,38 @@ class Counting:
         self.gate = gate
         self.bad_token = bad_token
         self.steps = 0
+        self.held_steps = 0
+        self.redrawn_rows = 0
 
-    def launch(self, plan):
+    def launch(self, plan, *, held):
         self.steps += 1
         if self.steps == self.fail_on:
             raise RuntimeError("the device is gone")
-        ticket = {"plan": plan, "slots": [row.sequence.slot for row in plan.rows]}
-        if not constrained(plan):
-            ticket["results"] = self.draw(ticket, None)
+        slots = [row.sequence.slot for row in plan.rows]
+        before = [self.last.get(slot) for slot in slots]
+        ticket = {"plan": plan, "slots": slots, "before": before, "held": held, "again": ()}
+        self.held_steps += held
+        if not held:
+            ticket["results"] = self.draw(ticket, range(len(slots)), None)
         return ticket
 
     def sample(self, ticket, masks):
-        if "results" not in ticket:
-            ticket["results"] = self.draw(ticket, masks(ticket["plan"], len(ticket["plan"].rows)))
+        assert ticket["held"]
+        rows = len(ticket["slots"])
+        ticket["results"] = self.draw(ticket, range(rows), masks(ticket["plan"], rows))
 
-    def draw(self, ticket, masks):
+    def sample_again(self, ticket, again, masks):
+        assert not ticket["held"]
+        self.redrawn_rows += len(again)
+        redrawn = self.draw(ticket, again, masks(ticket["plan"], len(ticket["slots"])))
+        for index, result in zip(again, redrawn, strict=True):
+            ticket["results"][index] = result
+
+    def draw(self, ticket, indices, masks):
         results = []
-        for index, (row, slot) in enumerate(zip(ticket["plan"].rows, ticket["slots"], strict=True)):
-            token = row.tokens[-1] if row.tokens[-1] >= 0 else self.last[slot]
+        for index in indices:
+            row, slot = ticket["plan"].rows[index], ticket["slots"][index]
+            token = row.tokens[-1] if row.tokens[-1] >= 0 else ticket["before"][index]
             sampled = None
             if row.samples:
                 token += 1
@@ -235,13 +248,22 @@ def test_a_failed_row_fails_its_request_only():
 
 
 class EvenTokens:
-    """Allows even tokens only, and remembers what it was told."""
+    """Allows even tokens only, once it has been told `after`; remembers what it was told."""
 
-    def __init__(self, told):
+    def __init__(self, told, after=None):
         self.told = told
+        self.after = after
 
-    def fill(self, row):
-        row[:] = 0x55555555
+    @property
+    def constrains(self):
+        return self.after is None or self.after in self.told
+
+    def prepare(self, row):
+        if self.constrains:
+            row[:] = 0x55555555
+
+    def complete(self, row):
+        raise AssertionError("no matcher was to be asked")
 
     def advance(self, token):
         self.told.append(token)
@@ -257,6 +279,27 @@ def test_a_constraint_sees_every_token_before_the_next_is_drawn(engine):
     assert told == [2, 4, 6, 8, 10]
 
 
+def test_a_constraint_that_waits_holds_no_step_up_and_rules_from_the_next_token_on():
+    runner, told = Counting(), []
+    engine = make(runner)
+    waiting = request("waits", max_tokens=7, constraint=lambda: EvenTokens(told, after=3))
+    deltas = collect(engine, waiting, request("free", max_tokens=7))
+    assert tokens([d for d in deltas if d.request_id == "waits"]) == [1, 2, 3, 4, 6, 8, 10]
+    assert tokens([d for d in deltas if d.request_id == "free"]) == [1, 2, 3, 4, 5, 6, 7]
+    assert told[:3] == [1, 2, 3]
+    assert runner.redrawn_rows == 1  # the token after the third had been drawn already
+    assert 2 <= runner.held_steps <= 3
+    engine.close()
+
+
+def test_a_constraint_that_never_rules_costs_no_held_step():
+    runner = Counting()
+    engine = make(runner)
+    collect(engine, request("waits", max_tokens=9, constraint=lambda: EvenTokens([], after=500)))
+    assert (runner.held_steps, runner.redrawn_rows) == (0, 0)
+    engine.close()
+
+
 def test_each_choice_has_a_constraint_of_its_own(engine):
     made = []
 
@@ -269,7 +312,7 @@ def test_each_choice_has_a_constraint_of_its_own(engine):
     assert made == [[2, 4]] * 3
 
 
-@pytest.mark.parametrize("method", ["fill", "advance"])
+@pytest.mark.parametrize("method", ["prepare", "advance"])
 def test_a_broken_constraint_fails_its_request_only(engine, method):
     def broken(*_):
         raise ValueError("broken grammar")
