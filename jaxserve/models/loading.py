@@ -20,14 +20,16 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from jaxserve.errors import ModelLoadError
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import LayerLoop
 from jaxserve.models.hub import HubConfig
+from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
+from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
+from jaxserve.models.recoding import recode
 from jaxserve.models.registry import find_family, model_type_of
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces, match_tensors
@@ -39,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 def load_config(model_dir: Path) -> ModelConfig:
-    """Read `config.json`, in the hub's style or that of transformers v5.
+    """Read `config.json`, in the hub's style or that of transformers v5; weights are held as they are stored.
 
     Raises:
         ModelLoadError: missing or malformed file, unknown family, or a setting that is not supported.
@@ -47,11 +49,8 @@ def load_config(model_dir: Path) -> ModelConfig:
     raw = HubConfig.read(Path(model_dir))
     model_type = model_type_of(raw)
     family = find_family(model_type)
-    quantization = raw.fields.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise ModelLoadError(f"{raw.path}: quantization_config of method {method!r} is not supported.")
-    return family.read(HubConfig({**raw.fields, "model_type": model_type}, raw.path))
+    config = family.read(HubConfig({**raw.fields, "model_type": model_type}, raw.path))
+    return with_stored_weights(config, read_stored_weights(raw), family)
 
 
 def load_model(
@@ -61,15 +60,18 @@ def load_model(
     dtype: str = "float32",
     layer_loop: LayerLoop = "unroll",
     attention_backend: str = "blocked",
+    weights: WeightMode = "keep",
+    quantize: Quantize | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load a directory in hub layout, or one that `convert` wrote, onto a mesh (None = one device).
 
     Raises:
-        ModelLoadError: see `load_config`; or tensors are missing, left over, of another shape, or a file is damaged.
+        ModelLoadError: see `load_config` and `choose_weights`; or tensors are missing, left over, of another shape or
+            type, or a file is damaged.
     """
     model_dir = Path(model_dir)
-    config = load_config(model_dir)
+    config = choose_weights(load_config(model_dir), weights, quantize)
     plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
     sources = find_pieces(plan, model_dir)
     counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
@@ -80,12 +82,24 @@ def load_model(
 def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
     """What each leaf of the plan is read from: arrays of an orbax checkpoint, else tensors of safetensors files.
 
+    Weights that the plan holds otherwise than they are stored are dequantised or quantised while they are read.
+
     Raises:
         ModelLoadError: see `load_model`.
     """
+    config = load_config(model_dir)
+    if plan.config == config:
+        return _find_stored(plan, model_dir)
+    stored = plan_model(config, mesh=plan.rules.mesh, dtype="float32", layer_loop="unroll", attention_backend="blocked")
+    return recode(plan, stored, _find_stored(stored, model_dir))
+
+
+def _find_stored(plan: Blueprint, model_dir: Path) -> list[Pieces]:
+    """As `find_pieces`, for a plan whose weights are held as they are stored."""
     if has_store(model_dir):
         return match_arrays(plan, open_store(model_dir), model_dir)
-    return match_tensors(plan, find_family(plan.config.model_type), open_checkpoint(model_dir), model_dir)
+    family, stored = find_family(plan.config.model_type), read_stored_weights(HubConfig.read(model_dir))
+    return match_tensors(plan, family, open_checkpoint(model_dir), model_dir, stored)
 
 
 def random_model(
@@ -153,20 +167,22 @@ class _Counter:
 
 
 def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
-    """Read one parameter, each device's shard on its own."""
+    """Read one parameter, each device's shard on its own; devices that hold the same shard share what was read."""
     value = leaf.value
     if value.sharding is None:
         raise ValueError("a planned leaf carries its sharding")
-    shards = len(value.sharding.addressable_devices)
+    distinct = {str(index) for index in value.sharding.addressable_devices_indices_map(value.shape).values()}
     shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
-    weight = _num_bytes(leaf) / (shards * shard_bytes)
+    weight = _num_bytes(leaf) / (len(distinct) * shard_bytes)
+    shards: dict[tuple[tuple[int, int], ...], NDArray[Any]] = {}
 
     def read(index: tuple[slice, ...] | None) -> NDArray[Any]:
         index = index or (slice(None),) * len(value.shape)
-        sizes = (len(range(*part.indices(size))) for part, size in zip(index, value.shape, strict=True))
-        out = _aligned_empty(tuple(sizes), value.dtype)
-        source.read(index, out, lambda count: counter.add(weight * count))
-        return out
+        spans = tuple(part.indices(size)[:2] for part, size in zip(index, value.shape, strict=True))
+        if spans not in shards:
+            shards[spans] = _aligned_empty(tuple(stop - start for start, stop in spans), value.dtype)
+            source.read(index, shards[spans], lambda count: counter.add(weight * count))
+        return shards[spans]
 
     return jax.make_array_from_callback(value.shape, value.sharding, read)
 

@@ -1,0 +1,59 @@
+"""`jaxserve convert` and the server on what it wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from jaxserve.startup import bundled_model_dir
+
+
+def run_convert(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jaxserve", "convert", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"COLUMNS": "200"}
+    )
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "story"
+    done = run_convert(str(bundled_model_dir()), str(out))
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {out}" in done.stderr
+    return out
+
+
+def test_the_server_gives_the_same_tokens(converted, serve, bundled_server):
+    """By URL: the tokenizer, chat template and generation settings come along."""
+    flags = ("--max-num-seqs", "16", "--max-model-len", "512", "--max-num-batched-tokens", "64")
+    server = serve(f"file://{converted}", *flags)
+    assert [model["id"] for model in httpx.get(f"{server.url}/v1/models", timeout=30).json()["data"]] == ["story"]
+    chat = {"messages": [{"role": "user", "content": "Tell me about a dog."}]}
+    for path, body in (("completions", {"prompt": "Once upon a time"}), ("chat/completions", chat)):
+        answers = [
+            httpx.post(f"{url}/v1/{path}", json={"model": "story", "seed": 7, "max_tokens": 40, **body}, timeout=120)
+            for url in (server.url, bundled_server.url)
+        ]
+        ours, theirs = (answer.json()["choices"] for answer in answers)
+        assert ours == theirs
+        assert answers[0].json()["usage"]["completion_tokens"] > 1
+    assert server.stop() == 0
+
+
+def test_refusals_are_one_sentence(converted, tmp_path):
+    for arguments, says in (
+        ((str(bundled_model_dir()), str(converted)), "is not an empty directory"),
+        ((str(tmp_path / "nothing"), str(tmp_path / "out")), "does not exist"),
+        ((str(tmp_path), str(tmp_path / "out")), "has no config.json"),
+    ):
+        done = run_convert(*arguments)
+        assert done.returncode == 2
+        (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert says in sentence
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
