@@ -24,11 +24,13 @@ class EngineConfig:
     page_size: int
     """Token positions per KV page."""
     num_pages: int
-    """P: KV pages per layer; page 0 is never allocated (padding writes go there)."""
+    """P: KV pages of the pool that all page groups share; page 0 is never allocated (padding writes go there)."""
     max_num_batched_tokens: int
     """Token budget of one step; also the largest token bucket."""
     token_buckets: tuple[int, ...]
     """T: ascending static sizes of the packed token axis; the last equals `max_num_batched_tokens`."""
+    page_windows: tuple[int | None, ...] = (None,)
+    """Window of each page group, in the order of the model's `CacheLayout`; None = every position is kept."""
     mesh_shape: tuple[int, int, int] = (1, 1, 1)
     """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
     layer_loop: Literal["scan", "unroll"] = "unroll"
@@ -43,6 +45,11 @@ class EngineConfig:
         """Pages that hold one sequence of the full context."""
         return -(-self.max_model_len // self.page_size)
 
+    @property
+    def table_columns(self) -> tuple[int, ...]:
+        """Width of each page group's page table."""
+        return table_columns(self.page_windows, self.max_model_len, self.page_size, self.max_num_batched_tokens)
+
     def row_bucket(self, token_bucket: int) -> int:
         """R: rows of the packed batch for a token bucket.
 
@@ -51,3 +58,23 @@ class EngineConfig:
         """
         smallest = min(self.token_buckets[0], self.max_num_seqs)
         return smallest if token_bucket <= smallest else self.max_num_seqs
+
+
+def table_columns(
+    windows: tuple[int | None, ...], max_model_len: int, page_size: int, token_budget: int
+) -> tuple[int, ...]:
+    """Pages of one sequence that one step can read or write, in each page group.
+
+    Without a window all of the context. With one, a step of `token_budget` tokens sees the window before its first
+    token and itself: window - 1 + token_budget positions, which begin anywhere in a page.
+
+    Args:
+        windows: of each page group; None = no window.
+        max_model_len: positions of a sequence.
+        page_size: positions of a page.
+        token_budget: tokens of a step at most.
+    """
+    whole = -(-max_model_len // page_size)
+    return tuple(
+        whole if window is None else min(whole, -(-(window - 1 + token_budget) // page_size) + 1) for window in windows
+    )

@@ -26,6 +26,7 @@ from jaxserve.models import (
     LoadedModel,
     ModelConfig,
     cache_bytes_per_page,
+    cache_layout,
     derive_mesh_shape,
     load_config,
     load_model,
@@ -131,6 +132,7 @@ def start_loaded(
         token_budget=config.max_num_batched_tokens,
         prefix_caching=config.prefix_caching,
         max_waiting=config.max_waiting,
+        page_windows=config.page_windows,
     )
     engine = Engine(
         scheduler,
@@ -169,6 +171,7 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
         step_bytes=tokens * width * 4 + seqs * config.vocab_size * 16,
+        page_windows=cache_layout(config).windows,
     )
 
 

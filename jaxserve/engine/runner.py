@@ -24,7 +24,7 @@ from jaxserve.engine import compilations, step
 from jaxserve.engine.batch import Int32Array, Layout, build, choose_layout, layouts
 from jaxserve.engine.engine import MaskMaker, RowResult
 from jaxserve.engine.types import Plan, PlannedRow, SampledToken, Sequence, TokenLogprob
-from jaxserve.models import LoadedModel, cache_layout, cache_spec, init_cache
+from jaxserve.models import LoadedModel, cache_spec, init_cache
 from jaxserve.sampling.logprobs import unpack_scores
 from jaxserve.sampling.pipeline import write_bias, write_history
 from jaxserve.sampling.rows import (
@@ -315,7 +315,7 @@ class Runner:
     def _cache_arguments(self) -> dict[str, Any]:
         config = self._config
         return {
-            "num_pages": config.num_pages * len(cache_layout(self._model.config).groups),
+            "num_pages": config.num_pages,
             "page_size": config.page_size,
             "dtype": config.dtype,
             "mesh": self._model.mesh,

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from jaxserve.engine.pages import PageAllocator
+from jaxserve.engine.pages import Prefix
+from jaxserve.engine.paging import Paging
 from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 
@@ -34,22 +35,13 @@ class _Step:
     budget: int
     """Tokens that may still be planned."""
     rows: dict[Sequence, PlannedRow] = field(default_factory=dict)
+    short: bool = False
+    """Whether a running sequence waits for pages, so that nobody comes in."""
 
     def computed_before(self, sequence: Sequence) -> int:
         """Positions of a sequence that earlier steps have computed: a row never reads what its own step writes."""
         row = self.rows.get(sequence)
         return sequence.computed if row is None else row.start
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """Pages, held by someone or idle, that hold the beginning of a sequence to be admitted."""
-
-    pages: list[int]
-    registered: int
-    """How many of them the prefix cache knows."""
-    donor: Sequence | None
-    """The sibling that computed them; None if they come from the prefix cache."""
 
 
 class Scheduler:
@@ -65,6 +57,7 @@ class Scheduler:
         max_waiting: requests that may wait for their first step.
         chunk_multiple: prefill chunks start and end at multiples of this (the last one ends with the prompt), a
             multiple of page_size and by default page_size. Boundaries that don't depend on load keep results so.
+        page_windows: window of each page group of the model; None = no window.
 
     Raises:
         ValueError: with these numbers some sequence could never run.
@@ -81,9 +74,10 @@ class Scheduler:
         prefix_caching: bool = True,
         max_waiting: int = 1024,
         chunk_multiple: int | None = None,
+        page_windows: tuple[int | None, ...] = (None,),
     ) -> None:
         chunk = page_size if chunk_multiple is None else chunk_multiple
-        _check_capacity(max_num_seqs, max_model_len, num_pages, page_size, token_budget, chunk)
+        _check_sizes(max_num_seqs, max_model_len, page_size, token_budget, chunk)
         self.max_model_len = max_model_len
         self.max_num_seqs = max_num_seqs
         self.preemptions = 0
@@ -97,7 +91,8 @@ class Scheduler:
         self._prefix_caching = prefix_caching
         self._max_waiting = max_waiting
         self._chunk = chunk
-        self._pages = PageAllocator(num_pages, page_size)
+        self._pages = Paging(num_pages, page_size, page_windows, max_model_len, token_budget)
+        self._groups = len(page_windows)
         self._slots = list(range(max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
         self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
@@ -157,8 +152,7 @@ class Scheduler:
         Steps before it may still be uncommitted; the engine keeps one in flight, any number is correct.
         """
         step = _Step(self._token_budget)
-        self._plan_single_tokens(step)
-        self._plan_chunks(step)
+        self._plan_running(step)
         self._admit(step)
         if not step.rows:
             return None
@@ -228,7 +222,7 @@ class Scheduler:
         Raises:
             RuntimeError: they are not; the message says what is wrong.
         """
-        self._pages.check(Counter(page for sequence in self._running for page in sequence.pages))
+        self._pages.check(self._running)
         slots = [*self._slots, *(sequence.slot for sequence in self._running)]
         if sorted(slots) != list(range(self.max_num_seqs)):
             raise RuntimeError("a slot is lost or taken twice")
@@ -245,19 +239,26 @@ class Scheduler:
 
     # Planning
 
-    def _plan_single_tokens(self, step: _Step) -> None:
-        """One row for each running sequence that lacks one token: all that decode, oldest first."""
+    def _plan_running(self, step: _Step) -> None:
+        """A row for each running sequence, oldest first: one token for those that decode, the next chunk of a prompt
+        (or of prompt and output, after a preemption) from what these leave of the budget."""
+        decoding = sum(self._decodes(sequence) for sequence in self._running)
         for sequence in list(self._running):
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to an older one in this loop
-            if sequence.length - sequence.computed == 1 and self._unfinished(sequence) and self._make_room(sequence):
-                self._plan_row(step, sequence, 1)
+            if self._decodes(sequence):
+                decoding -= 1
+                count = 1
+            elif sequence.length - sequence.computed > 1:
+                count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
+            else:
+                continue
+            if self._make_room(step, sequence, sequence.computed + count):
+                self._plan_row(step, sequence, count)
 
-    def _plan_chunks(self, step: _Step) -> None:
-        """The next chunk of each prompt under way (or prompt and output, after a preemption)."""
-        for sequence in self._running:
-            if sequence.length - sequence.computed > 1 and sequence not in step.rows:
-                self._plan_row(step, sequence, self._chunk_length(sequence, step.budget))
+    def _decodes(self, sequence: Sequence) -> bool:
+        """Whether a running sequence lacks one token."""
+        return sequence.length - sequence.computed == 1 and self._unfinished(sequence)
 
     def _admit(self, step: _Step) -> None:
         """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival.
@@ -267,19 +268,23 @@ class Scheduler:
         chunk while it prefills. Every running sequence thus has a row in every step (unless what is in flight ends
         it); the budget limits who comes in, and nobody in is ever held up.
         """
-        while self._waiting and self._slots:
+        while self._waiting and self._slots and not step.short:
             sequence = next(iter(self._waiting))
             if sequence.in_flight or step.budget < min(sequence.length, self._chunk):
                 return
             if self._stuck is not None and self._stuck[0] is sequence and self._spare_pages() <= self._stuck[1]:
                 return
-            prefix = self._find_prefix(step, sequence)
-            if prefix is None:
+            found = self._find_prefix(step, sequence)
+            if found is None:
                 return
-            if not self._start(sequence, prefix):
+            prefix, donor = found
+            start = prefix.blocks * self._page_size
+            count = self._chunk_length(start, sequence.length, step.budget)
+            if not self._pages.start(sequence, prefix, start + count, self._reserved_pages()):
                 self._stuck = sequence, self._spare_pages()
                 return
-            self._plan_row(step, sequence, self._chunk_length(sequence, step.budget), fresh=True)
+            self._seat(sequence, donor)
+            self._plan_row(step, sequence, count, fresh=True)
 
     def _plan_row(self, step: _Step, sequence: Sequence, count: int, *, fresh: bool = False) -> None:
         start, end = sequence.computed, sequence.computed + count
@@ -288,7 +293,7 @@ class Scheduler:
             sequence=sequence,
             start=start,
             tokens=_tokens(sequence, start, end),
-            pages=tuple(sequence.pages),
+            pages=self._pages.table(sequence, start, end),
             samples=samples,
             fresh=fresh,
             position=sequence.sampled,
@@ -298,12 +303,11 @@ class Scheduler:
         sequence.sampled += samples
         sequence.in_flight += 1
 
-    def _chunk_length(self, sequence: Sequence, budget: int) -> int:
-        """Tokens of the next chunk: all that is missing, or up to the last canonical boundary within the budget."""
-        missing = sequence.length - sequence.computed
-        if missing <= budget:
-            return missing
-        return (sequence.computed + budget) // self._chunk * self._chunk - sequence.computed
+    def _chunk_length(self, start: int, length: int, budget: int) -> int:
+        """Tokens of the chunk at `start`: all up to `length`, or up to the last canonical boundary in the budget."""
+        if length - start <= budget:
+            return length - start
+        return (start + budget) // self._chunk * self._chunk - start
 
     def _unfinished(self, sequence: Sequence) -> bool:
         """Whether more is wanted than what is launched already; false if what is in flight surely ends it."""
@@ -314,19 +318,24 @@ class Scheduler:
 
     # Pages and slots
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Make sure that the next position has a page, at the cost of younger sequences, or of this one.
+    def _make_room(self, step: _Step, sequence: Sequence, end: int) -> bool:
+        """Make sure that positions up to `end` have pages, at the cost of younger sequences, or of this one.
 
         Everything younger than the sequence being planned is not in the plan yet, so no planned row loses its pages.
+        A sequence that gets pages of its own back when what it has in flight is committed waits for them first. Once
+        all is committed there are none, so it takes others' then, and alone it fits.
         """
-        if sequence.computed < len(sequence.pages) * self._page_size:
-            return True
-        while self._pages.available == 0:
+        missing = self._pages.missing(sequence, end)
+        while missing > self._pages.available:
+            if self._pages.returning(sequence):
+                step.short = True
+                return False
             youngest = next(reversed(self._running))
             self._preempt(youngest)
             if youngest is sequence:
                 return False
-        sequence.pages += self._pages.allocate(1)
+        if missing:
+            self._pages.grow(sequence, end)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -340,37 +349,32 @@ class Scheduler:
 
     def _vacate(self, sequence: Sequence) -> None:
         del self._running[sequence]
-        self._pages.release(sequence.pages)
+        self._pages.vacate(sequence)
         heapq.heappush(self._slots, sequence.slot)
-        sequence.pages, sequence.slot = [], -1
-        sequence.computed = sequence.registered = 0
+        sequence.slot = -1
+
+    def _reserved_pages(self) -> int:
+        """Pages that newcomers must leave: every running sequence may need its next ones soon, prompts under way need
+        some for all their chunks, and admitting what must be preempted a moment later wastes its prefill."""
+        return len(self._running) * self._groups + sum(map(self._pages.outstanding, self._running))
 
     def _spare_pages(self) -> int:
-        """Pages for newcomers: every running sequence may need its next one soon, and admitting what must be
-        preempted a moment later wastes its prefill."""
-        return self._pages.available - len(self._running)
+        """Pages for newcomers."""
+        return self._pages.available - self._reserved_pages()
 
-    def _start(self, sequence: Sequence, prefix: _Prefix) -> bool:
-        """Move the head of the queue to a slot, if pages for all its known tokens are to be had."""
-        missing = -(-sequence.length // self._page_size) - len(prefix.pages)
-        if missing > self._pages.available_beside(prefix.pages) - len(self._running):
-            return False
-        self._pages.acquire(prefix.pages)
-        sequence.pages = prefix.pages + self._pages.allocate(missing)
-        sequence.registered = prefix.registered
-        sequence.computed = len(prefix.pages) * self._page_size
+    def _seat(self, sequence: Sequence, donor: Sequence | None) -> None:
+        """Move the head of the queue, which has its pages, to a slot."""
         sequence.slot = heapq.heappop(self._slots)
         sequence.state = SequenceState.RUNNING
         del self._waiting[sequence]
         self._running[sequence] = None
         self._unstarted.discard(sequence.request.id)
         if sequence.preemptions == 0:
-            self._count_cached(sequence, prefix)
-        return True
+            self._count_cached(sequence, donor)
 
-    def _count_cached(self, sequence: Sequence, prefix: _Prefix) -> None:
-        if prefix.donor is not None:
-            sequence.cached = prefix.donor.cached  # one prompt, computed once
+    def _count_cached(self, sequence: Sequence, donor: Sequence | None) -> None:
+        if donor is not None:
+            sequence.cached = donor.cached  # one prompt, computed once
         elif self._prefix_caching:
             sequence.cached = sequence.computed
             self.prefix_query_tokens += len(sequence.request.prompt)
@@ -378,29 +382,35 @@ class Scheduler:
 
     # Prefixes
 
-    def _find_prefix(self, step: _Step, sequence: Sequence) -> _Prefix | None:
-        """Pages that hold the beginning of a sequence already; None while a sibling is computing them.
+    def _find_prefix(self, step: _Step, sequence: Sequence) -> tuple[Prefix, Sequence | None] | None:
+        """The pages that hold the beginning of a sequence already, and the sibling they are from (None: the prefix
+        cache). None while a sibling is computing them.
 
         The last token is always computed (its logits are wanted), and with it everything after the canonical
         boundary before it.
         """
-        limit = self._reusable(sequence, sequence.length)
+        forked = self._fork(step, sequence)
+        if forked is None:
+            return None
+        prefix, donor = forked
+        if self._prefix_caching:
+            limit, tokens = self._reusable(sequence, sequence.length), _tokens(sequence, 0, sequence.length)
+            cached = self._pages.lookup(sequence.request.cache_key, tokens, limit, self._chunk)
+            if cached.blocks >= prefix.blocks:
+                return cached, None
+        return prefix, donor
+
+    def _fork(self, step: _Step, sequence: Sequence) -> tuple[Prefix, Sequence | None] | None:
+        """The prompt's pages from a sibling that has computed and kept them; None while one is computing them."""
         shared = self._reusable(sequence, len(sequence.request.prompt))
-        donor = None
         for sibling in self._live[sequence.request.id]:
             if sibling.state is SequenceState.RUNNING and shared > 0:
-                if step.computed_before(sibling) >= shared:
-                    donor = sibling
-                    break
-                return None
-        cached: list[int] = []
-        if self._prefix_caching:
-            cached = self._pages.lookup(sequence.request.cache_key, _tokens(sequence, 0, sequence.length), limit)
-            del cached[len(cached) - len(cached) % (self._chunk // self._page_size) :]
-        forked = shared // self._page_size
-        if donor is not None and len(cached) < forked:
-            return _Prefix(donor.pages[:forked], min(donor.registered, forked), donor)
-        return _Prefix(cached, len(cached), None)
+                if step.computed_before(sibling) < shared:
+                    return None
+                prefix = self._pages.shared(sibling, shared)
+                if prefix is not None:
+                    return prefix, sibling
+        return self._pages.nothing(), None
 
     def _reusable(self, sequence: Sequence, length: int) -> int:
         """Leading tokens, of `length`, that need not be computed if they are found somewhere."""
@@ -415,18 +425,14 @@ class Scheduler:
         """Offer the pages that the first `end` positions fill, all of them computed, to the prefix cache."""
         if sequence.request.cache_max_len is not None:
             end = min(end, sequence.request.cache_max_len)
-        pages, size = sequence.pages, self._page_size
-        while (sequence.registered + 1) * size <= end:
-            index = sequence.registered
-            before = pages[index - 1] if index else sequence.request.cache_key
-            tokens = _tokens(sequence, index * size, (index + 1) * size)
-            pages[index] = self._pages.register(before, tokens, pages[index])
-            sequence.registered += 1
+        size = self._page_size
+        while (start := sequence.registered * size) + size <= end:
+            self._pages.register(sequence, _tokens(sequence, start, start + size))
 
     # Committing
 
     def _take(self, row: PlannedRow, token: SampledToken | None) -> bool:
-        """Append what a row of an unfinished sequence returned, keep its full pages, and see whether it ends.
+        """Append what a row of an unfinished sequence returned, keep or give up its pages, and see whether it ends.
 
         Returns:
             Whether its reader has anything to hear of.
@@ -440,8 +446,10 @@ class Scheduler:
             self.finish(sequence, "error")
             return True
         # A sequence that was preempted since has given its pages away; it is not admitted again before this commit.
-        if self._prefix_caching and sequence.state is SequenceState.RUNNING:
-            self._register(sequence, end)
+        if sequence.state is SequenceState.RUNNING:
+            if self._prefix_caching:
+                self._register(sequence, end)
+            self._pages.give_up(sequence, end)
         if token is None:
             scored = sequence.request.max_tokens == 0 and end == len(sequence.request.prompt)
             if scored:
@@ -476,17 +484,10 @@ def _tokens(sequence: Sequence, start: int, end: int) -> tuple[int, ...]:
     return known if len(known) == end - start else (*known, IN_FLIGHT)
 
 
-def _check_capacity(
-    max_num_seqs: int, max_model_len: int, num_pages: int, page_size: int, token_budget: int, chunk: int
-) -> None:
+def _check_sizes(max_num_seqs: int, max_model_len: int, page_size: int, token_budget: int, chunk: int) -> None:
     if min(max_num_seqs, max_model_len, page_size) < 1:
         raise ValueError("max_num_seqs, max_model_len and page_size must be at least 1")
     if chunk < page_size or chunk % page_size:
         raise ValueError(f"chunk_multiple {chunk} is not a multiple of the page size {page_size}")
     if token_budget < chunk:
         raise ValueError(f"a step of {token_budget} tokens is smaller than the smallest prefill chunk ({chunk})")
-    needed = -(-max_model_len // page_size)
-    if num_pages - 1 < needed:
-        raise ValueError(
-            f"one sequence of {max_model_len} tokens needs {needed} pages of {page_size}, there are {num_pages - 1}"
-        )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxserve.config import Dtype, EngineConfig
+from jaxserve.config import Dtype, EngineConfig, table_columns
 from jaxserve.errors import ModelLoadError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -55,9 +56,11 @@ class ModelFacts:
     context: int
     """Longest context the model was made for."""
     page_bytes: int
-    """Bytes of one KV page over all layers, per device."""
+    """Bytes of one page of the pool, over all layers of a page group, per device."""
     step_bytes: int
     """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
+    page_windows: tuple[int | None, ...] = (None,)
+    """Window of each page group; None = no window."""
 
 
 def parse_bytes(text: str) -> int:
@@ -115,7 +118,7 @@ def derive_config(
             f"--max-num-batched-tokens {buckets[-1]} is less than the {options.page_size} tokens of one KV page"
         )
     pages = _kv_bytes(options, model, device) // model.page_bytes
-    context, pages = _fit_context(options, model, seqs, pages)
+    context, pages = _fit_context(options, model, seqs, buckets[-1], pages)
     return EngineConfig(
         model_dir=options.model_dir,
         dtype=options.dtype or default_dtype(device.platform),
@@ -125,6 +128,7 @@ def derive_config(
         num_pages=pages,
         max_num_batched_tokens=buckets[-1],
         token_buckets=buckets,
+        page_windows=model.page_windows,
         mesh_shape=mesh_shape,
         layer_loop=options.layer_loop or default_layer_loop(device.platform),
         prefix_caching=options.prefix_caching,
@@ -140,24 +144,31 @@ def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) ->
     return int(device.memory_limit * _ACCELERATOR_SHARE) - device.memory_in_use - model.step_bytes
 
 
-def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, pages: int) -> tuple[int, int]:
+def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:
     """Context length and number of pages: no more pages than all slots can fill twice (the rest is prefix cache)."""
     wanted = options.max_model_len or model.context
     if wanted > model.context:
         raise ModelLoadError(f"--max-model-len {wanted} is more than the model's context of {model.context} tokens")
     if wanted < 2:
         raise ModelLoadError(f"--max-model-len {wanted} leaves no room for a prompt and an answer")
-    per_seq = -(-wanted // options.page_size)
+
+    def needed(context: int) -> int:
+        return sum(table_columns(model.page_windows, context, options.page_size, budget))
+
     usable = pages - 1  # page 0 is never allocated
-    if usable < per_seq:
-        if options.max_model_len is not None or usable < 1:
+    if needed(wanted) > usable:
+        blocks = bisect_right(
+            range(-(-wanted // options.page_size)), usable, key=lambda b: needed(b * options.page_size)
+        )
+        fitting = max(blocks - 1, 0) * options.page_size
+        if options.max_model_len is not None or fitting < 2:
             raise ModelLoadError(
-                f"the KV memory holds {max(usable, 0) * options.page_size} tokens, fewer than one sequence of "
-                f"{wanted}: raise --kv-memory or lower --max-model-len"
+                f"the KV memory holds {fitting} tokens, fewer than one sequence of {wanted}: raise --kv-memory or "
+                "lower --max-model-len"
             )
-        wanted, per_seq = usable * options.page_size, usable
+        wanted = fitting
     if options.kv_memory is None:
-        pages = min(pages, 2 * seqs * per_seq + 1)
+        pages = min(pages, 2 * seqs * needed(wanted) + 1)
     return wanted, pages
 
 

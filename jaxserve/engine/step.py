@@ -62,9 +62,7 @@ def forward(
     """
     with jax.named_scope("unpack"):
         batch = layout.split(buffer)
-        groups = len(models.cache_layout(graphdef.decoder(leaves).config).groups)
-        tables = tuple(batch.page_table_RP * groups + group for group in range(groups))
-        meta = models.StepMeta.from_rows(batch.cu_q_lens, batch.kv_lens_R, tables, layout.tokens, page_size)
+        meta = models.StepMeta.from_rows(batch.cu_q_lens, batch.kv_lens_R, batch.page_tables, layout.tokens, page_size)
         slots_R = unpack_rows(batch.rows_RC).slot
         in_flight_T = last_token_S[slots_R[meta.first.rows_T]]
         tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,6 +16,7 @@ from jaxserve.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from jaxserve.engine.constraints import TokenConstraint
+    from jaxserve.engine.pages import Block
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 ConstraintFactory: TypeAlias = "Callable[[], TokenConstraint]"
@@ -120,6 +122,24 @@ class SequenceState(enum.Enum):
     FINISHED = "finished"
 
 
+@dataclass(slots=True)
+class PageRun:
+    """Pages of consecutive blocks of one sequence in one page group; block b is positions b * page_size and on."""
+
+    first: int = 0
+    """Block of the first page; the blocks before it have been given up, or were never held."""
+    pages: array[int] = field(default_factory=lambda: array("i"))
+
+    @property
+    def end(self) -> int:
+        """The block after the last."""
+        return self.first + len(self.pages)
+
+    def part(self, first: int, end: int) -> PageRun:
+        """A copy of the pages of blocks [first, end), all of them held."""
+        return PageRun(first, self.pages[first - self.first : end - self.first])
+
+
 @dataclass(eq=False)
 class Sequence:
     """One choice of one request inside the scheduler. Host bookkeeping only."""
@@ -133,8 +153,10 @@ class Sequence:
     state: SequenceState = SequenceState.WAITING
     slot: int = -1
     """Row of the device's slot state while running, else -1."""
-    pages: list[int] = field(default_factory=list)
-    """Physical pages holding positions 0, page_size, ... of this sequence."""
+    pages: list[PageRun] = field(default_factory=list)
+    """What it holds in each page group while running; empty otherwise."""
+    room: int = 0
+    """Positions before which every page group has the pages that are still to be written."""
     computed: int = 0
     """Positions whose KV has been launched (or found in the prefix cache)."""
     sampled: int = 0
@@ -142,7 +164,9 @@ class Sequence:
     cached: int = 0
     """Prompt tokens found in the prefix cache at first admission."""
     registered: int = 0
-    """Leading entries of `pages` that the prefix cache knows."""
+    """Leading blocks that the prefix cache knows."""
+    block: Block | None = None
+    """The last of these."""
     in_flight: int = 0
     """Rows of this sequence that have been planned and not yet committed."""
     preemptions: int = 0
@@ -167,8 +191,8 @@ class PlannedRow:
     start: int
     tokens: tuple[int, ...]
     """Token ids of those positions; -1 = the token this slot sampled last, still on the device."""
-    pages: tuple[int, ...]
-    """Page table as of this step."""
+    pages: tuple[tuple[int, array[int]], ...]
+    """In each page group, the first block that this step reads or writes, and the pages from there on."""
     samples: bool
     """Whether the last of these positions yields an output token."""
     fresh: bool

@@ -55,6 +55,10 @@ def step(scheduler: Scheduler, token: int = 7) -> Plan:
     return plan
 
 
+def held(sequence: Sequence, group: int = 0) -> list[int]:
+    return sequence.pages[group].pages.tolist()
+
+
 def run_out(scheduler: Scheduler) -> None:
     while scheduler.has_work:
         step(scheduler)
@@ -314,8 +318,8 @@ def test_siblings_wait_for_the_prompt_and_share_its_full_pages(caching: bool) ->
     assert [row_of(plan, sequence).start for sequence in others] == [8, 8]
     assert row_of(plan, behind).start == 0
     for sequence in others:
-        assert sequence.pages[:2] == leader.pages[:2]
-        assert sequence.pages[2] != leader.pages[2]
+        assert held(sequence)[:2] == held(leader)[:2]
+        assert held(sequence)[2] != held(leader)[2]
         assert sequence.cached == leader.cached == 0
     assert scheduler.free_pages == 64 - 3 - 2 - 1
     scheduler.check()
@@ -468,7 +472,9 @@ def test_check_sees_lost_pages_and_slots() -> None:
             scheduler.check()
 
     broken(lambda scheduler, sequence: sequence.pages.pop())
-    broken(lambda scheduler, sequence: sequence.pages.append(3))
+    broken(lambda scheduler, sequence: sequence.pages[0].pages.pop())
+    broken(lambda scheduler, sequence: sequence.pages[0].pages.append(3))
+    broken(lambda scheduler, sequence: setattr(sequence, "block", None))
     broken(lambda scheduler, sequence: scheduler._slots.pop())
     broken(lambda scheduler, sequence: scheduler._slots.append(sequence.slot))
     broken(lambda scheduler, sequence: scheduler._running.update({sequence: scheduler._running.pop(sequence)}))

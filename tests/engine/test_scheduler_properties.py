@@ -1,22 +1,24 @@
 """The scheduler under random traffic, against a simulated device.
 
-The device's "model" is a hash: the KV entry of a position is a digest of the entry before it (read through the page
-table, as stored) and the token; the next token is a digest of all entries read back through the page table. So one
-wrong page, offset, token or stale entry anywhere in a history changes what is sampled, and every sequence must yield
-exactly what it yields alone. The isolation key salts the first entry: sharing across keys is seen as well.
+The device's "model" is a hash: what it stores of a position is the page group and a digest of the isolation key and all
+tokens up to there; the next token is a digest of the last entry. Plans are packed as for a real device, and for every
+position computed every key that its window lets it see is read back through the ring of its page group and compared
+with what must be there: one wrong page, offset, token or stale entry anywhere is seen at once, and every sequence must
+yield exactly what it yields alone.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxserve.config import table_columns
+from jaxserve.engine.batch import Layout, build
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
 from jaxserve.errors import Overloaded
@@ -26,12 +28,12 @@ NEUTRAL = SamplingParams()
 STOP, VOCABULARY = 0, 12
 
 
-def entry_of(before: int, token: int) -> int:
+def digest_of(before: int, token: int) -> int:
     return hash((before, token, 0x5EED))
 
 
-def next_token(entries: tuple[int, ...], choice: int, position: int) -> int:
-    return hash((entries, choice, position)) % VOCABULARY
+def next_token(last: int, choice: int, position: int) -> int:
+    return hash((last, choice, position)) % VOCABULARY
 
 
 def salt(key: str) -> int:
@@ -43,52 +45,75 @@ def alone(
     prompt: tuple[int, ...], key: str, choice: int, max_tokens: int, stops: tuple[int, ...], context: int
 ) -> tuple[tuple[int, ...], FinishReason]:
     """What a sequence yields with the device to itself, without paging."""
-    entries: list[int] = []
+    digest = salt(key)
     for token in prompt:
-        entries.append(entry_of(entries[-1] if entries else salt(key), token))
+        digest = digest_of(digest, token)
     output: list[int] = []
     while len(output) < min(max_tokens, context - len(prompt)):
-        token = next_token(tuple(entries), choice, len(output))
+        token = next_token(digest, choice, len(output))
         output.append(token)
         if token in stops:
             return tuple(output), "stop"
-        entries.append(entry_of(entries[-1], token))
+        digest = digest_of(digest, token)
     return tuple(output), "length"
 
 
 class Device:
     """Executes plans in the order of their launch. A row never reads what another row of its step writes."""
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, windows: tuple[int | None, ...], columns: tuple[int, ...]) -> None:
         self.page_size = page_size
-        self.entries: dict[tuple[int, int], int] = {}
+        self.windows = windows
+        self.columns = columns
+        self.entries: dict[tuple[int, int], tuple[int, int]] = {}
         self.last: dict[int, int] = {}
+        self.digests: dict[Sequence, list[int]] = {}
 
     def launch(self, plan: Plan) -> list[SampledToken | None]:
-        writes: dict[tuple[int, int], int] = {}
-        results = [self._row(row, writes) for row in plan.rows]
+        writes: dict[tuple[int, int], tuple[int, int]] = {}
+        layout = Layout(plan.num_tokens, len(plan.rows), self.columns)
+        tables = layout.split(build(plan, layout, lambda target, row: None)).page_tables
+        results = [self._row(row, [t[i].tolist() for t in tables], writes) for i, row in enumerate(plan.rows)]
         self.entries.update(writes)
         return results
 
-    def _row(self, row: PlannedRow, writes: dict[tuple[int, int], int]) -> SampledToken | None:
-        slot = row.sequence.slot
+    def _row(
+        self, row: PlannedRow, rings: list[list[int]], writes: dict[tuple[int, int], tuple[int, int]]
+    ) -> SampledToken | None:
+        sequence, end = row.sequence, row.start + row.count
         if row.fresh:
-            self.last.pop(slot, None)
-        entries = [self.entries[self._place(row, position)] for position in range(row.start)]
-        for position, token in enumerate(row.tokens, row.start):
-            if token == -1:
-                token = self.last[slot]
-            entries.append(entry_of(entries[-1] if entries else salt(row.sequence.request.cache_key), token))
-            place = self._place(row, position)
-            assert place not in writes, "two rows of one step write one position"
-            writes[place] = entries[-1]
+            self.last.pop(sequence.slot, None)
+        digests = self._extend(row)
+        for group, (ring, window) in enumerate(zip(rings, self.windows, strict=True)):
+            # The first position computed sees furthest back; what this row computes itself is checked as it is written.
+            for position in range(0 if window is None else max(0, row.start - window + 1), row.start):
+                found = self.entries.get(self._place(ring, position))
+                assert found == (group, digests[position]), f"position {position} of group {group} is not in its page"
+            for position in range(row.start, end):
+                place = self._place(ring, position)
+                assert place not in writes, "two rows, groups or positions of one step write one place"
+                assert place[0] > 0, "written where padding goes"
+                writes[place] = group, digests[position]
+            for position in range(row.start, end):
+                assert writes[self._place(ring, position)] == (group, digests[position])
         if not row.samples:
             return None
-        self.last[slot] = next_token(tuple(entries), row.sequence.choice, row.position)
-        return SampledToken(self.last[slot])
+        self.last[sequence.slot] = next_token(digests[end - 1], sequence.choice, row.position)
+        return SampledToken(self.last[sequence.slot])
 
-    def _place(self, row: PlannedRow, position: int) -> tuple[int, int]:
-        return row.pages[position // self.page_size], position % self.page_size
+    def _extend(self, row: PlannedRow) -> list[int]:
+        """Digests of a sequence's positions up to the end of this row; those before it may be from the cache."""
+        sequence = row.sequence
+        digests = self.digests.setdefault(sequence, [])
+        known = sequence.tokens
+        for position in range(len(digests), row.start + row.count):
+            token = known[position] if position < row.start else row.tokens[position - row.start]
+            before = digests[-1] if digests else salt(sequence.request.cache_key)
+            digests.append(digest_of(before, self.last[sequence.slot] if token == -1 else token))
+        return digests
+
+    def _place(self, ring: list[int], position: int) -> tuple[int, int]:
+        return ring[position // self.page_size % len(ring)], position % self.page_size
 
 
 @dataclass(frozen=True)
@@ -105,6 +130,8 @@ class Setting:
     depth: int
     """Steps that may be uncommitted when the next one is planned."""
     caching: bool
+    windows: tuple[int | None, ...] = (None,)
+    """Of each page group."""
     max_waiting: int = 1024
 
     def scheduler(self) -> Scheduler:
@@ -113,7 +140,8 @@ class Setting:
             max_model_len=self.context,
             num_pages=self.num_pages,
             page_size=self.page_size,
-            token_budget=max(self.budget, self.chunk),
+            token_budget=self.token_budget,
+            page_windows=self.windows,
             prefix_caching=self.caching,
             max_waiting=self.max_waiting,
             chunk_multiple=self.chunk,
@@ -124,8 +152,16 @@ class Setting:
         return self.page_size * self.pages_per_chunk
 
     @property
+    def token_budget(self) -> int:
+        return max(self.budget, self.chunk)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return table_columns(self.windows, self.context, self.page_size, self.token_budget)
+
+    @property
     def num_pages(self) -> int:
-        return 1 + -(-self.context // self.page_size) + self.spare_pages
+        return 1 + sum(self.columns) + self.spare_pages
 
 
 @dataclass
@@ -137,12 +173,17 @@ class Traffic:
     steps: int = 0
     forks: int = 0
     """Fresh rows that began with a sibling's pages."""
+    waits: int = 0
+    """Rows that were left out until a commit gave their sequence pages back."""
+    given_up: int = 0
+    """Pages that were not held to the end."""
 
     def __post_init__(self) -> None:
         self.scheduler = self.setting.scheduler()
-        self.device = Device(self.setting.page_size)
+        self.device = Device(self.setting.page_size, self.setting.windows, self.setting.columns)
         self.in_flight: deque[tuple[Plan, list[SampledToken | None]]] = deque()
         self.computed_to: dict[Sequence, int] = {}
+        self.committed_to: dict[Sequence, int] = {}
         self.spells: dict[Sequence, int] = {}
         self.last_admitted = -1
 
@@ -162,6 +203,7 @@ class Traffic:
         plan = self.scheduler.plan()
         self.scheduler.check()
         self.check_sharing()
+        self.check_bounds()
         if plan is None:
             assert self.in_flight or not self.scheduler.has_work, "work, but nothing planned and nothing awaited"
         else:
@@ -182,7 +224,9 @@ class Traffic:
             assert len(sequence.output) == count + (token is not None)
         for row in plan.rows:
             assert row.sequence in dict(advanced) or len(row.sequence.output) == before[row.sequence][0]
+            self.committed_to[row.sequence] = row.start + row.count
         self.scheduler.check()
+        self.check_bounds()
 
     def abort(self, pick: int) -> None:
         if self.sequences:
@@ -208,8 +252,11 @@ class Traffic:
     def check_plan(self, plan: Plan) -> None:
         setting = self.setting
         held_up = set(self.running()) - {row.sequence for row in plan.rows}
-        assert all(certain_to_end(sequence, setting) for sequence in held_up), "a running sequence has no row"
-        assert 0 < plan.num_tokens <= max(setting.budget, setting.chunk)
+        for sequence in held_up - {sequence for sequence in held_up if certain_to_end(sequence, setting)}:
+            self.waits += 1
+            assert sequence.in_flight, "a running sequence has no row"
+            assert any(setting.windows), "a running sequence has no row"
+        assert 0 < plan.num_tokens <= setting.token_budget
         slots = [row.sequence.slot for row in plan.rows]
         assert slots == sorted(set(slots))
         assert slots[0] >= 0
@@ -226,14 +273,17 @@ class Traffic:
         setting, sequence, request = self.setting, row.sequence, row.sequence.request
         end = row.start + row.count
         assert row.count > 0
-        assert row.pages == tuple(sequence.pages)
-        assert end <= len(row.pages) * setting.page_size
-        assert 0 not in row.pages
-        assert len(set(row.pages)) == len(row.pages)
+        pages = [page for _, run in row.pages for page in run]
+        assert 0 not in pages
+        assert len(set(pages)) == len(pages)
+        for (first, run), held, columns in zip(row.pages, sequence.pages, setting.columns, strict=True):
+            assert run == held.part(first, first + len(run)).pages
+            assert len(run) <= columns
         assert row.fresh == (self.spells.get(sequence) != sequence.preemptions), "fresh once in each spell in a slot"
         if row.fresh:
             assert sequence.in_flight == 1, "admitted again before its last sample was committed"
             self.forks += sequence.choice > 0 and row.start > sequence.cached
+            self.committed_to[sequence] = row.start
             if sequence.choice == 0 and not sequence.output and request.prompt_logprobs_from is not None:
                 assert row.start <= max(0, request.prompt_logprobs_from - 1), "a position to be scored was not computed"
         else:
@@ -250,24 +300,40 @@ class Traffic:
         assert end % setting.chunk == 0 or end == length_before
         assert row.position == sequence.sampled - row.samples
         assert sequence.sampled <= min(request.max_tokens, setting.context - len(request.prompt))
-        shared = {page for other in self.running() if other is not sequence for page in other.pages}
-        written = row.pages[row.start // setting.page_size : -(-end // setting.page_size)]
-        assert not shared & set(written), "writes to a page that another sequence holds"
+        shared = {page for other in self.running() if other is not sequence for page in held_pages(other)}
+        for first, run in row.pages:
+            written = run[row.start // setting.page_size - first :]
+            assert not shared & set(written), "writes to a page that another sequence holds"
 
     def running(self) -> list[Sequence]:
         return [s for s in self.sequences if s.state is SequenceState.RUNNING]
 
     def check_sharing(self) -> None:
-        """A page held twice holds the same positions of equal tokens under one key, full and known."""
-        holders: dict[int, tuple[int, str, tuple[int, ...]]] = {}
+        """A page held twice holds the same positions of equal tokens in one group under one key, full and known."""
+        holders: dict[int, tuple[int, int, str, tuple[int, ...]]] = {}
         size = self.setting.page_size
         for sequence in self.running():
             tokens = tuple(sequence.tokens)
-            for index, page in enumerate(sequence.pages):
-                content = index, sequence.request.cache_key, tokens[: (index + 1) * size]
-                assert holders.setdefault(page, content) == content
-                if holders[page] is not content:
-                    assert len(content[2]) == (index + 1) * size
+            for group, run in enumerate(sequence.pages):
+                for index, page in enumerate(run.pages, run.first):
+                    content = group, index, sequence.request.cache_key, tokens[: (index + 1) * size]
+                    assert holders.setdefault(page, content) == content
+                    if holders[page] is not content:
+                        assert len(content[3]) == (index + 1) * size
+
+    def check_bounds(self) -> None:
+        """A group with a window holds what the committed and the planned steps need, and not a page more."""
+        size = self.setting.page_size
+        for sequence in self.running():
+            to, end = self.committed_to.get(sequence, 0), sequence.computed
+            if sequence not in self.spells or self.spells[sequence] != sequence.preemptions:
+                continue  # planned in this very step
+            for run, window in zip(sequence.pages, self.setting.windows, strict=True):
+                if window is not None:
+                    self.given_up += run.first > 0
+                    assert run.first == max(0, to - window + 1) // size
+                    assert run.end == -(-end // size)
+                    assert len(run.pages) <= -(-(window - 1 + end - to) // size) + 1
 
     def check_end(self) -> None:
         assert self.scheduler.free_pages == self.setting.num_pages - 1
@@ -290,6 +356,10 @@ class Traffic:
                 assert (tuple(sequence.output), sequence.finish_reason) == (output, reason)
 
 
+def held_pages(sequence: Sequence) -> list[int]:
+    return [page for run in sequence.pages for page in run.pages]
+
+
 def certain_to_end(sequence: Sequence, setting: Setting) -> bool:
     """Whether what is in flight ends it, so that nothing need be planned."""
     request = sequence.request
@@ -298,8 +368,7 @@ def certain_to_end(sequence: Sequence, setting: Setting) -> bool:
     return sequence.sampled == min(request.max_tokens, setting.context - len(request.prompt))
 
 
-Operation = Callable[[Traffic], None]
-
+WINDOWS = st.sampled_from([(None,), (None, 3), (None, 5, 5), (1,), (4,), (2, 7), (None, None, 1, 9), (None, 40)])
 SETTINGS = st.builds(
     Setting,
     slots=st.integers(1, 5),
@@ -310,6 +379,7 @@ SETTINGS = st.builds(
     budget=st.integers(2, 24),
     depth=st.integers(0, 2),
     caching=st.sampled_from([True, True, False]),
+    windows=WINDOWS,
     max_waiting=st.sampled_from([1024, 1024, 1024, 2]),
 )
 
@@ -390,6 +460,7 @@ def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
         budget=rng.randint(4, 40),
         depth=rng.randint(0, 2),
         caching=rng.random() < 0.8,
+        windows=rng.choice([(None,), (None, 5), (None, 3, 3), (6,), (4, 11)]),
     )
     trace: list[tuple[str, tuple[int, ...]]] = []
     for _ in range(40):
