@@ -80,6 +80,8 @@ class Family:
     """config.json -> ModelConfig; raises ModelLoadError."""
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     """Where the parameters are."""
+    packed: Names = field(default_factory=dict)
+    """Where the codes (`.weight`) and scales (`.weight_scale`) of experts are that are stored as MXFP4."""
     ignored: tuple[str, ...] = (r"\.rotary_emb\.inv_freq$",)
     """Regular expressions of tensors that checkpoints carry but the model does not need."""
     more_layers: bool = False

@@ -18,6 +18,8 @@ from jaxserve.models.moe import ExpertLinear
 from jaxserve.models.parameters import Build, Init, Linear
 from jaxserve.models.sharding import ShardingRules
 
+LeafKey = tuple[str, tuple[int, ...] | None]
+
 
 @dataclass(frozen=True)
 class GraphDef:
@@ -45,6 +47,11 @@ class Leaf:
     """Shape, dtype and sharding."""
     init: Init
 
+    @property
+    def key(self) -> LeafKey:
+        """What tells leaves of a model apart."""
+        return self.name, self.layers
+
 
 @dataclass(frozen=True)
 class Blueprint:
@@ -55,6 +62,11 @@ class Blueprint:
     leaves: tuple[Leaf, ...]
     """In the order of the flat list of arrays."""
     rules: ShardingRules
+
+    def coded(self) -> frozenset[LeafKey]:
+        """Keys of the leaves that hold codes of quantised weights; their scales are other leaves."""
+        keys = {leaf.key for leaf in self.leaves}
+        return frozenset((name, layers) for name, layers in keys if (f"{name}_scale", layers) in keys)
 
 
 @dataclass(frozen=True)

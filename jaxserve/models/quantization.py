@@ -31,6 +31,8 @@ WeightMode = Literal["keep", "dequantize"]
 Quantize = Literal["int8"]
 """Formats that weights are quantised to while they are loaded."""
 
+SELECTING = ("attention.indexer.weights_proj",)
+"""Projections that choose, as routers do, and stay unquantised like them."""
 INT8 = WeightFormat("int8")
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _LARGEST_INT8 = 127
@@ -61,7 +63,8 @@ def choose_weights(config: ModelConfig, mode: WeightMode = "keep", quantize: Qua
 
 
 def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelConfig:
-    return replace(config, layers=tuple(replace(layer, weights=weights, unquantised=()) for layer in config.layers))
+    left = () if weights is None else SELECTING
+    return replace(config, layers=tuple(replace(layer, weights=weights, unquantised=left) for layer in config.layers))
 
 
 def describe_weights(config: ModelConfig) -> str | None:

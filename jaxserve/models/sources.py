@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.checkpoint import StoredTensor
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.family import Cut, Family, Source
+from jaxserve.models.family import Cut, Family, Names, Source
+from jaxserve.models.hub_quantization import STRAYS, StoredWeights, source_name
 from jaxserve.models.model import Blueprint, Leaf
 
+FLOATS = frozenset({"float64", "float32", "bfloat16", "float16"})
+"""Types of unquantised tensors, which are converted into the model's."""
 _NAMED = 4
 """Tensors that an error message names before it counts."""
 
@@ -32,8 +35,7 @@ class Piece:
 
     def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
         """Copy a part of the piece into `out`, converted to its type."""
-        whole = self.tensor.view()
-        out[...] = (whole if self.cut is None else self.cut(whole, self.config))[index]
+        out[...] = self._cut(self._whole())[index]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -43,11 +45,76 @@ class Piece:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the piece, without opening the file."""
-        shape = self.tensor.shape
+        shape = self._whole_shape()
         try:
-            return shape if self.cut is None else self.cut(np.broadcast_to(np.int8(0), shape), self.config).shape
+            return self._cut(np.broadcast_to(np.int8(0), shape)).shape
         except (IndexError, ValueError):  # too few axes to cut
             return shape
+
+    def _cut(self, whole: NDArray[Any]) -> NDArray[Any]:
+        return whole if self.cut is None else self.cut(whole, self.config)
+
+    def _whole(self) -> NDArray[Any]:
+        return self.tensor.view()
+
+    def _whole_shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+
+@dataclass(frozen=True)
+class Codes(Piece):
+    """The codes of a quantised weight; those of floating-point types as bytes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type as held."""
+        return np.dtype(np.int8 if self.tensor.dtype == np.int8 else np.uint8)
+
+    def _whole(self) -> NDArray[Any]:
+        return self.tensor.view().view(self.dtype)
+
+
+@dataclass(frozen=True)
+class Scales(Piece):
+    """The scales of a quantised weight, of each row its own."""
+
+    codes: StoredTensor
+    stored: StoredWeights
+
+    def check(self) -> None:
+        """Compare shapes.
+
+        Raises:
+            ModelLoadError: the scales are not those of the weight.
+        """
+        expected = self._stored_shapes()
+        if self.tensor.shape not in expected:
+            raise ModelLoadError(
+                f"{self.tensor.path}: {self.tensor.name} has shape {list(self.tensor.shape)}, its weight of shape "
+                f"{list(self.codes.shape)} wants {list(expected[0])}."
+            )
+
+    def _stored_shapes(self) -> list[tuple[int, ...]]:
+        *lead, outputs, inputs = self.codes.shape
+        rows, block = self.stored.rows, self.stored.format.block
+        if rows == "all":
+            return [(), (1,)]
+        if block is None:
+            return [(*lead, outputs, 1), (*lead, outputs)]
+        return [(*lead, -(-outputs // rows), -(-inputs // block))]
+
+    def _whole_shape(self) -> tuple[int, ...]:
+        *lead, outputs, inputs = self.codes.shape
+        block = self.stored.format.block
+        return (*lead, outputs) if block is None else (*lead, outputs, -(-inputs // block))
+
+    def _whole(self) -> NDArray[Any]:
+        shape, scales, rows = self._whole_shape(), self.tensor.view(), self.stored.rows
+        if rows == "all":
+            return np.broadcast_to(scales.reshape(()), shape)
+        if self.stored.format.block is None:
+            return scales.reshape(shape)
+        return np.repeat(scales, rows, axis=-2)[..., : shape[-2], :] if rows > 1 else scales
 
 
 class Readable(Protocol):
@@ -68,6 +135,11 @@ class Pieces:
     lead: tuple[int, ...]
     pieces: tuple[Readable, ...]
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type as stored, of the first piece."""
+        return self.pieces[0].dtype
+
     def read(
         self, index: tuple[slice, ...], out: NDArray[Any], done: Callable[[int], None] = lambda count: None
     ) -> None:
@@ -80,81 +152,148 @@ class Pieces:
             done(part.nbytes)
 
 
-def match_tensors(plan: Blueprint, family: Family, tensors: dict[str, StoredTensor], model_dir: Path) -> list[Pieces]:
+def match_tensors(
+    plan: Blueprint,
+    family: Family,
+    tensors: dict[str, StoredTensor],
+    model_dir: Path,
+    stored: StoredWeights | None = None,
+) -> list[Pieces]:
     """The stored pieces of each leaf of the plan, in its order; everything is checked before anything is read.
 
+    Args:
+        plan: a model whose weights are held as they are stored.
+        family: has the tensors' names.
+        tensors: the checkpoint's.
+        model_dir: for error messages.
+        stored: how quantised weights are stored, if any are.
+
     Raises:
-        ModelLoadError: tensors are missing, left over, or of another shape.
+        ModelLoadError: tensors are missing, left over, of another shape or type.
     """
-    names = [_tensor_names(leaf, family, plan.config, tensors) for leaf in plan.leaves]
-    wanted = {name for _, group in names for name in group}
+    coded = plan.coded()
+    matches = [
+        _match(leaf, plan.config, family, tensors, stored if leaf.key in coded or _is_scale(leaf) else None)
+        for leaf in plan.leaves
+    ]
+    wanted = set()
+    for match in matches:
+        match.check_types(tensors)
+        wanted |= set(match.names)
     missing = sorted(wanted - tensors.keys())
     if missing:
         raise ModelLoadError(f"{model_dir} lacks {listed(missing)}.")
-    ignored = [re.compile(pattern) for pattern in _ignored(family, plan.config)]
+    ignored = [re.compile(pattern) for pattern in _ignored(family, plan.config, stored)]
     surplus = sorted(name for name in tensors.keys() - wanted if not any(p.search(name) for p in ignored))
     if surplus:
         raise ModelLoadError(
             f"{model_dir} holds {listed(surplus)} that a {plan.config.model_type} of this config.json has no use for."
         )
-    return [
-        _pieces(leaf, family.names[leaf.name], lead, [tensors[name] for name in group], plan.config)
-        for leaf, (lead, group) in zip(plan.leaves, names, strict=True)
-    ]
+    return [match.pieces(tensors, plan.config) for match in matches]
 
 
-def _pieces(
-    leaf: Leaf, source: str | Source, lead: tuple[int, ...], tensors: list[StoredTensor], config: ModelConfig
-) -> Pieces:
-    """The pieces of a leaf.
+@dataclass(frozen=True)
+class _Match:
+    """A leaf and the names of the tensors it is made of."""
 
-    Raises:
-        ModelLoadError: one of them has another shape than the model wants.
-    """
-    cut = source.cut if isinstance(source, Source) else None
-    pieces = tuple(Piece(tensor, cut, config) for tensor in tensors)
-    expected = leaf.value.shape[len(lead) :]
-    for piece in pieces:
-        if piece.shape != expected:
-            where = piece.tensor.name if cut is None else f"the part of {piece.tensor.name} that is {leaf.name}"
-            raise ModelLoadError(
-                f"{piece.tensor.path}: {where} has shape {list(piece.shape)}, config.json wants {list(expected)}."
-            )
-    return Pieces(lead, pieces)
+    leaf: Leaf
+    stored: StoredWeights | None
+    """How its codes or scales are stored; None for what is not quantised."""
+    cut: Cut | None
+    lead: tuple[int, ...]
+    names: list[str]
+    codes: list[str]
+    """Of scales: the names of their weights."""
+
+    def check_types(self, tensors: dict[str, StoredTensor]) -> None:
+        """Whether what should be quantised is, and nothing else.
+
+        Raises:
+            ModelLoadError: a tensor has a type that `config.json` doesn't promise.
+        """
+        for tensor in (tensors[name] for name in self.names if name in tensors):
+            kind = tensor.dtype.name
+            if self.stored is None or (self.codes and self.stored.format.scale == "float32"):
+                if kind not in FLOATS:
+                    raise ModelLoadError(
+                        f"{tensor.path}: {tensor.name} is {kind}, a quantised type that config.json does not announce "
+                        "for it."
+                    )
+            elif kind != self.stored.dtype:
+                raise ModelLoadError(
+                    f"{tensor.path}: {tensor.name} is {kind}, quantization_config of config.json promises "
+                    f"{self.stored.dtype}."
+                )
+
+    def pieces(self, tensors: dict[str, StoredTensor], config: ModelConfig) -> Pieces:
+        """The pieces of the leaf.
+
+        Raises:
+            ModelLoadError: one of them has another shape than the model wants.
+        """
+        pieces = tuple(self._piece(place, tensors, config) for place in range(len(self.names)))
+        expected = self.leaf.value.shape[len(self.lead) :]
+        for piece in pieces:
+            if isinstance(piece, Scales):
+                piece.check()
+            if piece.shape != expected:
+                name = piece.tensor.name
+                where = name if self.cut is None else f"the part of {name} that is {self.leaf.name}"
+                raise ModelLoadError(
+                    f"{piece.tensor.path}: {where} has shape {list(piece.shape)}, config.json wants {list(expected)}."
+                )
+        return Pieces(self.lead, pieces)
+
+    def _piece(self, place: int, tensors: dict[str, StoredTensor], config: ModelConfig) -> Piece:
+        tensor = tensors[self.names[place]]
+        if self.stored is None:
+            return Piece(tensor, self.cut, config)
+        if not self.codes or self.stored.experts_only:
+            return Codes(tensor, self.cut, config)
+        return Scales(tensor, self.cut, config, tensors[self.codes[place]], self.stored)
 
 
-def _ignored(family: Family, config: ModelConfig) -> Iterator[str]:
+def _match(
+    leaf: Leaf, config: ModelConfig, family: Family, tensors: dict[str, StoredTensor], stored: StoredWeights | None
+) -> _Match:
+    """Find the tensors' names. Checkpoints with tied embeddings may store the table under either name."""
+    names = family.names if stored is None or not stored.experts_only else family.packed
+    cut, pattern = _source(names, leaf.name if leaf.name in names else leaf.name.removesuffix("_scale"))
+    if leaf.name == "embed" and config.tie_embeddings and pattern not in tensors:
+        head = source_name(family.names, "lm_head")
+        pattern = head if head in tensors else pattern
+    lead: tuple[int, ...] = (leaf.value.shape[0],) if leaf.stacked else ()
+    experts = leaf.value.shape[len(lead)] if "{expert}" in pattern else None
+    numbers = list(itertools.product(leaf.layers or (0,), range(experts or 1)))
+    found = [pattern.format(layer=layer, expert=expert) for layer, expert in numbers]
+    lead = lead if experts is None else (*lead, experts)
+    if stored is None or not _is_scale(leaf):
+        return _Match(leaf, stored, cut, lead, found, [])
+    scales = found if stored.experts_only else [name.removesuffix("weight") + stored.scale for name in found]
+    return _Match(leaf, stored, cut, lead, scales, found)
+
+
+def _is_scale(leaf: Leaf) -> bool:
+    return leaf.name.endswith("_scale")
+
+
+def _source(names: Names, leaf: str) -> tuple[Cut | None, str]:
+    source = names[leaf]
+    return (source.cut if isinstance(source, Source) else None), source_name(names, leaf)
+
+
+def _ignored(family: Family, config: ModelConfig, stored: StoredWeights | None) -> Iterator[str]:
     """Regular expressions of the tensors that may be left over."""
     yield from family.ignored
+    if stored is not None:
+        yield from STRAYS
     if config.tie_embeddings:
-        yield from (f"^{re.escape(_name(family, leaf))}$" for leaf in ("embed", "lm_head"))
+        yield from (f"^{re.escape(source_name(family.names, leaf))}$" for leaf in ("embed", "lm_head"))
     if family.more_layers:
-        before, after = (re.escape(part) for part in _name(family, "attention_norm.weight").split("{layer}"))
+        norm = source_name(family.names, "attention_norm.weight")
+        before, after = (re.escape(part) for part in norm.split("{layer}"))
         served = "|".join(map(str, range(config.num_layers)))
         yield rf"^{before}(?!(?:{served})\.)\d+{after[:2]}"
-
-
-def _name(family: Family, leaf: str) -> str:
-    source = family.names[leaf]
-    return source.name if isinstance(source, Source) else source
-
-
-def _tensor_names(
-    leaf: Leaf, family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]
-) -> tuple[tuple[int, ...], list[str]]:
-    """How many layers and experts a leaf stacks, and the checkpoint's names of its parts.
-
-    Checkpoints with tied embeddings may store the table under either name.
-    """
-    name = _name(family, leaf.name)
-    if leaf.name == "embed" and config.tie_embeddings and name not in tensors:
-        head = _name(family, "lm_head")
-        return (), [head if head in tensors else name]
-    lead: tuple[int, ...] = (leaf.value.shape[0],) if leaf.stacked else ()
-    experts = leaf.value.shape[len(lead)] if "{expert}" in name else None
-    numbers = itertools.product(leaf.layers or (0,), range(experts or 1))
-    lead = lead if experts is None else (*lead, experts)
-    return lead, [name.format(layer=layer, expert=expert) for layer, expert in numbers]
 
 
 def listed(names: list[str], kind: str = "tensor") -> str:

@@ -1,14 +1,18 @@
 """GPT-OSS (`gpt_oss`): attention sinks, sliding and full layers in turn, biases everywhere, clamped SwiGLU experts.
 
-Experts are stored as two tensors, [E, in, out], with gate and up in alternating columns.
+Experts are stored as two tensors, [E, in, out], with gate and up in alternating columns; or quantised to MXFP4, as
+[E, out, in], with gate and up in alternating rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from jaxserve.models.config import GluSpec, LayerSpec, ModelConfig, RouterSpec
-from jaxserve.models.family import DECODER_NAMES, LAYER, Family, Names, Source
+from jaxserve.models.family import DECODER_NAMES, LAYER, Cut, Family, Names, Source
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_layers import read_attention, read_layer_types, read_model, read_moe
 
@@ -45,4 +49,25 @@ NAMES: Names = {
     "mlp.experts.down_proj.bias": _EXPERTS + "down_proj_bias",
 }
 
-FAMILY = Family(_read, NAMES)
+
+def _rows(first: int, step: int) -> Cut:
+    """Every `step`-th row of codes [E, rows, blocks, 16], then [E, rows, bytes], or of scales [E, rows, blocks]."""
+
+    def cut(tensor: NDArray[Any], _: ModelConfig) -> NDArray[Any]:
+        rows = tensor[:, first::step]
+        return rows.reshape(*rows.shape[:2], -1) if rows.ndim == 4 else rows
+
+    return cut
+
+
+PACKED: Names = {
+    f"mlp.experts.{ours}.{part}": Source(f"{_EXPERTS}{theirs}_{stored}", _rows(first, step))
+    for ours, theirs, first, step in (
+        ("gate_proj", "gate_up_proj", 0, 2),
+        ("up_proj", "gate_up_proj", 1, 2),
+        ("down_proj", "down_proj", 0, 1),
+    )
+    for part, stored in (("weight", "blocks"), ("weight_scale", "scales"))
+}
+
+FAMILY = Family(_read, NAMES, packed=PACKED)
