@@ -35,7 +35,7 @@ def report(folder, loop, shape):
     args = (model.leaves, cache, ids, cu, lens, tables)
     compiled = jitted.lower(model.graphdef, *args).compile({"xla_backend_optimization_level": 0})
     memory = compiled.memory_analysis()
-    cache_bytes = cache["kv"].addressable_shards[0].data.nbytes
+    cache_bytes = sum(array.addressable_shards[0].data.nbytes for array in cache.values())
     out = compiled(*args)
     logits = np.asarray(out[0])[:count]
     routing = None if out[2] is None else np.sort(np.asarray(out[2])[:, :count], axis=-1)
@@ -61,5 +61,8 @@ if __name__ == "__main__":
         "undividable": ("qwen3_one_layer", "unroll", (1, 4, 2)),
         "experts and width": ("gpt_oss", "scan", None),
         "shared only": ("glm4_moe", "unroll", (8, 1, 1)),
+        "latent": ("deepseek_v3", "scan", None),
+        "one latent head each": ("deepseek_v3", "scan", (1, 2, 3)),
+        "sparse": ("deepseek_v32", "scan", (2, 1, 3)),
     }
     print(json.dumps({name: report(fixtures / folder, loop, shape) for name, (folder, loop, shape) in runs.items()}))

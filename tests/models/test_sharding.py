@@ -57,6 +57,15 @@ def test_experts_that_do_not_divide_are_reported(runs):
     assert runs["shared only"]["all_reduces"] == 3
 
 
+def test_latent_heads_are_split_over_all_axes_that_divide_them(runs):
+    """6 heads on 4 x 1 x 2 devices are split in two; on 1 x 2 x 3 each device has one. One all-reduce after them."""
+    assert runs["latent"]["mesh"] == [4, 1, 2]
+    assert any("latent_heads of 6 is not split over mesh axes replica" in line for line in runs["latent"]["report"])
+    for name in ("latent", "one latent head each", "sparse"):
+        assert runs[name]["all_reduces"] == 2 * 2, "a dense layer, and a sparse one that is scanned"
+    assert not any("latent" in line for line in runs["one latent head each"]["report"])
+
+
 def test_the_cache_is_updated_in_place(runs):
     for name, run in runs.items():
         assert run["aliased"], name
