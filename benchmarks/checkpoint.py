@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401  numpy learns bfloat16
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -65,16 +66,16 @@ SHAPES = {
 }
 
 
-def write(shape: Shape, directory: Path, seed: int = 0) -> None:
-    """Writes config.json, model.safetensors (float32) and a byte-level tokenizer.json."""
+def write(shape: Shape, directory: Path, seed: int = 0, dtype: str = "float32") -> None:
+    """Writes config.json, model.safetensors and a byte-level tokenizer.json."""
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     weights = {}
     for name, dims in shape.tensors().items():
         if len(dims) == 1:
-            weights[name] = np.ones(dims, np.float32)
+            weights[name] = np.ones(dims, dtype)
         else:
-            weights[name] = rng.standard_normal(dims, np.float32) * np.float32(dims[1] ** -0.5)
+            weights[name] = (rng.standard_normal(dims, np.float32) * np.float32(dims[1] ** -0.5)).astype(dtype)
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(_config(shape), indent=1))
     (directory / "tokenizer.json").write_text(json.dumps(_tokenizer(shape.vocab)))
