@@ -85,3 +85,20 @@ def test_page_size_must_divide_the_block():
     meta = AttentionMeta.from_rows(np.array([0, 1]), np.array([1]), np.array([[1]]), 2, 24)
     with pytest.raises(ValueError, match="page size 24"):
         blocked.attend(jnp.zeros((2, 2, 8)), jnp.zeros((2, 24, 2, 8)), meta, 0, scale=1.0)
+
+
+@pytest.mark.parametrize(("kv_heads", "group"), [(1, 2), (1, 5), (1, 6), (1, 8), (2, 1), (2, 6)])
+def test_a_decoded_token_has_the_bits_of_a_prefilled_one(kv_heads, group):
+    length, table = 200, np.arange(1, 14, dtype=np.int32)[None]
+    rng = np.random.default_rng(group)
+    kv = rng.standard_normal((14, PAGE, 2 * kv_heads, 64), np.float32)
+    q = rng.standard_normal((256, kv_heads * group, 64), np.float32)
+
+    @jax.jit
+    def run(q, cu, lens, table):
+        return blocked.attend(q, kv, AttentionMeta.from_rows(cu, lens, table, len(q), PAGE), 0, scale=0.125)
+
+    whole = np.asarray(run(q, np.array([0, length]), np.array([length]), table))
+    lens = np.array([200, 190, 162, 135, 128, 64, 17, 1])
+    alone = run(q[lens - 1], np.arange(9), lens, np.repeat(table, 8, axis=0))
+    assert np.array_equal(alone, whole[lens - 1])
