@@ -54,6 +54,13 @@ CacheOption = Annotated[
 TokensOption = Annotated[
     int | None, typer.Option(min=2, help="Token budget of one step. Default: 512 on CPU, else 2048.")
 ]
+WeightsOption = Annotated[
+    Literal["keep", "dequantize"],
+    typer.Option(help="Weights that are stored quantised stay so, or become --dtype while they are loaded."),
+]
+QuantizeOption = Annotated[
+    Literal["int8"] | None, typer.Option(help="Quantise the layers' weights while they are loaded.")
+]
 
 
 @app.callback()
@@ -83,6 +90,8 @@ def serve(
         list[str] | None, typer.Option(help="Name clients use for the model (repeatable). Default: the directory's.")
     ] = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = "keep",
+    quantize: QuantizeOption = None,
     max_num_seqs: SeqsOption = None,
     max_model_len: LengthOption = None,
     kv_memory: MemoryOption = None,
@@ -113,6 +122,7 @@ def serve(
     options = _engine_options(
         model, dtype, max_num_seqs, max_model_len, kv_memory, max_num_batched_tokens, max_waiting, prefix_caching
     )
+    options = replace(options, weights=weights, quantize=quantize)
     with _clear_errors():
         bound = serving.bind(host, port)
         address = f"http://{host}:{bound.getsockname()[1]}/v1"
@@ -149,6 +159,8 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same text. Default: a random one.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the completion (repeatable).")] = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = "keep",
+    quantize: QuantizeOption = None,
     max_model_len: LengthOption = None,
     kv_memory: MemoryOption = None,
     mesh: MeshOption = "1",
@@ -160,7 +172,10 @@ def generate(
     from jaxserve.startup import use_compilation_cache
 
     options = replace(
-        _engine_options(model, dtype, 2, max_model_len, kv_memory, None, 16, False), token_buckets=_GENERATE_BUCKETS
+        _engine_options(model, dtype, 2, max_model_len, kv_memory, None, 16, False),
+        token_buckets=_GENERATE_BUCKETS,
+        weights=weights,
+        quantize=quantize,
     )
     with _clear_errors():
         use_compilation_cache(compilation_cache or default_compilation_cache())
@@ -185,15 +200,26 @@ def convert(
     model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
     out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
     dtype: Annotated[
-        Literal["float32", "bfloat16"] | None, typer.Option(help="Type of the parameters. Default: as stored.")
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,
+    weights: Annotated[
+        Literal["keep", "dequantize"], typer.Option(help="What becomes of weights that are stored quantised.")
+    ] = "keep",
+    quantize: Annotated[Literal["int8"] | None, typer.Option(help="Quantise the projections.")] = None,
 ) -> None:
     """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
     from jaxserve.models.conversion import convert as write
 
     with _clear_errors(), _Bars() as progress:
-        write(model, out, dtype=dtype, progress=lambda done, total: progress("convert", done, total))
+        write(
+            model,
+            out,
+            dtype=dtype,
+            weights=weights,
+            quantize=quantize,
+            progress=lambda done, total: progress("convert", done, total),
+        )
     _console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 

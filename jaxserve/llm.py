@@ -42,7 +42,7 @@ class LLM:
         model_dir: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the
             bundled model.
         mesh: devices for tensor parallelism, or the axes (replica, kv, group).
-        options: further fields of `EngineOptions` (dtype, max_num_seqs, max_model_len, kv_memory, ...).
+        options: further fields of `EngineOptions` (dtype, weights, quantize, max_num_seqs, kv_memory, ...).
 
     Raises:
         ModelLoadError: the model can't be served.

@@ -28,6 +28,7 @@ from jaxserve.models import (
     cache_bytes_per_page,
     cache_layout,
     derive_mesh_shape,
+    describe_weights,
     load_config,
     load_model,
     make_mesh,
@@ -106,6 +107,8 @@ def start(
         mesh=mesh,
         dtype=dtype,
         layer_loop=options.layer_loop or default_layer_loop(platform),
+        weights=options.weights,
+        quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
     return start_loaded(model, tokenizer, options, shape, progress, on_death)
@@ -188,6 +191,9 @@ def _device_facts(model: LoadedModel) -> DeviceFacts:
 
 def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
     remarks = list(model.report)
+    if (weights := describe_weights(model.config)) is not None:
+        size = sum(leaf.nbytes for leaf in model.leaves) / 1e9
+        remarks.append(f"weights are {weights}; all parameters take {size:,.2f} GB")
     if options.max_model_len is None and config.max_model_len < model.config.max_position_embeddings:
         remarks.append(
             f"context shortened from {model.config.max_position_embeddings} to {config.max_model_len} tokens to fit "

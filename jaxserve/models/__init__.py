@@ -7,10 +7,11 @@ sampling, engine, text or api.
 from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_cache
 from jaxserve.models.cache import cache_spec as abstract_cache
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.loading import load_config, load_model, random_model
 from jaxserve.models.layout import CacheLayout, cache_layout
+from jaxserve.models.loading import load_config, load_model, random_model
 from jaxserve.models.metadata import AttentionMeta, StepMeta
 from jaxserve.models.model import ForwardOutput, GraphDef, LoadedModel, abstract_leaves, forward, unembed
+from jaxserve.models.quantization import choose_weights, describe_weights
 from jaxserve.models.sharding import derive_mesh_shape, make_mesh
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "cache_bytes_per_page",
     "cache_layout",
     "cache_spec",
+    "choose_weights",
     "derive_mesh_shape",
+    "describe_weights",
     "forward",
     "init_cache",
     "load_config",
