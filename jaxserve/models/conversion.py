@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxserve.errors import ModelLoadError
+from jaxserve.models.config import ModelConfig
 from jaxserve.models.loading import Progress, find_pieces, load_config
-from jaxserve.models.model import Leaf, plan_model
+from jaxserve.models.model import Blueprint, Leaf, plan_model
 from jaxserve.models.orbax_store import FLOATS, PARAMS, array_names
 from jaxserve.models.orbax_writer import Unwritten, write_store
+from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces
 
-_COPIED = re.compile(r".+\.(json|jinja|model|tiktoken|txt|md)|(licen[cs]e|notice|use_policy).*", re.IGNORECASE)
-_LEFT = re.compile(r".+\.index\.json")
+_COPIED = re.compile(r"(?!.*\.index\.json).+\.(json|jinja|model|tiktoken|txt|md)|(licen[cs]e|notice).*", re.IGNORECASE)
+_INT8 = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "dynamic": False, "strategy": "channel"},
+        }
+    },
+    "ignore": ["lm_head"],
+}
+"""`quantization_config` of weights that were quantised while they were converted."""
 
 
 def convert(
-    model_dir: Path, out: Path, *, dtype: str | None = None, progress: Progress = lambda done, total: None
+    model_dir: Path,
+    out: Path,
+    *,
+    dtype: str | None = None,
+    weights: WeightMode = "keep",
+    quantize: Quantize | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Write the model of `model_dir` to `out`: parameters as an orbax checkpoint, the other files as they are.
 
@@ -32,14 +52,18 @@ def convert(
     Args:
         model_dir: directory that `load_model` reads.
         out: missing or empty directory.
-        dtype: type of the parameters; None keeps every tensor's own where it is a floating-point type of 16 or 32 bits.
+        dtype: type of what is not quantised; None keeps every tensor's own if that has 16 or 32 bits.
+        weights: see `choose_weights`.
+        quantize: see `choose_weights`.
         progress: told (bytes written, bytes in all).
 
     Raises:
         ModelLoadError: `out` is not empty or not local, the model can't be loaded, or writing failed.
     """
     _check_target(out)
-    leaves = _unwritten(model_dir, dtype)
+    plan = _plan(choose_weights(load_config(model_dir), weights, quantize), dtype)
+    pairs = zip(plan.leaves, find_pieces(plan, model_dir), strict=True)
+    leaves = dict(_unwritten(leaf, pieces, keep_types=dtype is None) for leaf, pieces in pairs)
     total, done = sum(leaf.nbytes for leaf in leaves.values()), 0
 
     def written(count: int) -> None:
@@ -57,6 +81,8 @@ def convert(
         except (ValueError, RuntimeError) as error:
             raise ModelLoadError(f"The checkpoint can't be written to {out}: {str(error).splitlines()[0]}.") from error
         _copy_files(model_dir, partial)
+        _write_config(model_dir, partial, weights, quantize)
+        find_pieces(_plan(load_config(partial), dtype), partial)  # whether the result is what config.json says
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -70,20 +96,19 @@ def _check_target(out: Path) -> None:
         raise ModelLoadError(f"{out} exists and is not an empty directory.")
 
 
-def _unwritten(model_dir: Path, dtype: str | None) -> dict[str, Unwritten]:
-    """The parameters by their name in the store."""
-    plan = plan_model(
-        load_config(model_dir),
+def _plan(config: ModelConfig, dtype: str | None) -> Blueprint:
+    """The model layer by layer, on one device."""
+    return plan_model(
+        config,
         mesh=make_mesh((1, 1, 1)),
         dtype=dtype or "float32",
         layer_loop="unroll",
         attention_backend="blocked",
     )
-    pairs = zip(plan.leaves, find_pieces(plan, model_dir), strict=True)
-    return dict(_lazy(leaf, pieces, keep_types=dtype is None) for leaf, pieces in pairs)
 
 
-def _lazy(leaf: Leaf, pieces: Pieces, *, keep_types: bool) -> tuple[str, Unwritten]:
+def _unwritten(leaf: Leaf, pieces: Pieces, *, keep_types: bool) -> tuple[str, Unwritten]:
+    """A parameter's name in the store, and how it is made."""
     shape, dtype = leaf.value.shape, leaf.value.dtype
     first, *others = {piece.dtype for piece in pieces.pieces}
     if keep_types and not others and {dtype.name, first.name} <= FLOATS:
@@ -99,15 +124,26 @@ def _lazy(leaf: Leaf, pieces: Pieces, *, keep_types: bool) -> tuple[str, Unwritt
 
 
 def _copy_files(model_dir: Path, out: Path) -> None:
-    """Everything small that tells how to use the parameters; `config.json` last."""
-    for path in sorted(_companions(model_dir), key=lambda path: path.name == "config.json"):
+    """Everything small that tells how to use the parameters, but for `config.json`."""
+    files = [
+        path
+        for path in model_dir.iterdir()
+        if path.is_file() and path.name != "config.json" and _COPIED.fullmatch(path.name)
+    ]
+    for path in (*files, *(model_dir / "additional_chat_templates").glob("*.jinja")):
         target = out / path.relative_to(model_dir)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def _companions(model_dir: Path) -> Iterator[Path]:
-    for path in model_dir.iterdir():
-        if path.is_file() and _COPIED.fullmatch(path.name) and not _LEFT.fullmatch(path.name):
-            yield path
-    yield from (model_dir / "additional_chat_templates").glob("*.jinja")
+def _write_config(model_dir: Path, out: Path, weights: WeightMode, quantize: Quantize | None) -> None:
+    """`config.json`, which says how weights are quantised now."""
+    source, target = model_dir / "config.json", out / "config.json"
+    if weights == "keep" and quantize is None:
+        shutil.copyfile(source, target)
+        return
+    fields = json.loads(source.read_text(encoding="utf-8"))
+    fields.pop("quantization_config", None)
+    if quantize is not None:
+        fields["quantization_config"] = _INT8
+    target.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
