@@ -35,8 +35,6 @@ class _Step:
     budget: int
     """Tokens that may still be planned."""
     rows: dict[Sequence, PlannedRow] = field(default_factory=dict)
-    short: bool = False
-    """Whether a running sequence waits for pages, so that nobody comes in."""
 
     def computed_before(self, sequence: Sequence) -> int:
         """Positions of a sequence that earlier steps have computed: a row never reads what its own step writes."""
@@ -253,7 +251,7 @@ class Scheduler:
                 count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
             else:
                 continue
-            if self._make_room(step, sequence, sequence.computed + count):
+            if self._make_room(sequence, sequence.computed + count):
                 self._plan_row(step, sequence, count)
 
     def _decodes(self, sequence: Sequence) -> bool:
@@ -268,7 +266,7 @@ class Scheduler:
         chunk while it prefills. Every running sequence thus has a row in every step (unless what is in flight ends
         it); the budget limits who comes in, and nobody in is ever held up.
         """
-        while self._waiting and self._slots and not step.short:
+        while self._waiting and self._slots:
             sequence = next(iter(self._waiting))
             if sequence.in_flight or step.budget < min(sequence.length, self._chunk):
                 return
@@ -318,17 +316,17 @@ class Scheduler:
 
     # Pages and slots
 
-    def _make_room(self, step: _Step, sequence: Sequence, end: int) -> bool:
+    def _make_room(self, sequence: Sequence, end: int) -> bool:
         """Make sure that positions up to `end` have pages, at the cost of younger sequences, or of this one.
 
         Everything younger than the sequence being planned is not in the plan yet, so no planned row loses its pages.
         A sequence that gets pages of its own back when what it has in flight is committed waits for them first. Once
-        all is committed there are none, so it takes others' then, and alone it fits.
+        all is committed there are none, so it takes others' then, and alone it fits. Nobody comes in meanwhile: the
+        pages it lacks are among those that newcomers must leave.
         """
         missing = self._pages.missing(sequence, end)
         while missing > self._pages.available:
             if self._pages.returning(sequence):
-                step.short = True
                 return False
             youngest = next(reversed(self._running))
             self._preempt(youngest)

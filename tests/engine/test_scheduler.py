@@ -481,3 +481,114 @@ def test_check_sees_lost_pages_and_slots() -> None:
     broken(lambda scheduler, sequence: scheduler._live.pop("a"))
     broken(lambda scheduler, sequence: scheduler._unstarted.add("gone"))
     broken(lambda scheduler, sequence: setattr(next(iter(scheduler._waiting)), "slot", 2))
+
+
+def test_older_prompts_leave_the_tokens_of_younger_sequences() -> None:
+    scheduler = make(token_budget=8, max_num_seqs=8)
+    (brief,), (long,) = scheduler.add(ask("brief", 1, 1)), scheduler.add(ask("long", 40))
+    young = [scheduler.add(ask(f"young{number}", 1))[0] for number in range(3)]
+    plan = step(scheduler)
+    assert spans(plan) == [("brief", 0, 1), ("long", 0, 4), ("young0", 0, 1), ("young1", 0, 1), ("young2", 0, 1)]
+    assert brief.finish_reason == "length"
+    plan = planned(scheduler)
+    assert row_of(plan, long).count == 4, "8 would leave nothing to the three behind it"
+    assert all(row_of(plan, sequence).count == 1 for sequence in young)
+
+
+WINDOWED: dict[str, Any] = {"page_windows": (None, 6), "num_pages": 65}
+"""Two page groups; a query of the second sees 6 positions, its own included."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"page_windows": (None, 6), "num_pages": 27}, "needs 27 pages of 4, there are 26"),
+        ({"page_windows": (6, 6), "num_pages": 22}, "needs 22 pages of 4, there are 21"),
+        ({"page_windows": (100,), "num_pages": 16}, "needs 16 pages of 4, there are 15"),
+    ],
+)
+def test_a_sequence_of_the_full_context_must_fit_in_all_groups(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+    make(**{**changes, "num_pages": changes["num_pages"] + 1})
+
+
+def test_pages_behind_the_window_are_given_up_at_the_commit() -> None:
+    scheduler = make(**WINDOWED, token_budget=16, prefix_caching=False)
+    (sequence,) = scheduler.add(ask("a", 40))
+    first = planned(scheduler)
+    assert [len(run.pages) for run in sequence.pages] == [10, 4], "all of the prompt, the first chunk"
+    second = planned(scheduler)
+    assert [len(run.pages) for run in sequence.pages] == [10, 8], "the first chunk is still in flight"
+    assert [(start, len(pages)) for start, pages in row_of(second, sequence).pages] == [(0, 8), (2, 6)]
+    commit(scheduler, first)
+    assert [(run.first, run.end) for run in sequence.pages] == [(0, 10), (2, 8)], "position 16 sees 11 to 16"
+    assert scheduler.free_pages == 64 - 10 - 6
+    commit(scheduler, second)
+    while len(sequence.output) < 7:
+        step(scheduler)
+    assert [(run.first, run.end) for run in sequence.pages] == [(0, 12), (10, 12)], "position 46 sees 41 to 46"
+    run_out(scheduler)
+    assert scheduler.free_pages == 64
+
+
+def test_a_prefix_is_found_by_the_window_before_its_end() -> None:
+    scheduler = make(**WINDOWED)
+    scheduler.add(ask("a", 40, 1))
+    run_out(scheduler)
+    assert scheduler.cached_pages == 20
+    (same,), (shorter,) = scheduler.add(ask("b", 40)), scheduler.add(ask("c", 23))
+    plan = planned(scheduler)
+    assert [(row_of(plan, s).start, s.cached) for s in (same, shorter)] == [(36, 36), (20, 20)]
+    assert [(run.first, run.end) for run in same.pages] == [(0, 10), (7, 10)], "position 36 sees 31 to 36"
+    scheduler.check()
+
+
+def test_a_chain_of_windows_alone_outlives_its_first_pages() -> None:
+    scheduler = make(page_windows=(6,), num_pages=14, token_budget=8, max_model_len=100)
+    scheduler.add(ask("a", 80, 1))
+    run_out(scheduler)
+    assert scheduler.cached_pages == 13, "of 20 that were registered"
+    (again,), (shorter,) = scheduler.add(ask("b", 80, 1)), scheduler.add(ask("c", 20, 1))
+    step(scheduler)
+    assert (again.cached, shorter.cached) == (76, 0)
+    run_out(scheduler)
+
+
+def test_siblings_share_the_window_or_compute_the_prompt_again() -> None:
+    scheduler = make(**WINDOWED, prefix_caching=False, max_num_seqs=2)
+    leader, sibling, late = scheduler.add(ask("a", 22, n=3))
+    first = planned(scheduler)
+    second = planned(scheduler)
+    assert row_of(second, sibling).start == 20
+    assert [(run.first, run.end) for run in sibling.pages] == [(0, 6), (3, 6)]
+    assert held(sibling, 1)[:2] == held(leader, 1)[3:5]
+    commit(scheduler, first)
+    commit(scheduler, second)
+    while len(leader.output) < 6:
+        step(scheduler)
+    scheduler.finish(sibling, "stop")
+    assert leader.pages[1].first == 5
+    assert row_of(planned(scheduler), late).start == 0, "nobody has position 15 any more"
+    scheduler.check()
+
+
+def test_a_sequence_waits_for_its_own_pages_before_it_takes_those_of_others() -> None:
+    scheduler = make(page_windows=(4,), num_pages=8, token_budget=16, max_model_len=64, prefix_caching=False)
+    (old,), (young,) = scheduler.add(ask("old", 50, 1)), scheduler.add(ask("young", 1, 40))
+    first = planned(scheduler)
+    assert spans(first) == [("old", 0, 16)]
+    assert scheduler.plan() is None, "two chunks need 8 pages, there are 7"
+    commit(scheduler, first)
+    assert spans(planned(scheduler)) == [("old", 16, 32)]
+    assert (old.preemptions, young.preemptions) == (0, 0)
+
+
+def test_newcomers_leave_a_prompt_under_way_the_pages_for_its_chunks() -> None:
+    scheduler = make(page_windows=(16,), num_pages=16, token_budget=17, max_model_len=64, prefix_caching=False)
+    (long,), (other,) = scheduler.add(ask("long", 48, 1)), scheduler.add(ask("other", 30, 2))
+    while long.finish_reason is None:
+        step(scheduler)
+        assert other.preemptions == long.preemptions == 0
+    run_out(scheduler)
+    assert scheduler.preemptions == 0

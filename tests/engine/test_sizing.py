@@ -60,6 +60,31 @@ def test_the_context_shrinks_to_the_memory_unless_it_was_asked_for():
         derive_config(options(kv_memory=small, max_model_len=4096), MODEL, CPU, ONE)
 
 
+def test_page_groups_share_the_memory_and_windows_need_a_bounded_part():
+    window = ModelFacts(4096, 1 << 20, 1 << 30, page_windows=(None, 128, 128))
+    sizes = {"max_num_batched_tokens": 256, "max_num_seqs": 4}
+    ring = -(-(128 - 1 + 256) // 16) + 1
+    config = derive_config(options(kv_memory=512 << 20, **sizes), window, CPU, ONE)
+    assert config.page_windows == (None, 128, 128)
+    assert config.table_columns == (256, ring, ring)
+    assert (config.max_model_len, config.num_pages) == (4096, 512)
+    config = derive_config(options(kv_memory=200 << 20, **sizes), window, CPU, ONE)
+    assert config.max_model_len == (200 - 1 - 2 * ring) * 16, "what the rings leave"
+    assert sum(config.table_columns) == 199
+    config = derive_config(options(kv_memory=40 << 20, **sizes), window, CPU, ONE)
+    assert config.table_columns == (13, 13, 13), "shorter than the rings"
+    free = DeviceFacts("gpu", 80 << 30, 0)
+    assert derive_config(options(**sizes), window, free, ONE).num_pages == 2 * 4 * (256 + 2 * ring) + 1
+    with pytest.raises(ModelLoadError, match="holds 208 tokens, fewer than one sequence of 4096: raise --kv-memory"):
+        derive_config(options(kv_memory=40 << 20, max_model_len=4096, **sizes), window, CPU, ONE)
+
+
+def test_windows_alone_fit_any_context():
+    window = ModelFacts(131072, 1 << 20, 1 << 30, page_windows=(1024,))
+    config = derive_config(options(kv_memory=100 << 20, max_num_batched_tokens=256), window, CPU, ONE)
+    assert (config.max_model_len, config.table_columns) == (131072, (81,))
+
+
 @pytest.mark.parametrize(
     ("more", "flag"),
     [
