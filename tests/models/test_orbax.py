@@ -118,6 +118,24 @@ def test_types_by_request(dtype, bfloat16_dir, tmp_path):
     assert same(models.load_model(tmp_path / "out", dtype=dtype), models.load_model(bfloat16_dir, dtype=dtype))
 
 
+@pytest.mark.parametrize("how", [{}, {"weights": "dequantize"}, {"weights": "dequantize", "quantize": "int8"}])
+@pytest.mark.parametrize("name", ["deepseek_v3_fp8_ragged", "minimax_m2_fp8", "gpt_oss_mxfp4"])
+def test_quantised_weights(name, how, shared_dir, tmp_path):
+    """Codes and scales are arrays like others; what was changed while converting is not changed again."""
+    hub = shared_dir / "golden" / name
+    convert(hub, tmp_path / "out", **how)
+    for options in ({"layer_loop": "scan"}, {"layer_loop": "unroll", "dtype": "bfloat16"}):
+        assert same(models.load_model(tmp_path / "out", **options), models.load_model(hub, **options, **how))
+
+
+@pytest.mark.parametrize("name", ["deepseek_v32", "gpt_oss", "qwen3_one_layer"])
+def test_quantised_while_converting(name, tmp_path):
+    convert(FIXTURES / name, tmp_path / "out", quantize="int8")
+    ours = models.load_model(tmp_path / "out")
+    assert any(leaf.dtype == np.int8 for leaf in ours.leaves)
+    assert same(ours, models.load_model(FIXTURES / name, quantize="int8"))
+
+
 def arrays_of(model_dir):
     """The arrays of a store, read by orbax itself."""
     with ocp.PyTreeCheckpointer() as checkpointer:
