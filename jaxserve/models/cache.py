@@ -33,12 +33,12 @@ class CacheArray:
     """Logical axes of the whole array: two for row and position, then those of `shape`."""
 
 
-def kept_by(layer: LayerSpec) -> dict[str, CacheArray]:
-    """The arrays that a layer uses, by name."""
+def kept_by(layer: LayerSpec, lanes: int = 1) -> dict[str, CacheArray]:
+    """The arrays that a layer uses, by name; rows of latents are padded to a multiple of `lanes`."""
     spec, whole = layer.attention, (None, None, None)
     if isinstance(spec, LatentSpec):
         index = {} if spec.indexer is None else {"index": CacheArray((spec.indexer.head_dim,), whole)}
-        return {"latent": CacheArray((spec.head_dim,), whole), **index}
+        return {"latent": CacheArray((spec.head_dim + -spec.head_dim % lanes,), whole), **index}
     return {"kv": CacheArray((2 * spec.num_kv_heads, spec.head_dim), CACHE_AXES)}
 
 
@@ -51,10 +51,12 @@ def cache_spec(
         ValueError: layers want arrays of one name with different shapes.
     """
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
+    # With rows of 576 numbers XLA:TPU would make the pages the minor dimension, and copy the cache in and out of it.
+    lanes = 128 if mesh.devices.flat[0].platform == "tpu" else 1
     rules, rows = ShardingRules.derive(config, mesh), cache_layout(config).slots * num_pages
     arrays: dict[str, CacheArray] = {}
     for layer in dict.fromkeys(config.layers):
-        for name, array in kept_by(layer).items():
+        for name, array in kept_by(layer, lanes).items():
             if arrays.setdefault(name, array) != array:
                 raise ValueError(f"layers keep {name} of shapes {arrays[name].shape} and {array.shape}")
     return {

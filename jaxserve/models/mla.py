@@ -108,8 +108,10 @@ class LatentAttention(nnx.Module):
             meta: AttentionMeta,
             first_page: jax.Array | int,
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            kept = {name: backend.write_rows(array, rows[name], meta, first_page) for name, array in kept.items()}
-            where = (meta, first_page)
+            q_TNC, where = _widened(q_TNC, kept["latent"]), (meta, first_page)
+            kept = {
+                name: backend.write_rows(array, _widened(rows[name], array), *where) for name, array in kept.items()
+            }
             if wanted is None or spec.indexer is None:
                 o_TNC = backend.attend_latent(q_TNC, kept["latent"], *where, scale=spec.scale, value_dim=spec.kv_rank)
             else:
@@ -136,6 +138,11 @@ class LatentAttention(nnx.Module):
         own = {name: cache[name] for name in rows}
         result: tuple[jax.Array, dict[str, jax.Array]] = island(q_TNC, rows, wanted, own, meta, first_page)
         return result
+
+
+def _widened(x: jax.Array, array: jax.Array) -> jax.Array:
+    """x with zeros behind, as wide as the rows of a cache array."""
+    return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, array.shape[-1] - x.shape[-1])))
 
 
 def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:

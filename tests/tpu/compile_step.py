@@ -1,7 +1,7 @@
-"""Compiles the real forward program of an 8B-shaped Llama for a TPU topology, on a machine without one.
+"""Compiles the real forward program of a model for a TPU topology, on a machine without one.
 
-Run as a script: `python compile_step.py TOPOLOGY DEVICES TOKENS`; prints one JSON object. A process of its own,
-because libtpu and the test process's CPU devices should not meet.
+Run as a script: `python compile_step.py MODEL TOPOLOGY DEVICES TOKENS PAGES`; prints one JSON object. A process of its
+own, because libtpu and the test process's CPU devices should not meet.
 """
 
 from __future__ import annotations
@@ -45,6 +45,47 @@ LLAMA_8B = {
     "bos_token_id": 128000,
     "eos_token_id": 128001,
 }
+DEEPSEEK = {
+    "model_type": "deepseek_v3",
+    "vocab_size": 129280,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 1,
+    "num_attention_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "n_routed_experts": 32,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "n_group": 8,
+    "topk_group": 4,
+    "routed_scaling_factor": 2.5,
+    "max_position_embeddings": 163840,
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 40,
+        "original_max_position_embeddings": 4096,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    },
+}
+"""DeepSeek V3 with 4 of its 61 layers and 32 of its 256 experts."""
+MODELS = {
+    "llama": LLAMA_8B,
+    "deepseek_v3": DEEPSEEK,
+    "deepseek_v32": {
+        **DEEPSEEK,
+        "model_type": "deepseek_v32",
+        "index_n_heads": 64,
+        "index_head_dim": 128,
+        "index_topk": 1024,
+    },
+}
 PAGE_SIZE = 16
 CONTEXT = 2048
 SLOTS = 64
@@ -55,11 +96,11 @@ def all_reduces_per_layer(hlo: str) -> int:
     return len(re.findall(r'\ball-reduce(?:-start)?\([^\n]*op_name="[^"]*/while/body/', hlo))
 
 
-def main(topology: str, devices: int, tokens: int, num_pages: int) -> None:
+def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # its executables can't be read back without a TPU
     description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "config.json").write_text(json.dumps(LLAMA_8B))
+        (Path(directory) / "config.json").write_text(json.dumps(MODELS[model]))
         config = models.load_config(Path(directory))
     mesh = models.make_mesh(models.derive_mesh_shape(config, devices), description.devices[:devices])
     graphdef, leaves = models.abstract_leaves(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
@@ -76,6 +117,7 @@ def main(topology: str, devices: int, tokens: int, num_pages: int) -> None:
     per_device = [np.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in cache.values()]
     weights = [np.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in leaves]
     report = {
+        "model": model,
         "topology": topology,
         "mesh": dict(mesh.shape),
         "seconds": time.perf_counter() - started,
@@ -94,4 +136,4 @@ def main(topology: str, devices: int, tokens: int, num_pages: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))
