@@ -186,6 +186,12 @@ def test_a_hit_needs_all_pages_of_full_groups_and_the_window_of_the_others() -> 
     assert middle is not None
     middle.pages[1] = 0
     assert pages.lookup("", tokens, 10).blocks == 3, "a hole in the window of 5 and of 4 blocks"
+    middle.pages[0] = 0
+    assert pages.lookup("", tokens, 10).blocks == 3
+    first = middle.parent.parent if middle.parent is not None else None
+    assert first is not None
+    first.pages[0] = 0
+    assert pages.lookup("", tokens, 10).blocks == 1, "the windows of 5, 4 and 3 blocks do not make up for it"
 
 
 def test_the_window_alone_is_a_hit_and_the_tree_goes_with_its_last_page() -> None:

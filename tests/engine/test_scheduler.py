@@ -592,3 +592,12 @@ def test_newcomers_leave_a_prompt_under_way_the_pages_for_its_chunks() -> None:
         assert other.preemptions == long.preemptions == 0
     run_out(scheduler)
     assert scheduler.preemptions == 0
+
+
+def test_a_newcomer_comes_in_when_its_later_chunks_will_fit_too() -> None:
+    scheduler = make(page_windows=(16,), num_pages=14, token_budget=18, max_model_len=64, prefix_caching=False)
+    (old,), (new,) = scheduler.add(ask("old", 14, 4)), scheduler.add(ask("new", 40, 2))
+    while old.finish_reason is None:
+        step(scheduler)
+        assert new.state is SequenceState.WAITING, "its first chunk has room beside 4 or 5 pages, the third has not"
+    assert spans(planned(scheduler)) == [("new", 0, 16)]
