@@ -43,6 +43,9 @@ class Paging:
         self._pages = PageAllocator(num_pages, page_size, windows)
         self._windows = windows
         self._sliding = tuple((group, window) for group, window in enumerate(windows) if window is not None)
+        self._groups_of: dict[int, list[int]] = {}
+        for group, window in self._sliding:
+            self._groups_of.setdefault(window, []).append(group)
 
     @property
     def available(self) -> int:
@@ -122,8 +125,6 @@ class Paging:
 
     def missing(self, sequence: Sequence, end: int) -> int:
         """Pages to allocate before positions up to `end` can be computed."""
-        if end <= sequence.room:
-            return 0
         blocks = self._blocks(end)
         return sum(max(0, blocks - run.end) for run in sequence.pages)
 
@@ -174,9 +175,12 @@ class Paging:
 
     def give_up(self, sequence: Sequence, position: int) -> None:
         """Release the pages that no query at `position` or later reads. What is to be cached has been registered."""
-        for group, window in self._sliding:
-            run, first = sequence.pages[group], self._pages.first_needed(window, position)
-            if first > run.first:
+        pages = sequence.pages
+        for window, groups in self._groups_of.items():
+            first = self._pages.first_needed(window, position)
+            if first <= pages[groups[0]].first:
+                continue  # groups of one window hold the same blocks
+            for run in map(pages.__getitem__, groups):
                 self._pages.release(run.pages[: first - run.first])
                 del run.pages[: first - run.first]
                 run.first = first

@@ -240,23 +240,22 @@ class Scheduler:
     def _plan_running(self, step: _Step) -> None:
         """A row for each running sequence, oldest first: one token for those that decode, the next chunk of a prompt
         (or of prompt and output, after a preemption) from what these leave of the budget."""
-        decoding = sum(self._decodes(sequence) for sequence in self._running)
-        for sequence in list(self._running):
+        wanting = [
+            (sequence, missing)
+            for sequence in self._running
+            if (missing := sequence.length - sequence.computed) > 1 or (missing == 1 and self._unfinished(sequence))
+        ]
+        decoding = sum(missing == 1 for _, missing in wanting)
+        for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to an older one in this loop
-            if self._decodes(sequence):
+            count = 1
+            if missing == 1:
                 decoding -= 1
-                count = 1
-            elif sequence.length - sequence.computed > 1:
-                count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
             else:
-                continue
+                count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
             if self._make_room(sequence, sequence.computed + count):
                 self._plan_row(step, sequence, count)
-
-    def _decodes(self, sequence: Sequence) -> bool:
-        """Whether a running sequence lacks one token."""
-        return sequence.length - sequence.computed == 1 and self._unfinished(sequence)
 
     def _admit(self, step: _Step) -> None:
         """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival.
@@ -324,6 +323,8 @@ class Scheduler:
         all is committed there are none, so it takes others' then, and alone it fits. Nobody comes in meanwhile: the
         pages it lacks are among those that newcomers must leave.
         """
+        if end <= sequence.room:
+            return True
         missing = self._pages.missing(sequence, end)
         while missing > self._pages.available:
             if self._pages.returning(sequence):
@@ -332,8 +333,7 @@ class Scheduler:
             self._preempt(youngest)
             if youngest is sequence:
                 return False
-        if missing:
-            self._pages.grow(sequence, end)
+        self._pages.grow(sequence, end)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
