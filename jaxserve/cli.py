@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn, Self
 
@@ -202,24 +203,16 @@ def convert(
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,
-    weights: Annotated[
-        Literal["keep", "dequantize"], typer.Option(help="What becomes of weights that are stored quantised.")
-    ] = "keep",
-    quantize: Annotated[Literal["int8"] | None, typer.Option(help="Quantise the projections.")] = None,
+    weights: WeightsOption = "keep",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
     from jaxserve.models.conversion import convert as write
 
-    with _clear_errors(), _Bars() as progress:
-        write(
-            model,
-            out,
-            dtype=dtype,
-            weights=weights,
-            quantize=quantize,
-            progress=lambda done, total: progress("convert", done, total),
-        )
+    with _clear_errors(), _Bars() as bars:
+        told = partial(bars, "convert")
+        write(model, out, dtype=dtype, weights=weights, quantize=quantize, progress=told)
     _console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 

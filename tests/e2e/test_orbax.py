@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ import pytest
 from jaxserve.startup import bundled_model_dir
 
 
-def run_convert(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxserve", "convert", *arguments]
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jaxserve", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"COLUMNS": "200"}
     )
@@ -22,7 +23,7 @@ def run_convert(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "story"
-    done = run_convert(str(bundled_model_dir()), str(out))
+    done = run("convert", str(bundled_model_dir()), str(out))
     assert done.returncode == 0, done.stderr
     assert f"wrote {out}" in done.stderr
     return out
@@ -46,12 +47,17 @@ def test_the_server_gives_the_same_tokens(converted, serve, bundled_server):
 
 
 def test_refusals_are_one_sentence(converted, tmp_path):
+    damaged = shutil.copytree(converted, tmp_path / "damaged")
+    (damaged / "params" / "manifest.ocdbt").unlink()
+    out = str(tmp_path / "out")
     for arguments, says in (
-        ((str(bundled_model_dir()), str(converted)), "is not an empty directory"),
-        ((str(tmp_path / "nothing"), str(tmp_path / "out")), "does not exist"),
-        ((str(tmp_path), str(tmp_path / "out")), "has no config.json"),
+        (("convert", str(bundled_model_dir()), str(converted)), "is not an empty directory"),
+        (("convert", str(tmp_path / "nothing"), out), "does not exist"),
+        (("convert", str(tmp_path), out), "has no config.json"),
+        (("serve", str(damaged), "--port", "0"), "it has no manifest.ocdbt"),
+        (("serve", f"file://{tmp_path}/nothing", "--port", "0"), "holds no model that `jaxserve convert` wrote"),
     ):
-        done = run_convert(*arguments)
+        done = run(*arguments)
         assert done.returncode == 2
         (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert says in sentence

@@ -134,6 +134,122 @@ def test_index_names_a_missing_file(model_dir):
     refused(model_dir, "'b.safetensors'")
 
 
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', "\xff"])
+def test_malformed_index(model_dir, text):
+    split(model_dir)
+    (model_dir / INDEX).write_bytes(text.encode("latin-1"))
+    refused(model_dir, f"{INDEX} is not a readable safetensors index")
+
+
+@pytest.mark.parametrize("file", ["../model/a.safetensors", "", ".", "c.safetensors", 3, None])
+def test_index_names_no_file_of_the_directory(model_dir, file):
+    split(model_dir)
+    path = model_dir / INDEX
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.weight"] = file
+    path.write_text(json.dumps(index))
+    refused(model_dir, f"{INDEX} names {str(file)!r}, which {model_dir} does not have")
+
+
+def test_index_misplaces_a_tensor(model_dir):
+    split(model_dir)
+    path = model_dir / INDEX
+    index = json.loads(path.read_text())
+    place = index["weight_map"]["model.norm.weight"]
+    other = {"a.safetensors": "b.safetensors", "b.safetensors": "a.safetensors"}[place]
+    index["weight_map"]["model.norm.weight"] = other
+    path.write_text(json.dumps(index))
+    refused(model_dir, f"places tensor model.norm.weight in {other}, which does not hold it")
+
+
+def test_index_leaves_a_tensor_out(model_dir):
+    split(model_dir)
+    path = model_dir / INDEX
+    index = json.loads(path.read_text())
+    del index["weight_map"]["model.norm.weight"]
+    path.write_text(json.dumps(index))
+    refused(model_dir, "lacks tensor model.norm.weight")
+
+
+def test_two_files_hold_one_tensor(model_dir):
+    split(model_dir)
+    (model_dir / INDEX).unlink()
+    shutil.copy(model_dir / "a.safetensors", model_dir / "c.safetensors")
+    refused(model_dir, "c.safetensors repeats tensor ", " of a.safetensors")
+
+
+def rewrite_header(model_dir, change):
+    """Change what the file says of its tensors, the data staying in place."""
+    path = model_dir / "model.safetensors"
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    changed = json.dumps(change(header) or header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + raw[8 + length :])
+
+
+@pytest.mark.parametrize("kind", ["F4", "F8_E8M0", "C64", "U64", "float32", "", None, 7])
+def test_unsupported_type(model_dir, kind):
+    rewrite_header(model_dir, lambda header: header["model.norm.weight"].update(dtype=kind))
+    refused(model_dir, "model.safetensors", "norm.weight" if kind != "F8_E8M0" else "")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            lambda header: header["model.norm.weight"].update(shape=[49]),
+            "tensor model.norm.weight of shape [49] does not",
+        ),
+        (
+            lambda header: header["model.norm.weight"].update(shape=[-48]),
+            "tensor model.norm.weight of shape [-48] does",
+        ),
+        (
+            lambda header: header["model.norm.weight"].update(data_offsets=[-192, 0]),
+            "tensor model.norm.weight of shape",
+        ),
+        (lambda header: header["model.norm.weight"].update(data_offsets=[0]), "not a readable safetensors file"),
+        (lambda header: header["model.norm.weight"].update(data_offsets=None), "not a readable safetensors file"),
+        (lambda header: header["model.norm.weight"].update(shape=None), "not a readable safetensors file"),
+        (lambda header: header["model.norm.weight"].pop("dtype"), "not a readable safetensors file"),
+        (lambda header: header.update({"model.norm.weight": 1}), "not a readable safetensors file"),
+        (lambda header: [1], "not a readable safetensors file"),
+    ],
+)
+def test_malformed_header(model_dir, change, part):
+    rewrite_header(model_dir, change)
+    refused(model_dir, "model.safetensors", part)
+
+
+def test_header_promises_more_than_the_file_holds(model_dir):
+    rewrite_header(model_dir, lambda header: header["model.norm.weight"].update(data_offsets=[1 << 40, (1 << 40) + 96]))
+    refused(model_dir, "is truncated: its header promises")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 8, b"\xff" * 100, (9).to_bytes(8, "little") + b"{'a': 1}x"])
+def test_not_a_safetensors_file(model_dir, content):
+    (model_dir / "model.safetensors").write_bytes(content)
+    refused(model_dir, "model.safetensors", "safetensors file")
+
+
+def test_a_directory_in_place_of_a_file(model_dir):
+    (model_dir / "model.safetensors").unlink()
+    (model_dir / "model.safetensors").mkdir()
+    refused(model_dir, "model.safetensors is not a readable safetensors file")
+    (model_dir / "config.json").unlink()
+    (model_dir / "config.json").mkdir()
+    refused(model_dir, "config.json is not readable JSON")
+
+
+def test_whole_numbers_are_no_weights(model_dir):
+    rewrite(model_dir, lambda t: t.update({"model.norm.weight": np.ones(48, np.int32)}))
+    refused(model_dir, "model.norm.weight is int32")
+
+
 def test_tied_table_under_either_name(model_fixtures, tmp_path):
     source = model_fixtures / "qwen2_bias"
     plain = models.load_model(source)
