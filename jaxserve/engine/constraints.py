@@ -6,6 +6,8 @@ launches the forward pass of N+1 first, then reads N, and makes the masks while 
 Most constraints wait most of the time: for the end of the reasoning, for the marker that opens a call. A step whose
 rows all wait is drawn at its launch, as a plain one, and nobody waits for the host. Should the token of step N turn
 out to end the wait, the row's token of N+1 is drawn once more under its mask, before any later step has read it.
+What is forbidden while a constraint waits (the end of the output, where an answer must follow) stands for every
+position, and its mask goes with the launch.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from jaxserve.engine.types import Plan, PlannedRow, Sequence
+from jaxserve.engine.types import Plan, Sequence
 from jaxserve.text.matcher import MaskFiller
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,11 @@ class TokenConstraint(Protocol):
 
     @property
     def constrains(self) -> bool:
-        """Whether the next token is restricted, as far as the tokens taken so far tell."""
+        """Whether the next token depends on the one before it, as far as the tokens taken so far tell."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether, while it does not, the same tokens are forbidden at every position."""
 
     def prepare(self, row: npt.NDArray[np.int32]) -> Any:
         """Writes the allowed next tokens into a row that comes all allowed; or returns llguidance's matcher to ask."""
@@ -64,14 +70,17 @@ class Constraints:
         self._filler = MaskFiller(MASK_THREADS)
 
     def constraining(self, plan: Plan) -> frozenset[int]:
-        """Indices of the plan's drawing rows that are restricted, as far as the committed tokens tell."""
-        return frozenset(index for index, _, state in self._constrained(plan) if state.constrains)
+        """Indices of the plan's drawing rows whose constraint rules, as far as the committed tokens tell."""
+        return frozenset(index for index, state in self._constrained(plan) if state.constrains)
+
+    def standing(self, plan: Plan) -> bool:
+        """Whether some row needs a mask even while its constraint waits."""
+        return any(state.stands for _, state in self._constrained(plan))
 
     def masks(self, plan: Plan, rows: int) -> Masks:
         """Masks for a step, [rows, words], aligned with the plan's rows; unrestricted rows allow everything."""
         masks = np.full((rows, self._words), ALL_ALLOWED, np.int32)
-        asked = [(index, state) for index, _, state in self._constrained(plan)]
-        for index, error in self._filler.fill(asked, masks).items():
+        for index, error in self._filler.fill(self._constrained(plan), masks).items():
             self._fail(plan.rows[index].sequence, error)
         return masks
 
@@ -83,8 +92,8 @@ class Constraints:
             except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
                 self._fail(sequence, error)
 
-    def _constrained(self, plan: Plan) -> Iterable[tuple[int, PlannedRow, TokenConstraint]]:
-        """(index, row, constraint) of the plan's rows that draw a token and have a constraint."""
+    def _constrained(self, plan: Plan) -> Iterable[tuple[int, TokenConstraint]]:
+        """(index, constraint) of the plan's rows that draw a token and have a constraint."""
         for index, row in enumerate(plan.rows):
             if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
                 try:
@@ -92,7 +101,7 @@ class Constraints:
                 except Exception as error:  # noqa: BLE001 - as above
                     self._fail(row.sequence, error)
                 else:
-                    yield index, row, state
+                    yield index, state
 
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)

@@ -47,7 +47,7 @@ MaskMaker = Callable[[Plan, int], Masks]
 class StepRunner(Protocol[_Ticket]):
     """Executes plans. Everything but `fetch` returns at once; `fetch` waits for the device."""
 
-    def launch(self, plan: Plan, *, held: bool) -> _Ticket:
+    def launch(self, plan: Plan, *, held: bool, masks: MaskMaker | None) -> _Ticket:
         """Enqueues the step and returns a ticket for it; `held`: the sampling is left to `sample`."""
 
     def sample(self, ticket: _Ticket, masks: MaskMaker) -> None:
@@ -242,10 +242,11 @@ class Engine(Generic[_Ticket]):
             in_flight = launched
 
     def _launch(self, plan: Plan) -> _Launched[_Ticket]:
-        """Starts a step; without a row that is certain to be restricted it is drawn at once."""
+        """Starts a step; it is drawn at once unless a constraint rules whose next mask depends on the step before."""
         self._note_admissions(plan)
         held = bool(self._constraints.constraining(plan))
-        return _Launched(plan, self._runner.launch(plan, held=held), held)
+        masks = self._constraints.masks if not held and self._constraints.standing(plan) else None
+        return _Launched(plan, self._runner.launch(plan, held=held, masks=masks), held)
 
     def _constrain(self, launched: _Launched[_Ticket]) -> None:
         """Draws what waited for the step before; and once more what that step's tokens have come to restrict."""

@@ -170,12 +170,12 @@ class Runner:
 
     # ------------------------------------------------------------------ steps
 
-    def launch(self, plan: Plan, *, held: bool = False) -> Ticket:
+    def launch(self, plan: Plan, *, held: bool = False, masks: MaskMaker | None = None) -> Ticket:
         """Enqueues one step and returns at once. The sampling of a held step is left to `sample`."""
         layout = choose_layout(plan, self._layouts)
         for row in plan.rows:
             self._prepare(row)
-        buffer = self._put(build(plan, layout, partial(self._pack_sampling, grammar=held)))
+        buffer = self._put(build(plan, layout, partial(self._pack_sampling, grammar=held or masks is not None)))
         result: step.ForwardResult = self._forward[layout](
             self._model.leaves, self._cache, self._state.last_token, buffer
         )
@@ -195,7 +195,7 @@ class Runner:
             if array is not None:
                 array.copy_to_host_async()
         if not held:
-            self._sample_with(ticket, self._masks[layout.rows])
+            self._sample_with(ticket, self._put(masks(plan, layout.rows)) if masks else self._masks[layout.rows])
         return ticket
 
     def sample(self, ticket: Ticket, masks: MaskMaker) -> None:

@@ -102,10 +102,15 @@ class OutputConstraint:
 
     @property
     def constrains(self) -> bool:
-        """Whether the next token is restricted, as far as the tokens taken so far tell."""
+        """Whether the next token depends on the one before it, as far as the tokens taken so far tell."""
         if self._budget is not None and self._budget.forced is not None:
             return True
-        return self._matcher is not None and (self._matcher.constrains or bool(self._withheld))
+        return self._matcher is not None and self._matcher.constrains
+
+    @property
+    def stands(self) -> bool:
+        """Whether, while it does not, the same few tokens are forbidden at every position."""
+        return self._matcher is not None and bool(self._withheld or self._matcher.standing_bans)
 
     def prepare(self, row: Int32) -> Any:
         """Writes the allowed next tokens, int32 [ceil(V / 32)], or returns llguidance's matcher that is to be asked."""

@@ -116,7 +116,8 @@ class GrammarCompiler:
             return None
         wish = _Wish(response, chosen, forced, parallel_tool_calls, chat)
         prototype, relaxed, source = self._remembered(wish)
-        return CompiledGrammar(self._rules(prototype, self._start(wish, reasoning, reasoning_open)), relaxed, source)
+        rules = self._rules(prototype, self._start(wish, reasoning, reasoning_open), banned=self._banned(wish))
+        return CompiledGrammar(rules, relaxed, source)
 
     def _remembered(self, wish: _Wish) -> _Compiled:
         key = repr((wish.response, wish.forced, wish.parallel, wish.chat, wish.tools))
@@ -148,11 +149,7 @@ class GrammarCompiler:
             options.append(_response_rule(wish.response, lark))
         if wish.tools:
             options.append(self._bound.format.calls.grammar(wish.tools, lark, parallel=wish.parallel))
-        thinking = self._bound.format.thinking
-        layout = ""
-        if wish.chat and thinking is not None and thinking.after_close and (wish.response or wish.forced):
-            layout = f"({lark.text(thinking.after_close)})? "
-        return layout + lark.choice(options)
+        return lark.choice(options)
 
     def _harmony(self, wish: _Wish, lark: Lark) -> str:
         calls = self._bound.format.calls
@@ -181,10 +178,17 @@ class GrammarCompiler:
             may_reason=not reasoning_open and bound.open_reasoning_id is not None,
             think_open=thinking.open,
             think_close=thinking.close,
-            triggers_in_reasoning=thinking.ended_by_calls,
+            enders=bound.format.calls.triggers() if thinking.ended_by_calls and wish.tools else (),
+            layout="" if waits else thinking.after_close,
         )
 
-    def _rules(self, prototype: LLMatcher, start: Start) -> Rules:
+    def _banned(self, wish: _Wish) -> tuple[int, ...]:
+        """Tokens that would begin a call without the trigger the grammar waits for."""
+        calls = self._bound.format.calls
+        opens = set(calls.opens) - set(calls.triggers()) if wish.tools and calls.triggers() else set()
+        return tuple(sorted(id_ for text, id_ in self._bound.marker_ids.items() if text in opens))
+
+    def _rules(self, prototype: LLMatcher, start: Start, *, banned: tuple[int, ...]) -> Rules:
         bound = self._bound
         return Rules(
             prototype,
@@ -194,7 +198,8 @@ class GrammarCompiler:
             self._stops,
             bound.open_reasoning_id if start.may_reason else None,
             self._vocab_size,
-            self._blanks if start.may_reason else (),
+            self._blanks if start.may_reason or start.layout else (),
+            banned,
         )
 
     def _tokenize(self, text: bytes) -> list[int]:

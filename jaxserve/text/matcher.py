@@ -16,7 +16,7 @@ from jaxserve.text.formats.scan import Markers
 
 Int32 = npt.NDArray[np.int32]
 MAX_BLANKS = 2
-"""Line breaks before the reasoning."""
+"""Line breaks before the reasoning, which must then follow."""
 MAX_ROLLBACK = 64
 """Consumed tokens that `Matcher.rollback` can take back."""
 
@@ -48,7 +48,10 @@ class Start:
     """The model may open its reasoning with its first token."""
     think_open: str = ""
     think_close: str = ""
-    triggers_in_reasoning: bool = False
+    enders: tuple[str, ...] = ()
+    """Triggers that end the reasoning as well as `think_close` does."""
+    layout: str = ""
+    """Line breaks that may follow `think_close` before the grammar's text begins."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class Rules:
     think_open_id: int | None
     vocab_size: int
     blank_ids: tuple[int, ...] = ()
-    """Line breaks, which some models write before they open their reasoning."""
+    """Line breaks, which models write after their reasoning, and some before it."""
+    banned_ids: tuple[int, ...] = ()
+    """Tokens that may not come before the grammar rules: a call would begin that the grammar can't follow."""
 
 
 class Matcher:
@@ -75,8 +80,10 @@ class Matcher:
         start = rules.start
         self._grammar: Any = None
         self._tail = ""
-        self._history: deque[tuple[_Phase, str, int, int]] = deque(maxlen=MAX_ROLLBACK)
+        self._history: deque[tuple[_Phase, str, int, int, str]] = deque(maxlen=MAX_ROLLBACK)
         self._blanks = 0
+        self._layout = ""
+        """What may still come of the layout after the reasoning."""
         self._consumed = 0
         """Tokens the grammar has consumed, replayed ones included."""
         if start.reasoning_open:
@@ -94,6 +101,13 @@ class Matcher:
         return self._phase is _Phase.ACTIVE or (self._phase is _Phase.OPENING and not self._rules.start.triggers)
 
     @property
+    def standing_bans(self) -> tuple[int, ...]:
+        """Tokens that are forbidden as long as the grammar does not rule: the end, where an answer must follow."""
+        if self._phase is _Phase.REASONING and not self._rules.start.triggers:
+            return (*self._rules.banned_ids, *self._rules.stop_ids)
+        return self._rules.banned_ids if self._phase in (_Phase.REASONING, _Phase.FREE) else ()
+
+    @property
     def error(self) -> str | None:
         """Why nothing is allowed any more: the grammar passed its limits, or a token came that it forbids."""
         if self._grammar is not None and self._grammar.is_error():
@@ -103,7 +117,9 @@ class Matcher:
     def is_accepting(self) -> bool:
         """Whether the output may end here."""
         if not self.constrains:
-            return True
+            return self._phase is not _Phase.REASONING or bool(self._rules.start.triggers)
+        if self._phase is _Phase.OPENING and self._blanks:
+            return False
         return bool(self._inner.is_accepting())
 
     def is_stopped(self) -> bool:
@@ -112,11 +128,11 @@ class Matcher:
 
     def consume(self, token: int) -> bool:
         """Advances by a committed token; False when the grammar forbids it."""
-        self._history.append((self._phase, self._tail, self._consumed, self._blanks))
+        self._history.append((self._phase, self._tail, self._consumed, self._blanks, self._layout))
         if self._phase is _Phase.OPENING:
             return self._open(token)
         if self._phase is _Phase.ACTIVE:
-            return self._advance([token])
+            return self._skip_layout(token) or self._advance([token])
         if self._phase is not _Phase.OFF:
             self._look(self._rules.token_bytes(token))
         return True
@@ -126,14 +142,35 @@ class Matcher:
         if token == self._rules.think_open_id:
             self._phase = _Phase.REASONING
             return True
-        if token in self._rules.blank_ids and self._blanks < MAX_BLANKS:
+        if token in self._rules.blank_ids and self._blanks < MAX_BLANKS and not self._begins_answer(token):
             self._blanks += 1
             return True
+        if self._blanks and not start.triggers:
+            self._dead = True
+            return False
         self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
         if self._phase is _Phase.ACTIVE:
             return self._advance([token])
         self._look(self._rules.token_bytes(token))
         return True
+
+    def _begins_answer(self, token: int) -> bool:
+        """Whether the grammar can begin with a line break: it is not layout then."""
+        return not self._rules.start.triggers and not self._blanks and self._inner.validate_tokens([token]) == 1
+
+    def _skip_layout(self, token: int) -> bool:
+        """Takes a token of the layout after the reasoning; any other token ends it."""
+        if token in self._layout_ids():
+            self._layout = self._layout[len(self._rules.token_bytes(token)) :]
+            return True
+        self._layout = ""
+        return False
+
+    def _layout_ids(self) -> list[int]:
+        if not self._layout:
+            return []
+        texts = {token: self._rules.token_bytes(token).decode("latin-1") for token in self._rules.blank_ids}
+        return [token for token, text in texts.items() if self._layout.startswith(text)]
 
     def _advance(self, tokens: Sequence[int]) -> bool:
         for token in tokens:
@@ -160,7 +197,9 @@ class Matcher:
             if marker == _latin(start.think_close):
                 self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
                 if self._phase is _Phase.ACTIVE:
-                    self._take_up(rest)
+                    common = _common(rest, start.layout)
+                    self._layout = start.layout[common:] if common == len(rest) else ""
+                    self._take_up(rest[common:])
             elif marker == _latin(start.think_open):
                 self._phase = _Phase.REASONING
             else:
@@ -186,9 +225,9 @@ class Matcher:
         """Takes the last `count` consumed tokens back; False when it can't."""
         if not 0 <= count <= len(self._history):
             return False
-        phase, tail, consumed, blanks = self._phase, self._tail, self._consumed, self._blanks
+        phase, tail, consumed, blanks, layout = self._phase, self._tail, self._consumed, self._blanks, self._layout
         for _ in range(count):
-            phase, tail, consumed, blanks = self._history.pop()
+            phase, tail, consumed, blanks, layout = self._history.pop()
         if self._grammar is not None and consumed < self._consumed:
             if not consumed:
                 self._grammar = None
@@ -196,7 +235,7 @@ class Matcher:
                 return False
         if self._phase is _Phase.OFF and phase is not _Phase.OFF:
             self._grammar = None
-        self._phase, self._tail, self._consumed, self._blanks = phase, tail, consumed, blanks
+        self._phase, self._tail, self._consumed, self._blanks, self._layout = phase, tail, consumed, blanks, layout
         self._dead = self._dead and count == 0
         return True
 
@@ -216,6 +255,7 @@ class Matcher:
         """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
         if not self.constrains:
             row[:] = -1
+            _forbid(row, self.standing_bans)
             return None
         if self._dead or self._inner.is_error():
             row[:] = 0
@@ -223,6 +263,11 @@ class Matcher:
         if self._inner.is_stopped():
             row[:] = 0
             _allow(row, self._rules.stop_ids)
+            return None
+        if self._phase is _Phase.OPENING and self._blanks:
+            # Line breaks are layout before the reasoning; in front of the answer they would be part of it.
+            row[:] = 0
+            self.complete(row)
             return None
         return self._inner
 
@@ -234,6 +279,8 @@ class Matcher:
             _allow(row, (self._rules.think_open_id,))
             if self._blanks < MAX_BLANKS:
                 _allow(row, self._rules.blank_ids)
+        else:
+            _allow(row, self._layout_ids())
 
 
 class Fillable(Protocol):
@@ -301,9 +348,14 @@ def _markers(start: Start) -> dict[_Phase, Markers]:
     closing = [_latin(start.think_close)] if start.think_close else []
     opening = [_latin(start.think_open)] if start.think_open else []
     return {
-        _Phase.REASONING: Markers([*closing, *(triggers if start.triggers_in_reasoning else ())]),
+        _Phase.REASONING: Markers([*closing, *map(_latin, start.enders)]),
         _Phase.FREE: Markers([*triggers, *opening]),
     }
+
+
+def _common(a: str, b: str) -> int:
+    """Length of what two texts begin with."""
+    return next((index for index, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _latin(text: str) -> str:
@@ -314,3 +366,9 @@ def _allow(row: Int32, tokens: Iterable[int]) -> None:
     words = row.view(np.uint32)
     for token in tokens:
         words[token // 32] |= np.uint32(1 << (token % 32))
+
+
+def _forbid(row: Int32, tokens: Iterable[int]) -> None:
+    words = row.view(np.uint32)
+    for token in tokens:
+        words[token // 32] &= ~np.uint32(1 << (token % 32))

@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+# Tests are imported by path, so the modules they share must be found by name.
+sys.path.insert(0, str(Path(__file__).parent))
+
 START_SECONDS = 240
 
 

@@ -40,6 +40,10 @@ class OddFrom:
     def constrains(self):
         return self.eager or self.left <= 0
 
+    @property
+    def stands(self):
+        return False
+
     def prepare(self, row):
         row[:] = 0xAAAAAAAA - (1 << 32) if self.left <= 0 else -1
 

@@ -59,7 +59,7 @@ class Counting:
         self.held_steps = 0
         self.redrawn_rows = 0
 
-    def launch(self, plan, *, held):
+    def launch(self, plan, *, held, masks):
         self.steps += 1
         if self.steps == self.fail_on:
             raise RuntimeError("the device is gone")
@@ -68,7 +68,7 @@ class Counting:
         ticket = {"plan": plan, "slots": slots, "before": before, "held": held, "again": ()}
         self.held_steps += held
         if not held:
-            ticket["results"] = self.draw(ticket, range(len(slots)), None)
+            ticket["results"] = self.draw(ticket, range(len(slots)), masks and masks(plan, len(slots)))
         return ticket
 
     def sample(self, ticket, masks):
@@ -248,11 +248,16 @@ def test_a_failed_row_fails_its_request_only():
 
 
 class EvenTokens:
-    """Allows even tokens only, once it has been told `after`; remembers what it was told."""
+    """Allows even tokens only, once it has been told `after`; never `banned`; remembers what it was told."""
 
-    def __init__(self, told, after=None):
+    def __init__(self, told, after=None, banned=None):
         self.told = told
         self.after = after
+        self.banned = banned
+
+    @property
+    def stands(self):
+        return self.banned is not None
 
     @property
     def constrains(self):
@@ -261,6 +266,8 @@ class EvenTokens:
     def prepare(self, row):
         if self.constrains:
             row[:] = 0x55555555
+        if self.banned is not None:
+            row[self.banned // 32] &= ~(1 << self.banned % 32)
 
     def complete(self, row):
         raise AssertionError("no matcher was to be asked")
@@ -288,6 +295,18 @@ def test_a_constraint_that_waits_holds_no_step_up_and_rules_from_the_next_token_
     assert tokens([d for d in deltas if d.request_id == "free"]) == [1, 2, 3, 4, 5, 6, 7]
     assert told[:3] == [1, 2, 3]
     assert runner.redrawn_rows == 1  # the token after the third had been drawn already
+    assert 2 <= runner.held_steps <= 3
+    engine.close()
+
+
+def test_what_stands_while_a_constraint_waits_holds_no_step_up():
+    runner = Counting()
+    engine = make(runner)
+    waiting = request("waits", max_tokens=8, constraint=lambda: EvenTokens([], after=5, banned=3))
+    deltas = collect(engine, waiting, request("free", max_tokens=8))
+    assert tokens([d for d in deltas if d.request_id == "waits"]) == [1, 2, 4, 5, 6, 8, 10, 12]
+    assert tokens([d for d in deltas if d.request_id == "free"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert runner.redrawn_rows == 1
     assert 2 <= runner.held_steps <= 3
     engine.close()
 
