@@ -1,4 +1,5 @@
-"""A mixture of experts through the engine: routing comes back for each token, and batching changes nothing."""
+"""Mixtures of experts through the engine, one with sparse latent attention: routing comes back for each token, and
+batching changes nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +16,15 @@ from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded
 from jaxserve.text.tokenizer import load_tokenizer
 
-MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "qwen3_moe"
+MODELS = Path(__file__).resolve().parents[1] / "fixtures" / "models"
 
 
-@pytest.fixture(scope="module")
-def started():
-    model = load_model(MODEL, mesh=make_mesh((1, 1, 1)), dtype="float32", layer_loop="unroll")
+@pytest.fixture(scope="module", params=["qwen3_moe", "deepseek_v32"])
+def started(request):
+    folder = MODELS / request.param
+    model = load_model(folder, mesh=make_mesh((1, 1, 1)), dtype="float32", layer_loop="unroll")
     context = min(64, model.config.max_position_embeddings)
-    options = EngineOptions(MODEL, "float32", 4, context, 8 << 20, token_buckets=(4, 32))
+    options = EngineOptions(folder, "float32", 4, context, 8 << 20, token_buckets=(4, 32))
     made = start_loaded(model, load_tokenizer(bundled_model_dir()), options)
     yield made
     made.engine.close()
