@@ -16,6 +16,9 @@ from jaxserve.models.model import plan_model
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Session
 
+WITH_LOGITS = ("mistral_window", "gpt_oss")
+"""Compiling costs seconds; equal parameters are enough for the others."""
+
 
 class CountingArray(orbax_store.StoredArray):
     """Counts the bytes that are read."""
@@ -39,8 +42,13 @@ def same(one, other):
     )
 
 
-def logits(model):
-    return Session(model, options={"xla_backend_optimization_level": 0}).run([(0, 0, range(8))], 8)[0]
+def same_logits(one, other):
+    """Of 8 tokens, by one compiled step."""
+    session = Session(one, options={"xla_backend_optimization_level": 0})
+    logits = []
+    for session.model in (one, other):
+        logits += session.run([(0, 0, range(8))], 8)
+    return bool((logits[0] == logits[1]).all())
 
 
 def compare(hub, store, loop):
@@ -52,7 +60,7 @@ def compare(hub, store, loop):
     theirs = models.load_model(hub, mesh=mesh, layer_loop=loop)
     report = {
         "same_parameters": same(ours, theirs),
-        "same_logits": bool((logits(ours) == logits(theirs)).all()),
+        "same_logits": same_logits(ours, theirs) if loop == "scan" and hub.name in WITH_LOGITS else None,
         "split": sum(not leaf.is_fully_replicated for leaf in ours.leaves),
         "read": read,
         "held": sum(part.nbytes for leaf in ours.leaves for part in shards(leaf).values()),
@@ -79,5 +87,5 @@ if __name__ == "__main__":
         hub = fixtures / store.name
         for loop in ("scan", "unroll"):
             model, runs[f"{store.name} {loop}"] = compare(hub, store, loop)
-        save(model, hub, folder / "from_8" / store.name)
+        save(model, hub, folder / "from_8" / store.name)  # the unrolled one
     print(json.dumps({"devices": len(jax.devices()), "runs": runs}))

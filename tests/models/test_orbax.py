@@ -24,6 +24,8 @@ from jaxserve.models.orbax_store import open_store
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "models"
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if path.is_dir())
 
+SHARDED = ("deepseek_v3_fp8", "gpt_oss", "gpt_oss_mxfp4", "mistral_window")
+
 
 def same(one, other):
     """Whether two models have the same parameters, bit for bit."""
@@ -59,7 +61,7 @@ def test_logits_of_a_store_have_the_same_bits(name, tmp_path, make_session, serv
 def sharded(tmp_path_factory):
     """What orbax_sharded_run.py found on 8 virtual devices, and the models that it wrote there."""
     folder = tmp_path_factory.mktemp("sharded")
-    for name in ("mistral_window", "gpt_oss"):
+    for name in SHARDED:
         convert(FIXTURES / name, folder / "from_1" / name)
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     script = Path(__file__).parent / "orbax_sharded_run.py"
@@ -74,15 +76,16 @@ def test_one_device_to_eight(sharded):
     """Shards and logits on 8 devices are those of the hub's directory; each device reads its own part only."""
     report, _ = sharded
     assert report["devices"] == 8
-    assert report["runs"]
+    assert len(report["runs"]) == 2 * len(SHARDED)
+    assert [run["same_logits"] for run in report["runs"].values()].count(True) == 2
     for name, run in report["runs"].items():
         assert run["same_parameters"], name
-        assert run["same_logits"], name
+        assert run["same_logits"] in (True, None), name
         assert run["split"] > 0, name
         assert run["read"] == run["held"], name
 
 
-@pytest.mark.parametrize("name", ["mistral_window", "gpt_oss"])
+@pytest.mark.parametrize("name", SHARDED)
 def test_eight_devices_to_one(name, sharded):
     """Written by orbax from arrays that 8 devices share, in shards."""
     assert same(models.load_model(sharded[1] / "from_8" / name), models.load_model(FIXTURES / name))
@@ -119,10 +122,10 @@ def test_types_by_request(dtype, bfloat16_dir, tmp_path):
 
 
 @pytest.mark.parametrize("how", [{}, {"weights": "dequantize"}, {"weights": "dequantize", "quantize": "int8"}])
-@pytest.mark.parametrize("name", ["deepseek_v3_fp8_ragged", "minimax_m2_fp8", "gpt_oss_mxfp4"])
-def test_quantised_weights(name, how, shared_dir, tmp_path):
+@pytest.mark.parametrize("name", ["deepseek_v3_fp8", "glm4_moe_fp8_rows", "gpt_oss_mxfp4", "minimax_m2_fp8"])
+def test_quantised_weights(name, how, tmp_path):
     """Codes and scales are arrays like others; what was changed while converting is not changed again."""
-    hub = shared_dir / "golden" / name
+    hub = FIXTURES / name
     convert(hub, tmp_path / "out", **how)
     for options in ({"layer_loop": "scan"}, {"layer_loop": "unroll", "dtype": "bfloat16"}):
         assert same(models.load_model(tmp_path / "out", **options), models.load_model(hub, **options, **how))
