@@ -148,11 +148,9 @@ def _widened(x: jax.Array, array: jax.Array) -> jax.Array:
 def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:
     """[T, N, in] times each head's [out, in] -> [T, N, out].
 
-    A token's bits do not depend on T: XLA:CPU computes a rest of rows beyond a multiple of four by other routines, so
-    there is none; and both operands lie in memory as they are contracted, whatever XLA would prefer for this T.
+    Both operands lie in memory as they are contracted, whatever XLA:CPU would prefer for this T: then a token's bits
+    do not depend on T, for two or more (measured for 1 to 20 heads).
     """
-    tokens = x_TNI.shape[0]
-    x_TNI = jnp.pad(x_TNI, ((0, -tokens % 4), (0, 0), (0, 0)))
     x_NTI, weight_NOI = lax.optimization_barrier((x_TNI.swapaxes(0, 1), weight_NOI))
     y_NTO = lax.dot_general(
         x_NTI,
@@ -161,4 +159,4 @@ def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:
         precision=lax.Precision.HIGHEST if x_NTI.dtype == jnp.float32 else None,
         preferred_element_type=x_NTI.dtype,
     )
-    return y_NTO.swapaxes(0, 1)[:tokens]
+    return y_NTO.swapaxes(0, 1)
