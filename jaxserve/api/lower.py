@@ -98,7 +98,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
         text.chat,
         text.tokenizer,
         safe=bool(request.safe_tokenization),
-        tools=tuple(tool.for_template() for tool in use.tools),
+        tools=tuple(tool.for_template(described=text.format.handover.needs_description) for tool in use.tools),
         template_args=plan.template_args,
     )
     messages = text.format.prepare([template_message(message) for message in request.messages], plan)

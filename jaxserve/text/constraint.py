@@ -215,7 +215,7 @@ class ConstraintBuilder:
             reasoning_open=opened and chat,
             chat=chat,
         )
-        rules = self._budget(budget, opened=opened, with_calls=bool(tools))
+        rules = self._budget(budget, opened=opened, tools=tools)
         if compiled is None and rules is None:
             return None
         stops = compiled.rules.stop_ids if compiled is not None else ()
@@ -227,13 +227,13 @@ class ConstraintBuilder:
 
         return Constrained(make, compiled.source if compiled is not None else None, stops)
 
-    def _budget(self, tokens: int | None, *, opened: bool, with_calls: bool) -> BudgetRules | None:
+    def _budget(self, tokens: int | None, *, opened: bool, tools: Sequence[Tool]) -> BudgetRules | None:
         bound, thinking = self._bound, self._bound.format.thinking
         if tokens is None or thinking is None:
             return None
         lead = tuple(bound.tokenizer.encode(thinking.before_close, add_special_tokens=False))
         closing = tuple(bound.tokenizer.encode(thinking.close + thinking.after_close, add_special_tokens=False))
-        enders = bound.format.calls.triggers() if thinking.ended_by_calls and with_calls else ()
+        enders = bound.format.calls.triggers(tools) if thinking.ended_by_calls and tools else ()
         return BudgetRules(
             tokens,
             thinking.open.encode(),

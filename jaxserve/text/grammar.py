@@ -166,7 +166,7 @@ class GrammarCompiler:
     def _start(self, wish: _Wish, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
         waits = wish.response is None and not wish.forced
-        triggers = bound.format.calls.triggers() if waits else ()
+        triggers = bound.format.calls.triggers(wish.tools) if waits else ()
         if bound.format.harmony or not wish.chat:
             return Start(triggers, replays_trigger=not bound.format.harmony)
         thinking = bound.format.thinking
@@ -178,14 +178,14 @@ class GrammarCompiler:
             may_reason=not reasoning_open and bound.open_reasoning_id is not None,
             think_open=thinking.open,
             think_close=thinking.close,
-            enders=bound.format.calls.triggers() if thinking.ended_by_calls and wish.tools else (),
+            enders=bound.format.calls.triggers(wish.tools) if thinking.ended_by_calls else (),
             layout="" if waits else thinking.after_close,
         )
 
     def _banned(self, wish: _Wish) -> tuple[int, ...]:
         """Tokens that would begin a call without the trigger the grammar waits for."""
         calls = self._bound.format.calls
-        opens = set(calls.opens) - set(calls.triggers()) if wish.tools and calls.triggers() else set()
+        opens = set(calls.opens) - set(calls.triggers(wish.tools)) if wish.tools else set()
         return tuple(sorted(id_ for text, id_ in self._bound.marker_ids.items() if text in opens))
 
     def _rules(self, prototype: LLMatcher, start: Start, *, banned: tuple[int, ...]) -> Rules:

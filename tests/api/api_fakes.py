@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,26 +44,29 @@ SPECIALS = {
     "</tool_call>": UNCALL,
 }
 VOCABULARY = 270
-"""The model's; the tokenizer knows fewer ids, as real ones do."""
+"""The model's, where nothing else is said."""
 CONTEXT = 2000
 FILLER = MaskFiller(1)
 
 
 class ByteTokenizer:
-    """Ids 0..255 are bytes, the rest are the special tokens."""
+    """Ids 0..255 are bytes, the rest are the special tokens, `more` of them behind those that are always there."""
 
-    vocab_size = 266
     eos_ids = (EOS,)
     special_tokens: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "</s>"}
 
-    def __init__(self, bos_id: int | None = BOS) -> None:
+    def __init__(self, bos_id: int | None = BOS, more: Iterable[str] = ()) -> None:
         self.bos_id = bos_id
+        self.specials = dict(SPECIALS)
+        for text in more:
+            self.specials.setdefault(text, 256 + len(self.specials))
+        self.vocab_size = 256 + len(self.specials)
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool = True) -> list[int]:
         ids = [self.bos_id] if add_special_tokens and self.bos_id is not None else []
         while text:
-            special = next((s for s in SPECIALS if parse_special and text.startswith(s)), None)
-            ids += [SPECIALS[special]] if special else list(text[0].encode())
+            special = next((s for s in self.specials if parse_special and text.startswith(s)), None)
+            ids += [self.specials[special]] if special else list(text[0].encode())
             text = text[len(special) if special else 1 :]
         return ids
 
@@ -73,16 +77,16 @@ class ByteTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         if token_id < 256:
             return bytes([token_id])
-        return next((text.encode() for text, token in SPECIALS.items() if token == token_id), b"")
+        return next((text.encode() for text, token in self.specials.items() if token == token_id), b"")
 
     def token_text(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def id_of(self, text: str) -> int | None:
-        return SPECIALS.get(text)
+        return self.specials.get(text)
 
     def is_special(self, token_id: int) -> bool:
-        return token_id in SPECIALS.values()
+        return 256 <= token_id < self.vocab_size
 
     def stream(self, *, skip_special_tokens: bool) -> ByteStream:
         return ByteStream(lambda t: b"" if skip_special_tokens and self.is_special(t) else self.token_bytes(t))
@@ -154,15 +158,16 @@ class FakeStats:
 Reply = Callable[[Request, int], Sequence[int]]
 
 
-def say(text: str, *, eos: bool = True) -> Reply:
+def say(text: str, *, eos: bool = True, tokenizer: ByteTokenizer | None = None) -> Reply:
     """A reply that is the same for every request; choice i > 0 ends in its number; special tokens are spelled out."""
-    return lambda request, choice: [*ids_of(text + (str(choice) if choice else "")), *([EOS] if eos else [])]
+    encode = partial((tokenizer or ByteTokenizer()).encode, add_special_tokens=False)
+    return lambda request, choice: [*encode(text + (str(choice) if choice else "")), *([EOS] if eos else [])]
 
 
-def draw(row: npt.NDArray[np.int32], wanted: int) -> int:
+def draw(row: npt.NDArray[np.int32], wanted: int, vocabulary: int) -> int:
     """The wanted token if a mask allows it, else the allowed token that ends things soonest."""
-    allowed = set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))[:VOCABULARY].tolist())
-    order = (wanted, EOS, UNCALL, CALL, *b'"}]0', *range(33, VOCABULARY), *range(33))
+    allowed = set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))[:vocabulary].tolist())
+    order = (wanted, EOS, UNCALL, CALL, *b'"}]0', *range(33, vocabulary), *range(33))
     return next((token for token in order if token in allowed), EOS)
 
 
@@ -183,6 +188,12 @@ class FakeEngine:
     healthy: bool = True
     ready: bool = True
     hidden_size: int = 3
+    tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
+
+    @property
+    def vocabulary(self) -> int:
+        """The model's; the tokenizer knows fewer ids, as real ones do."""
+        return self.tokenizer.vocab_size + 4
 
     def __post_init__(self) -> None:
         self.requests: list[Request] = []
@@ -233,10 +244,9 @@ class _Run:
         self.engine, self.request, self.sink, self.arrived = engine, request, sink, arrived
         self.admitted = time.monotonic()
         self.first_token: float | None = None
-        tokenizer = ByteTokenizer()
         self.texts = [
             IncrementalDetokenizer(
-                tokenizer, skip_special_tokens=request.skip_special_tokens, prefix_ids=request.prompt
+                engine.tokenizer, skip_special_tokens=request.skip_special_tokens, prefix_ids=request.prompt
             )
             for _ in range(request.n)
         ]
@@ -269,9 +279,9 @@ class _Run:
             return
         token = self.tokens[choice][position] if position < len(self.tokens[choice]) else ord(".")
         if self.constraints:
-            row = np.full(-(-VOCABULARY // 32), -1, np.int32)
+            row = np.full(-(-self.engine.vocabulary // 32), -1, np.int32)
             FILLER.fill([(0, self.constraints[choice])], row[None])
-            token = draw(row, token)
+            token = draw(row, token, self.engine.vocabulary)
         reason: FinishReason | None = None
         text = ""
         if token in request.stop_token_ids:
@@ -348,16 +358,16 @@ def build(
     engine: FakeEngine,
     *,
     bos: bool = True,
-    template: bool | PlainTemplate = True,
+    template: Any = True,
     chat_format: str = "generic",
     **settings: Any,
 ) -> Any:
     """An app around a fake engine."""
-    model = settings.pop("model", None) or model_info()
-    tokenizer: Any = ByteTokenizer(BOS if bos else None)
-    chat: Any = template if isinstance(template, PlainTemplate) else PlainTemplate() if template else None
+    model = settings.pop("model", None) or model_info(vocab_size=engine.vocabulary)
+    tokenizer: Any = engine.tokenizer if bos else ByteTokenizer(None)
+    chat: Any = (PlainTemplate() if template else None) if isinstance(template, bool) else template
     bound = bind(FORMATS[chat_format], tokenizer, chat)
-    text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=VOCABULARY))
+    text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=engine.vocabulary))
     return create_app(engine, text, Settings(model=model, **settings))
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jaxserve.text.chat import ChatTemplate
+from jaxserve.text.formats.calls_named import NamedCalls
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
 from jaxserve.text.formats.handover import arguments_form, prepare
 from jaxserve.text.formats.plan import ReasoningPlan, ThinkingSetting, plan_reasoning
 from jaxserve.text.formats.scan import Markers
-from jaxserve.text.formats.spec import Format
-from jaxserve.text.formats.tools_in_system import ToolsInSystem
+from jaxserve.text.formats.spec import Format, Handover
+from jaxserve.text.formats.tools_in_system import ToolsExplained, ToolsInSystem
 from jaxserve.text.tokenizer import Tokenizer
 
 _TOKEN_LIKE = re.compile(r"(<\S+>|\[\S+\]|｜\S+｜)\Z")
@@ -54,6 +55,11 @@ class BoundFormat:
     def name(self) -> str:
         """The format's name."""
         return self.format.name
+
+    @property
+    def handover(self) -> Handover:
+        """What the chat template wants of tools and earlier messages."""
+        return self.format.handover
 
     @property
     def open_reasoning_id(self) -> int | None:
@@ -122,4 +128,6 @@ def _renderer(format: Format, tokenizer: Tokenizer, template: ChatTemplate | Non
         return DeepseekV32Encoder(tokenizer.special_tokens.get("bos_token", ""))
     if format.renderer == "tools_in_system" and template is not None and not template.accepts("tools"):
         return ToolsInSystem(template)
+    if isinstance(format.calls, NamedCalls) and template is not None and not template.accepts("tools"):
+        return ToolsExplained(template, format.calls.example)
     return template

@@ -45,7 +45,7 @@ class HarmonyCalls:
         """See `CallSyntax`."""
         return (START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN)
 
-    def triggers(self) -> tuple[str, ...]:
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """See `CallSyntax`."""
         return (" to=functions.",)
 

@@ -56,7 +56,7 @@ class JsonCalls:
         """See `CallSyntax`."""
         return (*filter(None, (self.open, self.close)), *(self.instead.markers if self.instead else ()))
 
-    def triggers(self) -> tuple[str, ...]:
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """See `CallSyntax`."""
         return (self.open,) if self.open else self.bare_opens
 

@@ -51,7 +51,13 @@ class NamedCalls:
         """See `CallSyntax`."""
         return tuple(filter(None, (*self.opens, self.name_close, self.id_marker, *self.strays, *self.tokens)))
 
-    def triggers(self) -> tuple[str, ...]:
+    @property
+    def example(self) -> str:
+        """A call of `function_name`, as a model is told to write it."""
+        head = f"{self.section_open}{self.call_open}{self.before_name}function_name{self.name_close}{self.before_json}"
+        return f'{head}{{"parameter": "value"}}{self.after_json}{self.call_close}{self.section_close}'
+
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """See `CallSyntax`."""
         return (self.section_open or self.call_open,)
 

@@ -40,9 +40,9 @@ class PythonicCalls:
         """See `CallSyntax`."""
         return (self.marker,) if self.marker else ()
 
-    def triggers(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()  # a bracket in an answer is hardly ever a call
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
+        """See `CallSyntax`. A bracket alone is hardly ever a call."""
+        return tuple(f"[{tool.name}(" for tool in tools)
 
     def parse(self, opened: str, reading: Reading) -> Steps[None]:
         """See `CallSyntax`."""

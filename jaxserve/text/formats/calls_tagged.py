@@ -65,7 +65,7 @@ class TaggedCalls:
         keys = (self.key_open, self.key_close, self.value_open, self.value_close)
         return tuple(filter(None, (*self.opens, *keys, *self.strays, *self.tokens)))
 
-    def triggers(self) -> tuple[str, ...]:
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """See `CallSyntax`."""
         return (self.section_open or self.call_open,)
 

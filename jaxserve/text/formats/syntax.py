@@ -42,5 +42,8 @@ class CallSyntax(Protocol):
     def grammar(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
         """A Lark expression for one call (several if `parallel`) of some tools, from the text that opens it on."""
 
-    def triggers(self) -> tuple[str, ...]:
-        """Texts in a free answer at which the grammar takes over; what `grammar` yields begins with each of them."""
+    def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
+        """Texts in a free answer at which the grammar takes over; what `grammar` yields begins with each of them.
+
+        Never empty when there are tools.
+        """

@@ -17,6 +17,41 @@ To call one, write a JSON object with its name and arguments between markers, an
 </tool_call>"""
 
 
+_EXPLAINED = """You can call these functions, described by JSON Schema:
+{tools}
+
+To call functions, end your answer with calls in exactly this form:
+{example}"""
+
+
+class ToolsExplained:
+    """Wraps a template that writes calls and their results but never shows the tools.
+
+    Args:
+        template: of the model.
+        example: a call as the model writes it, of a function `function_name`.
+    """
+
+    def __init__(self, template: ChatTemplate, example: str) -> None:
+        self._template = template
+        self._example = example
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
+        shown = [dict(message) for message in messages]
+        if tools:
+            listed = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
+            shown = _with_system_text(shown, _EXPLAINED.format(tools=listed, example=self._example))
+        return self._template.render(shown, add_generation_prompt=add_generation_prompt, **template_args)
+
+
 class ToolsInSystem:
     """Wraps a template that reads no `tools`."""
 
@@ -43,6 +78,10 @@ class ToolsInSystem:
 def _with_tools(messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     functions = [tool.get("function", tool) for tool in tools]
     text = _INSTRUCTIONS.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in functions))
+    return _with_system_text(messages, text)
+
+
+def _with_system_text(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     if messages and messages[0]["role"] == "system":
         return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
