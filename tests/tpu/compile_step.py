@@ -77,6 +77,13 @@ DEEPSEEK = {
 """DeepSeek V3 with 4 of its 61 layers and 32 of its 256 experts."""
 MODELS = {
     "llama": LLAMA_8B,
+    "llama_70b": {
+        **LLAMA_8B,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+    },
     "deepseek_v3": DEEPSEEK,
     "deepseek_v32": {
         **DEEPSEEK,
@@ -100,8 +107,9 @@ def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -
     jax.config.update("jax_enable_compilation_cache", False)  # its executables can't be read back without a TPU
     description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "config.json").write_text(json.dumps(MODELS[model]))
-        config = models.load_config(Path(directory))
+        name, _, quantize = model.partition(":")
+        (Path(directory) / "config.json").write_text(json.dumps(MODELS[name]))
+        config = models.choose_weights(models.load_config(Path(directory)), quantize="int8" if quantize else None)
     mesh = models.make_mesh(models.derive_mesh_shape(config, devices), description.devices[:devices])
     graphdef, leaves = models.abstract_leaves(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
     cache = models.abstract_cache(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)

@@ -45,6 +45,17 @@ def test_latent_attention_over_a_v5e_slice(model):
     assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
 
 
+def test_70b_in_int8_over_a_v5e_slice():
+    """In bfloat16 its weights alone would be more than a chip has; no dequantised matrix is ever written to memory."""
+    report = compile_step("llama_70b:int8", "v5e:2x4", 8, 64, 2048)
+    assert report["weight_bytes"] < 9.2e9
+    assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
+    one_matrix = 28672 * 8192 * 2 / 8
+    assert report["temporary_bytes"] < one_matrix / 2
+    assert report["all_reduces_per_layer"] == 2, "one after the attention output, one after the MLP, per layer"
+    assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
+
+
 def test_one_v6e_chip():
     report = compile_step("llama", "v6e:2x2", 1, 64, 2048)
     assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
