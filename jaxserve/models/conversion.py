@@ -79,7 +79,8 @@ def convert(
         try:
             write_store(partial / PARAMS, leaves, written)
         except (ValueError, RuntimeError) as error:
-            raise ModelLoadError(f"The checkpoint can't be written to {out}: {str(error).splitlines()[0]}.") from error
+            cause = str(error).split(" [")[0].rsplit(": ", 1)[-1]  # behind what tensorstore was doing
+            raise ModelLoadError(f"The checkpoint can't be written to {out}: {cause}.") from error
         _copy_files(model_dir, partial)
         _write_config(model_dir, partial, weights, quantize)
         find_pieces(_plan(load_config(partial), dtype), partial)  # whether the result is what config.json says

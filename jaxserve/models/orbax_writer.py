@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _CHUNK_BYTES = 8 << 20
 """Largest piece that is read or written at once: a device reads no more than it needs, rounded up to such pieces."""
 _BATCH_BYTES = 256 << 20
 """Leaves that are in memory at once while writing, unless one alone is larger."""
+_BATCH_LEAVES = 64
+"""Leaves that are written at once: each takes a thread."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,22 @@ def write_store(directory: Path, leaves: dict[str, Unwritten], written: Callable
         name: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if leaf.ndim > 2 else ())
         for name, leaf in leaves.items()
     }
-    logging.getLogger("absl").setLevel(logging.ERROR)  # warns that no jax.Array can be written
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
-    with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(directory, args=ocp.args.PyTreeSave(leaves, save_args=save_args))
+    with _quiet():
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(directory, args=ocp.args.PyTreeSave(leaves, save_args=save_args))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps from the log that no jax.Array can be written here, and errors that are raised as well."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Batches(ocp.type_handlers.TypeHandler):
@@ -62,10 +77,18 @@ class _Batches(ocp.type_handlers.TypeHandler):
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
         for batch in _batches([value.nbytes for value in values]):
-            arrays = [values[i].make() for i in batch]
-            futures = await self._arrays.serialize(arrays, [infos[i] for i in batch], [args[i] for i in batch])
-            for future in futures:
-                await asyncio.to_thread(future.result)
+            # One call an array: when one fails, the others of a call are left behind, to fail in a closed event loop.
+            futures = [
+                future
+                for i in batch
+                for future in await self._arrays.serialize([values[i].make()], [infos[i]], [args[i]])
+            ]
+            results = await asyncio.gather(
+                *(asyncio.to_thread(future.result) for future in futures), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
             self._written(sum(values[i].nbytes for i in batch))
         return []
 
@@ -78,11 +101,11 @@ class _Batches(ocp.type_handlers.TypeHandler):
         return arrays
 
 
-def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
-    """Runs of indices whose sizes add up to at most `_BATCH_BYTES`; what is larger goes alone."""
+def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of at most `_BATCH_LEAVES` indices, of `_BATCH_BYTES` together; what is larger goes alone."""
     batch: list[int] = []
     for i, size in enumerate(sizes):
-        if batch and sum(sizes[j] for j in batch) + size > _BATCH_BYTES:
+        if len(batch) == _BATCH_LEAVES or (batch and sum(sizes[j] for j in batch) + size > _BATCH_BYTES):
             yield batch
             batch = []
         batch.append(i)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,21 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
 
     refused(lambda: convert(tmp_path / "hub", tmp_path / "out", progress=cut), "stopped")
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    """A file may not grow beyond 20 kB: as if there were no space left."""
+    script = (
+        "import resource, signal, sys; from jaxserve.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); main()"
+    )
+    command = [sys.executable, "-c", script, "convert", str(FIXTURES / "phi3"), str(tmp_path / "out")]
+    done = subprocess.run(command, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert sentence == f"error: The checkpoint can't be written to {tmp_path / 'out'}: File too large."
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file", ["_METADATA", "manifest.ocdbt", "_CHECKPOINT_METADATA"])
