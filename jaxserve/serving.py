@@ -220,12 +220,13 @@ def _summary(started: Started, chat_format: str, name: str, seconds: float) -> d
     config, model = started.config, started.model_config
     axes = zip(("replica", "kv", "group"), config.mesh_shape, strict=True)
     mesh = ", ".join(f"{axis}={size}" for axis, size in axes)
+    whole = (config.num_pages - 1) / sum(config.table_columns)
     rows = {
         "model": f"{name}: {model.model_type}, {started.num_parameters / 1e6:,.2f}M parameters",
         "device": f"{started.device}, {config.dtype}",
         "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
-        "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens",
+        "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} sequences of the whole context",
         "chat format": chat_format,
         "token buckets": " ".join(map(str, config.token_buckets)),
         "ready after": f"{seconds:.1f} s",
