@@ -226,7 +226,7 @@ def _summary(started: Started, chat_format: str, name: str, seconds: float) -> d
         "device": f"{started.device}, {config.dtype}",
         "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
-        "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} sequences of the whole context",
+        "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} whole contexts",
         "chat format": chat_format,
         "token buckets": " ".join(map(str, config.token_buckets)),
         "ready after": f"{seconds:.1f} s",
