@@ -22,7 +22,7 @@ from jaxserve import models
 from jaxserve.errors import ModelLoadError
 
 PAGE = 16
-COLUMNS = ("model", "model_type", "error", "median token", "same first token", "same experts")
+COLUMNS = ("model", "model_type", "error", "median token", "same greedy token", "same experts")
 
 
 def step(graphdef: models.GraphDef, leaves: list[jax.Array], ids: jax.Array, cache: models.Cache, pages: Any) -> Any:
