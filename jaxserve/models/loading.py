@@ -36,6 +36,7 @@ from jaxserve.models.sources import Pieces, match_tensors
 
 _ALIGNMENT = 64
 """Bytes."""
+Spans = tuple[tuple[int, int], ...]
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while parameters are loaded."""
 
@@ -75,7 +76,10 @@ def load_model(
     plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
     sources = find_pieces(plan, model_dir)
     counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
-    leaves = [_load_leaf(leaf, source, counter) for leaf, source in zip(plan.leaves, sources, strict=True)]
+    leaves: list[jax.Array] = []
+    for leaf, source in zip(plan.leaves, sources, strict=True):
+        jax.block_until_ready(leaves[-2:-1])  # one leaf is on its way while the next is read
+        leaves.append(_load_leaf(leaf, source, counter))
     return _loaded(plan, leaves, dtype, layer_loop)
 
 
@@ -167,24 +171,28 @@ class _Counter:
 
 
 def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
-    """Read one parameter, each device's shard on its own; devices that hold the same shard share what was read."""
-    value = leaf.value
-    if value.sharding is None:
+    """Read one parameter shard by shard; devices that hold the same shard share what was read."""
+    shape, dtype, sharding = leaf.value.shape, leaf.value.dtype, leaf.value.sharding
+    if sharding is None:
         raise ValueError("a planned leaf carries its sharding")
-    distinct = {str(index) for index in value.sharding.addressable_devices_indices_map(value.shape).values()}
-    shard_bytes = math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize
-    weight = _num_bytes(leaf) / (len(distinct) * shard_bytes)
-    shards: dict[tuple[tuple[int, int], ...], NDArray[Any]] = {}
+    devices: dict[Spans, list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        devices.setdefault(_spans(index, shape), []).append(device)
+    shard_bytes = math.prod(sharding.shard_shape(shape)) * dtype.itemsize
+    weight = _num_bytes(leaf) / (len(devices) * shard_bytes)
+    shards: list[jax.Array] = []
+    for spans, holders in devices.items():
+        host = _aligned_empty(tuple(stop - start for start, stop in spans), dtype)
+        source.read(tuple(slice(*span) for span in spans), host, lambda count: counter.add(weight * count))
+        jax.block_until_ready(shards)  # at most two shards are on the way
+        shards += [jax.device_put(host, device) for device in holders]
+    return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
-    def read(index: tuple[slice, ...] | None) -> NDArray[Any]:
-        index = index or (slice(None),) * len(value.shape)
-        spans = tuple(part.indices(size)[:2] for part, size in zip(index, value.shape, strict=True))
-        if spans not in shards:
-            shards[spans] = _aligned_empty(tuple(stop - start for start, stop in spans), value.dtype)
-            source.read(index, shards[spans], lambda count: counter.add(weight * count))
-        return shards[spans]
 
-    return jax.make_array_from_callback(value.shape, value.sharding, read)
+def _spans(index: tuple[slice, ...] | None, shape: tuple[int, ...]) -> Spans:
+    """Begin and end on each axis of a shard (None = the whole array)."""
+    index = index or (slice(None),) * len(shape)
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
