@@ -192,8 +192,8 @@ def _device_facts(model: LoadedModel) -> DeviceFacts:
 def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
     remarks = list(model.report)
     if (weights := describe_weights(model.config)) is not None:
-        size = sum(leaf.nbytes for leaf in model.leaves) / 1e9
-        remarks.append(f"weights are {weights}; all parameters take {size:,.2f} GB")
+        size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
+        remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")
     if options.max_model_len is None and config.max_model_len < model.config.max_position_embeddings:
         remarks.append(
             f"context shortened from {model.config.max_position_embeddings} to {config.max_model_len} tokens to fit "
