@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxserve.api.ports import ChatRenderer, Tokenizer
 from jaxserve.api.prompts import PromptTokens
+from jaxserve.api.safe_text import encode_safely
 from jaxserve.api.schema.messages import ChatMessage
-from jaxserve.errors import ContextLengthExceeded, InvalidRequest, TemplateError
+from jaxserve.errors import ContextLengthExceeded, TemplateError
 
 Message = dict[str, Any]
 
@@ -25,7 +26,7 @@ class Conversation:
     template: ChatRenderer
     tokenizer: Tokenizer
     safe: bool = False
-    """Special tokens that the content of messages spells out are ordinary text."""
+    """Special tokens that messages and tools spell out are ordinary text."""
     tools: tuple[Message, ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,9 +42,12 @@ class Conversation:
     def encode(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
         """The prompt text of some messages and its tokens."""
         if self.safe:
-            return _encode_safely(self, messages)
+            return encode_safely(self.tokenizer, messages, self.tools, self._render_all)
         text = self.render(messages)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _render_all(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+        return replace(self, tools=tuple(tools)).render(messages)
 
     def prompt(self, messages: Sequence[Message], *, fragments: bool) -> PromptTokens:
         """The prompt of some messages; `fragments` also finds out which message wrote which part.
@@ -88,11 +92,11 @@ def template_message(message: ChatMessage) -> Message:
 def truncate(conversation: Conversation, messages: Sequence[Message], limit: int) -> list[Message]:
     """Makes a conversation fit `limit` prompt tokens.
 
-    The earliest user and assistant messages go first; the last message stays whole; the system prompt stays whole
-    where it can and loses its end otherwise.
+    The earliest user and assistant messages go first; the last message stays whole, results of tools together with the
+    calls they answer; the system prompt stays whole where it can and loses its end otherwise.
 
     Raises:
-        ContextLengthExceeded: the last message alone is longer than the limit.
+        ContextLengthExceeded: what must stay is longer than the limit.
         TemplateError: the template refused the messages.
     """
 
@@ -105,7 +109,8 @@ def truncate(conversation: Conversation, messages: Sequence[Message], limit: int
     rest = [message for message in messages if message["role"] != "system"]
     # A conversation that starts with an answer or a tool result is refused by many templates: cut before user messages.
     starts = [index for index, message in enumerate(rest) if index > 0 and message["role"] == "user"]
-    starts = sorted({*starts, len(rest) - 1} - {0, -1})
+    last = _last_turn(rest)
+    starts = [start for start in starts if start <= last]
     low, high = 0, len(starts)
     while low < high:
         middle = (low + high) // 2
@@ -115,11 +120,28 @@ def truncate(conversation: Conversation, messages: Sequence[Message], limit: int
             low = middle + 1
     if low < len(starts):
         return system + rest[starts[low] :]
-    return _cut_system(conversation, system, rest[-1:], limit)
+    try:
+        return _cut_system(conversation, system, rest[last:], limit)
+    except TemplateError as error:
+        if not rest[last:] or rest[last]["role"] == "user":
+            raise
+        raise ContextLengthExceeded(
+            "prompt_truncate_len",
+            f"prompt_truncate_len: {_named(rest[last:])} can't stand without the question before, and with it exceeds "
+            f"{limit} tokens ({error.message})",
+        ) from None
+
+
+def _last_turn(messages: Sequence[Message]) -> int:
+    """Where the part begins that makes no sense without its beginning: results of tools, and the calls they answer."""
+    start = len(messages) - 1
+    while start > 0 and messages[start]["role"] == "tool":
+        start -= 1
+    return start
 
 
 def _cut_system(conversation: Conversation, system: list[Message], last: list[Message], limit: int) -> list[Message]:
-    """Shortens the system prompt, its last message first, until it fits together with the last message."""
+    """Shortens the system prompt, its last message first, until it fits together with the last turn."""
 
     def size(candidate: list[Message]) -> int:
         return len(conversation.encode(candidate)[1]) if candidate else 0
@@ -146,35 +168,9 @@ def _cut_system(conversation: Conversation, system: list[Message], last: list[Me
         return last
     raise ContextLengthExceeded(
         "prompt_truncate_len",
-        f"prompt_truncate_len: the last message alone takes {size(last)} tokens, more than {limit}",
+        f"prompt_truncate_len: {_named(last)} alone takes {size(last)} tokens, more than {limit}",
     )
 
 
-def _encode_safely(conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[int]]:
-    """Renders with every message's text replaced by a mark, then tokenizes the texts without special tokens.
-
-    Raises:
-        InvalidRequest: the template changes the texts it is given, so they can't be told from its own.
-    """
-    marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
-    contents = [message["content"] for message in messages]
-    # Templates ask whether a content is empty, so an empty one stays.
-    marked = [
-        {**message, "content": mark} if message["content"] else message
-        for message, mark in zip(messages, marks, strict=True)
-    ]
-    text = conversation.render(marked)
-    plain, ids, rest = "", [], text
-    for mark, content in zip(marks, contents, strict=True):
-        if not content:
-            continue
-        before, found, rest = rest.partition(mark)
-        if not found:
-            raise InvalidRequest(
-                "safe_tokenization", "safe_tokenization: this model's template drops, reorders or rewrites messages"
-            )
-        ids += conversation.tokenizer.encode(before, add_special_tokens=False)
-        ids += conversation.tokenizer.encode(content, add_special_tokens=False, parse_special=False)
-        plain += before + content
-    ids += conversation.tokenizer.encode(rest, add_special_tokens=False)
-    return plain + rest, ids
+def _named(last: Sequence[Message]) -> str:
+    return "the last message" if len(last) < 2 else "the last call with its results"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxserve.errors import RequestFailed
+from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound import BoundFormat
 from jaxserve.text.formats.tools import Tool, ToolChoice
 from jaxserve.text.grammar import GrammarCompiler, Matcher
@@ -93,9 +93,17 @@ class OutputConstraint:
         matcher: the grammar, if there is one.
         budget: the reasoning budget, if there is one.
         withheld: tokens that may only come when the grammar allows nothing else.
+        place: the request's field that the grammar comes from.
     """
 
-    def __init__(self, matcher: Matcher | None, budget: ReasoningBudget | None, withheld: Sequence[int]) -> None:
+    def __init__(
+        self,
+        matcher: Matcher | None,
+        budget: ReasoningBudget | None,
+        withheld: Sequence[int],
+        place: str = "response_format",
+    ) -> None:
+        self._place = place
         self._matcher = matcher
         self._budget = budget
         self._withheld = tuple(withheld)
@@ -113,7 +121,11 @@ class OutputConstraint:
         return self._matcher is not None and bool(self._withheld or self._matcher.standing_bans)
 
     def prepare(self, row: Int32) -> Any:
-        """Writes the allowed next tokens, int32 [ceil(V / 32)], or returns llguidance's matcher that is to be asked."""
+        """Writes the allowed next tokens, int32 [ceil(V / 32)], or returns llguidance's matcher that is to be asked.
+
+        Raises:
+            InvalidRequest: the grammar has passed its limits.
+        """
         forced = self._budget.forced if self._budget is not None else None
         if forced is not None:
             row[:] = 0
@@ -124,14 +136,26 @@ class OutputConstraint:
             return None
         asked = self._matcher.prepare(row)
         if asked is None:
+            self._check(self._matcher)
             self._withhold(row)
         return asked
 
     def complete(self, row: Int32) -> None:
-        """Corrects the row after the matcher that `prepare` returned has written it."""
+        """Corrects the row after the matcher that `prepare` returned has written it.
+
+        Raises:
+            InvalidRequest: the grammar has passed its limits.
+        """
         if self._matcher is not None:
             self._matcher.complete(row)
+            self._check(self._matcher)
             self._withhold(row)
+
+    def _check(self, matcher: Matcher) -> None:
+        if matcher.error is not None:
+            raise InvalidRequest(
+                self._place, f"{self._place}: can't be followed further, a limit of this server: {matcher.error}"
+            )
 
     def _withhold(self, row: Int32) -> None:
         if self._withheld and self._matcher is not None and not self._matcher.is_stopped():
@@ -141,12 +165,12 @@ class OutputConstraint:
         """Takes the token the sequence continued with.
 
         Raises:
-            RequestFailed: the grammar can't go on, because it passed its limits.
+            InvalidRequest: the grammar has passed its limits.
         """
         if self._budget is not None:
             self._budget.advance(token)
         if self._matcher is not None and not self._matcher.consume(token):
-            raise RequestFailed(f"the grammar can't be followed any further: {self._matcher.error}")
+            self._check(self._matcher)
 
 
 @dataclass(frozen=True)
@@ -220,10 +244,12 @@ class ConstraintBuilder:
             return None
         stops = compiled.rules.stop_ids if compiled is not None else ()
         withheld = stops if ignore_eos else ()
+        place = compiled.place if compiled is not None else "reasoning_effort"
 
         def make() -> OutputConstraint:
             matcher = compiled.matcher() if compiled is not None else None
-            return OutputConstraint(matcher, ReasoningBudget(rules) if rules is not None else None, withheld)
+            reasoning_budget = ReasoningBudget(rules) if rules is not None else None
+            return OutputConstraint(matcher, reasoning_budget, withheld, place)
 
         return Constrained(make, compiled.source if compiled is not None else None, stops)
 

@@ -40,6 +40,8 @@ class CompiledGrammar:
     """What non-strict tools ask for and the grammar leaves to the model."""
     source: str = ""
     """The grammar's text: GBNF as it was given, or what schemas and tools were turned into (llguidance's Lark)."""
+    place: str = "response_format"
+    """The request's field that it comes from."""
 
     def matcher(self) -> Matcher:
         """A matcher at the beginning of an output."""
@@ -117,7 +119,7 @@ class GrammarCompiler:
         wish = _Wish(response, chosen, forced, parallel_tool_calls, chat)
         prototype, relaxed, source = self._remembered(wish)
         rules = self._rules(prototype, self._start(wish, reasoning, reasoning_open), banned=self._banned(wish))
-        return CompiledGrammar(rules, relaxed, source)
+        return CompiledGrammar(rules, relaxed, source, _place(wish))
 
     def _remembered(self, wish: _Wish) -> _Compiled:
         key = repr((wish.response, wish.forced, wish.parallel, wish.chat, wish.tools))
@@ -284,7 +286,12 @@ def _gbnf(text: str, lark: Lark) -> str:
 def _refusal(wish: _Wish, error: str) -> InvalidRequest:
     """What llguidance says, without the grammar that it quotes."""
     reason = re.sub(r"^(?:(?:at )?\d+\(\d+\): |failed to compile JSON schema: )+", "", " ".join(error.split()))[:300]
-    if wish.response is not None:
-        place = "response_format.grammar" if wish.response[0] == "grammar" else "response_format"
-        return InvalidRequest(place, f"{place}: not supported: {reason}")
-    return InvalidRequest("tools", f"tools: a schema is not supported: {reason}")
+    place = _place(wish)
+    return InvalidRequest(place, f"{place}: {'not' if wish.response else 'a schema is not'} supported: {reason}")
+
+
+def _place(wish: _Wish) -> str:
+    """The field that asks for the grammar."""
+    if wish.response is None:
+        return "tools"
+    return "response_format.grammar" if wish.response[0] == "grammar" else "response_format"

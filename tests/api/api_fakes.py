@@ -280,7 +280,10 @@ class _Run:
         token = self.tokens[choice][position] if position < len(self.tokens[choice]) else ord(".")
         if self.constraints:
             row = np.full(-(-self.engine.vocabulary // 32), -1, np.int32)
-            FILLER.fill([(0, self.constraints[choice])], row[None])
+            failures = FILLER.fill([(0, self.constraints[choice])], row[None])
+            if failures:
+                self._end(choice, Delta(request.id, choice, finish_reason="error", error=failures[0]))
+                return
             token = draw(row, token, self.engine.vocabulary)
         reason: FinishReason | None = None
         text = ""

@@ -325,20 +325,6 @@ def test_what_the_template_refuses(api: Api) -> None:
     assert "the first message must be a user's" in error["message"]
 
 
-def test_a_template_that_rewrites_messages_refuses_safe_tokenization(make_api: MakeApi) -> None:
-    api = make_api()
-    template = PlainTemplate()
-    shout = type("Shout", (), {"render": lambda self, messages, **_: template.render(messages).replace("\ue000", "")})
-    from api_fakes import ByteTokenizer
-
-    from jaxserve.api.conversation import Conversation
-    from jaxserve.errors import InvalidRequest
-
-    with pytest.raises(InvalidRequest, match="safe_tokenization"):
-        Conversation(shout(), ByteTokenizer(), safe=True).encode([{"role": "user", "content": "x"}])
-    api.chat(safe_tokenization=True)
-
-
 @BOTH
 def test_an_unforeseen_failure_is_a_500_in_the_same_shape(
     make_api: MakeApi, endpoint: str, monkeypatch: pytest.MonkeyPatch

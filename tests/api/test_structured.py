@@ -108,3 +108,13 @@ def test_what_can_not_be_honoured_is_refused_by_name(
 def test_text_is_no_constraint(api: Api, endpoint: str) -> None:
     api.send(endpoint, response_format={"type": "text"})
     assert api.last().constraint is None
+
+
+@BOTH
+def test_a_grammar_that_passes_its_limits_says_which_field_and_limit(make_api: Any, endpoint: str) -> None:
+    api = make_api(FakeEngine(reply=say("ab" * 90)))
+    costly = {"type": "grammar", "grammar": 'root ::= ([a-z] | [a-z][a-z] | [a-z]{1,40}){1,200} "x"{40}'}
+    error = api.refuse(endpoint, 422, response_format=costly, max_tokens=150)["error"]
+    assert error["param"] == "response_format.grammar"
+    assert "a limit of this server: lexer error: too many expressions" in error["message"]
+    assert outputs(api.send(endpoint, max_tokens=4), endpoint) == ["abab"]

@@ -84,3 +84,29 @@ def test_truncation_makes_room_in_the_context(api: Api) -> None:
     assert api.refuse("chat", 400, messages=long)["error"]["param"] == "messages"
     api.chat(messages=long, prompt_truncate_len=100)
     assert list(api.last().prompt) == CONVERSATION.encode([LAST])[1]
+
+
+def call(name: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": "{}"}
+    return {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+
+
+def test_results_of_tools_stay_with_their_call() -> None:
+    result = {"role": "tool", "content": "r" * 9, "tool_call_id": "c1"}
+    messages = [SYSTEM, *HISTORY, LAST, call("f"), result, result]
+    wanted = [SYSTEM, LAST, call("f"), result, result]
+    assert truncate(CONVERSATION, messages, size(wanted)) == wanted
+
+    class AnyFirst(PlainTemplate):
+        """A template that lets a conversation begin with an answer."""
+
+        def render(self, messages: Any, **options: Any) -> str:
+            return super().render([{"role": "user", "content": ""}, *messages], **options)
+
+    lenient = Conversation(AnyFirst(), ByteTokenizer())
+    alone = [SYSTEM, call("f"), result, result]
+    assert truncate(lenient, messages, len(lenient.encode(alone)[1])) == alone
+    with pytest.raises(ContextLengthExceeded, match="the last call with its results alone takes"):
+        truncate(lenient, messages, 30)
+    with pytest.raises(ContextLengthExceeded, match="can't stand without the question"):
+        truncate(CONVERSATION, messages, size(wanted) - 1)
