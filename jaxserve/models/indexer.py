@@ -20,7 +20,8 @@ _NORM_EPS = 1e-6
 class Indexer(nnx.Module):
     """Score of position s for a token: sum over index heads of weight * relu(query . key_s).
 
-    Every device computes it whole: splitting the heads would cost an all-reduce of scores as long as the context.
+    Parameters are whole on every device: the devices share out tokens. Splitting the heads would cost an all-reduce of
+    scores as long as the context.
     """
 
     def __init__(self, build: Build, spec: IndexerSpec, width: int, q_rank: int) -> None:

@@ -98,7 +98,7 @@ class LatentAttention(nnx.Module):
         first_page: jax.Array | int,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Cache write and attention, each device with its own heads and the whole cache."""
-        backend, spec = self.backend, self.spec
+        backend, spec, mesh = self.backend, self.spec, self.rules.mesh
 
         def local(
             q_TNC: jax.Array,
@@ -124,13 +124,14 @@ class LatentAttention(nnx.Module):
                     scale=spec.scale,
                     value_dim=spec.kv_rank,
                     top_k=spec.indexer.top_k,
+                    axes=tuple(name for name, size in mesh.shape.items() if size > 1),
                 )
             return o_TNC, kept
 
         heads, whole = self.rules.spec((None, HEADS, None)), PartitionSpec()
         island = jax.shard_map(
             local,
-            mesh=self.rules.mesh,
+            mesh=mesh,
             in_specs=(heads, whole, whole, whole, whole, whole),
             out_specs=(heads, whole),
             check_vma=False,

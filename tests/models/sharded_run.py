@@ -44,6 +44,7 @@ def report(folder, loop, shape):
         "report": list(model.report),
         "layers": config.num_layers,
         "all_reduces": len(re.findall(r"= \S+ all-reduce(?:-start)?\(", compiled.as_text())),
+        "all_gathers": len(re.findall(r"= \S+ all-gather(?:-start)?\(", compiled.as_text())),
         "routed": routing is None or bool((routing == expected["routing"]).all()),
         "error": float(np.abs(logits - expected["logits"]).max()),
         "aliased": memory.alias_size_in_bytes >= cache_bytes,

@@ -64,6 +64,8 @@ def test_latent_heads_are_split_over_all_axes_that_divide_them(runs):
     for name in ("latent", "one latent head each", "sparse"):
         assert runs[name]["all_reduces"] == 2 * 2, "a dense layer, and a sparse one that is scanned"
     assert not any("latent" in line for line in runs["one latent head each"]["report"])
+    shared = runs["sparse"]["all_gathers"] - runs["one latent head each"]["all_gathers"]
+    assert shared == 2, "devices share out the tokens whose positions are selected, in both kinds of layer"
 
 
 def test_the_cache_is_updated_in_place(runs):

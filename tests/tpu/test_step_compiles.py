@@ -37,10 +37,10 @@ def test_tensor_parallel_over_a_v5e_slice(tokens):
 def test_latent_attention_over_a_v5e_slice(model):
     """128 heads on 8 chips, each with the whole cache of latents; the experts' weights are turned over in every layer,
     which is what is temporary."""
-    report = compile_step(model, "v5e:2x4", 8, 64, 16384)
+    report = compile_step(model, "v5e:2x4", 8, 64, 65536)
     assert report["mesh"] == {"replica": 1, "kv": 1, "group": 8}
     assert report["aliased_bytes"] >= report["cache_bytes"], "the cache is copied, not updated in place"
-    assert report["temporary_bytes"] < report["cache_bytes"] / 4
+    assert report["temporary_bytes"] < report["cache_bytes"] / 8
     assert report["all_reduces_per_layer"] == 2, "one after the attention output, one after the experts, per layer"
     assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
 

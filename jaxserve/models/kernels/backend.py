@@ -93,6 +93,7 @@ class AttendSparse(Protocol):
         scale: float,
         value_dim: int,
         top_k: int,
+        axes: tuple[str, ...],
     ) -> jax.Array:
         """Like `AttendLatent`, over the `top_k` positions with the highest index scores of each token.
 
@@ -100,6 +101,7 @@ class AttendSparse(Protocol):
             index: [S*P, page, H'], index keys, this step's already written.
             wanted: the tokens' index queries, not split over the mesh.
             top_k: positions that a token sees; all of them where it has no more. Of equal scores the lower wins.
+            axes: mesh axes of more than one device, over which the selection may be shared out.
         """
         ...
 

@@ -1,14 +1,15 @@
 """DeepSeek sparse attention (DeepSeek-V3.2, 2025) over the paged cache, in plain JAX.
 
-A lightning indexer scores every position before a query, and attention sees the best `top_k` of them. A loop with a
-dynamic trip count takes a few tokens at a time, whatever rows they belong to: it scores them, selects, gathers their
-latents and attends. So no array has the step's tokens and the whole context as dimensions, and a token is computed by
-the same operations in a decode row as in any prefill chunk.
+A lightning indexer scores every position before a query, and attention sees the best `top_k` of them. Loops with a
+dynamic trip count take a few tokens at a time, whatever rows they belong to: the first scores and selects, each device
+for its share of the tokens, the second gathers the selected latents and attends. So no array has the step's tokens and
+the whole context as dimensions, and a token is computed by the same operations in a decode row as in any prefill chunk.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +33,11 @@ class IndexQueries(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """Q tokens, each with the pages of its row."""
+    """Where each token is."""
 
-    position_Q: jax.Array
+    position_T: jax.Array
     """-1 for padding."""
-    pages_QP: jax.Array
+    rows_T: jax.Array
 
 
 def attend_sparse(
@@ -50,29 +51,63 @@ def attend_sparse(
     scale: float,
     value_dim: int,
     top_k: int,
+    axes: tuple[str, ...] = (),
 ) -> jax.Array:
     """Latent attention over the positions that the indexer selects; see `backend.AttendSparse`."""
-    tokens, heads, _ = q_TNC.shape
+    pages_RP, used = meta.page_table + first_page, meta.cu_q_lens[-1]
+    tokens = _Tokens(jnp.where(meta.valid_T, meta.positions_T, -1), meta.rows_T)
+
+    def choose(asked: IndexQueries, here: _Tokens) -> jax.Array:
+        return select(asked, index, here.position_T, pages_RP[here.rows_T], top_k)
+
+    def attend(q_QNC: jax.Array, selected_QJ: jax.Array, here: _Tokens) -> jax.Array:
+        o_QNV = _attend_selected(q_QNC, latent, selected_QJ, here.position_T, pages_RP[here.rows_T], scale, value_dim)
+        return o_QNV.astype(q_TNC.dtype)
+
+    selected_TJ = _shared(choose, (wanted, tokens), used, axes)
+    return _by_blocks(attend, (q_TNC, selected_TJ, tokens), used)
+
+
+def _shared(
+    compute: Callable[..., jax.Array], parts: tuple[Any, ...], used: jax.Array, axes: tuple[str, ...]
+) -> jax.Array:
+    """`_by_blocks`, each device taking every n-th of the tokens; whole on all of them."""
+    if not axes:
+        return _by_blocks(compute, parts, used)
+    count, tokens = lax.axis_size(axes), jax.tree.leaves(parts)[0].shape[0]
+    own = jax.tree.map(lambda x: _every(_padded(x, -tokens % count), count, lax.axis_index(axes)), parts)
+    mine = _by_blocks(compute, own, (used + count - 1) // count)
+    every: jax.Array = lax.all_gather(mine, axes)
+    return every.swapaxes(0, 1).reshape(-1, *mine.shape[1:])[:tokens]
+
+
+def _by_blocks(compute: Callable[..., jax.Array], parts: tuple[Any, ...], used: jax.Array) -> jax.Array:
+    """`compute` on the first `used` tokens of all arrays in `parts`, block after block; zero behind its last block."""
+    tokens = jax.tree.leaves(parts)[0].shape[0]
     block = min(TOKEN_BLOCK, tokens)
-    spare = -tokens % block
-    every = (q_TNC, wanted, jnp.where(meta.valid_T, meta.positions_T, -1), meta.rows_T)
-    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, spare), *[(0, 0)] * (x.ndim - 1))), every)
+    padded = jax.tree.map(lambda x: _padded(x, -tokens % block), parts)
+    like = jax.eval_shape(lambda: compute(*jax.tree.map(lambda x: x[:block], padded)))
 
     def item(number: jax.Array, out: jax.Array) -> jax.Array:
-        begin_at = number * block
-        q_QNC, asked, position_Q, rows_Q = jax.tree.map(
-            lambda x: lax.dynamic_slice_in_dim(x, begin_at, block, axis=0), padded
-        )
-        own = begin_at + jnp.arange(block) < tokens
-        here = _Tokens(jnp.where(own, position_Q, -1), meta.page_table[rows_Q] + first_page)
-        selected_QJ = select(asked, index, here.position_Q, here.pages_QP, top_k)
-        o_QNV = _attend_selected(q_QNC, latent, selected_QJ, here, scale, value_dim)
-        return lax.dynamic_update_slice_in_dim(out, o_QNV.astype(out.dtype), begin_at, axis=0)
+        here = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, number * block, block, axis=0), padded)
+        return lax.dynamic_update_slice_in_dim(out, compute(*here), number * block, axis=0)
 
-    empty = jnp.zeros((tokens + spare, heads, value_dim), q_TNC.dtype)
-    trips = (meta.cu_q_lens[-1] + block - 1) // block
-    padded_out: jax.Array = lax.fori_loop(0, trips, item, empty)
-    return padded_out[:tokens]
+    empty = jnp.zeros((tokens + -tokens % block, *like.shape[1:]), like.dtype)
+    out: jax.Array = lax.fori_loop(0, (used + block - 1) // block, item, empty)
+    return out[:tokens]
+
+
+def _every(x_T: jax.Array, count: int, first: jax.Array) -> jax.Array:
+    """Tokens `first`, `first` + `count`, ..."""
+    shares = x_T.reshape(-1, count, *x_T.shape[1:])
+    share: jax.Array = lax.dynamic_index_in_dim(shares, first, axis=1, keepdims=False)
+    return share
+
+
+def _padded(x_T: jax.Array, spare: int) -> jax.Array:
+    """Tokens behind the last: numbers are zero, positions and rows -1."""
+    value = -1 if jnp.issubdtype(x_T.dtype, jnp.integer) else 0
+    return jnp.pad(x_T, ((0, spare), *[(0, 0)] * (x_T.ndim - 1)), constant_values=value)
 
 
 def select(asked: IndexQueries, index: jax.Array, position_Q: jax.Array, pages_QP: jax.Array, top_k: int) -> jax.Array:
@@ -113,7 +148,13 @@ def _scores(asked: IndexQueries, index: jax.Array, position_Q: jax.Array, pages_
 
 
 def _attend_selected(
-    q_QNC: jax.Array, latent: jax.Array, selected_QJ: jax.Array, tokens: _Tokens, scale: float, value_dim: int
+    q_QNC: jax.Array,
+    latent: jax.Array,
+    selected_QJ: jax.Array,
+    position_Q: jax.Array,
+    pages_QP: jax.Array,
+    scale: float,
+    value_dim: int,
 ) -> jax.Array:
     """Softmax attention of each token over its selected positions, float32 [Q, N, V]."""
     count, heads, _ = q_QNC.shape
@@ -124,10 +165,10 @@ def _attend_selected(
     def step(block: jax.Array, state: Running) -> Running:
         positions_QB = lax.dynamic_slice_in_dim(padded_QJ, block * KEY_BLOCK, KEY_BLOCK, axis=1)
         seen_QB = positions_QB >= 0
-        keys = _gather(latent, jnp.maximum(positions_QB, 0), tokens.pages_QP)[:, None]
+        keys = _gather(latent, jnp.maximum(positions_QB, 0), pages_QP)[:, None]
         return fold(state, q_QKNC, Keys(keys, keys[..., :value_dim], seen_QB, seen_QB[:, None]), scale=scale)
 
-    longest = jnp.minimum(jnp.max(tokens.position_Q) + 1, selected_QJ.shape[1])
+    longest = jnp.minimum(jnp.max(position_Q) + 1, selected_QJ.shape[1])
     trips = (longest + KEY_BLOCK - 1) // KEY_BLOCK
     return finish(lax.fori_loop(0, trips, step, begin((count, 1, heads), value_dim)))[:, 0]
 
