@@ -22,6 +22,7 @@ from jaxserve.models.quantization import (
     code_dtype,
     code_shape,
     decode,
+    packed,
     scale_dtype,
     scale_shape,
 )
@@ -191,8 +192,15 @@ def multiply(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *,
 
 
 def _product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> jax.Array:
-    """As `multiply`; a scale per row is applied to the result, and in float32."""
+    """As `multiply`; a scale per row is applied to the result, and in float32.
+
+    Where two codes share a byte, even and odd inputs are multiplied apart: their numbers need not be interleaved.
+    """
     form, dtype = weight.format, dtype or x_TI.dtype
+    if form is not None and packed(form) == 2:
+        even, odd = weight.halves(x_TI.dtype)
+        y_TO = contract(x_TI[:, 0::2], even, jnp.float32) + contract(x_TI[:, 1::2], odd, jnp.float32)
+        return y_TO.astype(dtype)
     if form is None or form.block is not None:
         return contract(x_TI, weight.dequantised(x_TI.dtype), dtype)
     scale_O: jax.Array = weight.scale

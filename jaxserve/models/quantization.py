@@ -107,6 +107,15 @@ class Weight:
         factors = factors[..., None] if form.block is None else spread(factors, form.block, codes.shape[-1])
         return (codes * factors).astype(dtype)
 
+    def halves(self, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+        """Of codes that are two in a byte: the even and the odd columns of `dequantised`, [..., out, in / 2] each."""
+        form, codes = self.format, self.values
+        if form is None or form.block is None or packed(form) != 2:
+            raise ValueError(f"weights held as {form} are not two in a byte")
+        factors = spread(scales(self.scale, form), form.block // 2, codes.shape[-1])
+        low, high = (_fp4(nibbles.astype(jnp.int32)) * factors for nibbles in (codes & 15, codes >> 4))
+        return low.astype(dtype), high.astype(dtype)
+
 
 def code_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
     """Shape of the codes of a weight [..., out, in]."""
@@ -147,7 +156,11 @@ def decode(codes: jax.Array, form: WeightFormat, dtype: DTypeLike) -> jax.Array:
     pair = codes.astype(jnp.uint16)
     halves = lax.bitcast_convert_type((pair | (pair << 4)) & 0x0F0F, jnp.uint8)  # the low half comes first
     nibbles = halves.reshape(*codes.shape[:-1], 2 * codes.shape[-1]).astype(jnp.int32)
-    return _small_float(nibbles, exponent_bits=2, mantissa_bits=1).astype(dtype)
+    return _fp4(nibbles).astype(dtype)
+
+
+def _fp4(bits: jax.Array) -> jax.Array:
+    return _small_float(bits, exponent_bits=2, mantissa_bits=1)
 
 
 def _small_float(bits: jax.Array, *, exponent_bits: int, mantissa_bits: int) -> jax.Array:
