@@ -1,4 +1,4 @@
-"""DeepSeek V3.2 (`deepseek_v32`) and GLM-5 (`glm_moe_dsa`): DeepSeek V3 with an indexer in every layer."""
+"""DeepSeek V3.2 (`deepseek_v32`), GLM-5 and 5.1 (`glm_moe_dsa`): DeepSeek V3 with an indexer in every layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxserve.models.hub_layers import read_latent_attention
 
 def _read(raw: HubConfig) -> ModelConfig:
     count = raw.integer("num_hidden_layers")
-    raw.only("indexer_types", ["full"] * count)  # GLM can share one layer's selection with the next ones
+    raw.only("indexer_types", ["full"] * count)  # GLM-5.2 shares one layer's selection with the next ones
     raw.only("index_topk_pattern", "F" * count)
     raw.only("index_topk_freq", 1)
     attention = read_latent_attention(raw)
@@ -22,7 +22,7 @@ def _read(raw: HubConfig) -> ModelConfig:
         raw.integer("index_n_heads"),
         raw.integer("index_head_dim"),
         raw.integer("index_topk"),
-        interleaved=raw.fields["model_type"] == "glm_moe_dsa",
+        interleaved=raw.boolean("indexer_rope_interleave", raw.fields["model_type"] == "glm_moe_dsa"),
     )
     if indexer.head_dim < attention.rope.rotary_dim:
         raise raw.bad("index_head_dim", f"must be at least qk_rope_head_dim ({attention.rope.rotary_dim})")
