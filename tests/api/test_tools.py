@@ -190,6 +190,50 @@ def test_earlier_reasoning_is_dropped_on_demand(make_api: Make) -> None:
     assert "interleaved" in api.refuse("chat", 422, reasoning_history="preserved")["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("chat_format", "refused"),
+    [
+        ("gpt_oss", ["none", False, 50]),
+        ("minimax_m2", ["none", False, True, 50]),
+        ("deepseek_r1", ["none", False]),
+        ("qwen3", [0, -1]),
+        ("glm45", [0]),
+    ],
+)
+def test_each_model_refuses_what_it_can_not_do(make_api: Make, chat_format: str, refused: list[Any]) -> None:
+    api = make_api(FakeEngine(reply=say("x")), chat_format=chat_format, template=PlainTemplate(tools=True))
+    for effort in refused:
+        error = api.refuse("chat", 422, reasoning_effort=effort)["error"]
+        assert error["param"] == "reasoning_effort"
+        if isinstance(effort, str):
+            assert f"Invalid reasoning effort: {effort}" in error["message"]
+    for effort in ("low", "medium", "high"):
+        api.chat(reasoning_effort=effort)
+
+
+def test_history_modes_of_a_model_that_has_all(make_api: Make) -> None:
+    api = make_api(FakeEngine(reply=say("x")), chat_format="glm47", template=PlainTemplate(tools=True))
+    call = {"id": "c", "type": "function", "function": {"name": "ping", "arguments": "{}"}}
+    history = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "OLD"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "reasoning_content": "NEW", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "pong"},
+    ]
+    shown = {}
+    for mode in ("disabled", "interleaved", "preserved"):
+        api.chat(messages=history, reasoning_history=mode)
+        prompt = bytes(t for t in api.last().prompt if t < 256).decode()
+        shown[mode] = [word for word in ("OLD", "NEW") if word in prompt]
+    assert shown == {"disabled": [], "interleaved": ["NEW"], "preserved": ["OLD", "NEW"]}
+
+
+def test_reasoning_counts_as_completion(make_api: Make) -> None:
+    answer = qwen(make_api, "<think>hm</think>\n\nYes").chat()
+    assert answer["usage"]["completion_tokens"] == len(ids_of("<think>hm</think>\n\nYes")) + 1
+
+
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_a_model_that_does_not_reason_says_so(api: Api, endpoint: str) -> None:
     for effort in ("none", False):

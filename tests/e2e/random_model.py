@@ -116,29 +116,32 @@ class RandomModel:
                 directory, max_num_seqs=16, max_model_len=CONTEXT, token_buckets=(16, 128), kv_memory=16 << 20
             )
         )
-        self._apps: dict[str, Any] = {}
+        self._apps: dict[tuple[str, bool], Any] = {}
 
     def close(self) -> None:
         self.started.engine.close()
 
-    def app(self, chat_format: str) -> Any:
-        """The server as it is for a model of this format."""
-        if chat_format not in self._apps:
+    def app(self, chat_format: str, *, opened: bool = False) -> Any:
+        """The server as it is for a model of this format; `opened`: its template opens the reasoning."""
+        if (chat_format, opened) not in self._apps:
             tokenizer, vocab = self.started.tokenizer, self.started.model_config.vocab_size
-            bound = bind(FORMATS[chat_format], tokenizer, ChatTemplate({"default": TEMPLATE}, {}))
+            template = ChatTemplate({"default": TEMPLATE + ("<think>" if opened else "")}, {})
+            bound = bind(FORMATS[chat_format], tokenizer, template)
             text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=vocab))
             model = ModelInfo(("random",), CONTEXT, vocab, 1_700_000_000)
-            self._apps[chat_format] = create_app(self.started.engine, text, Settings(model))
-        return self._apps[chat_format]
+            self._apps[chat_format, opened] = create_app(self.started.engine, text, Settings(model))
+        return self._apps[chat_format, opened]
 
     def bias(self, texts: dict[str, float]) -> dict[str, float]:
         """`logit_bias` for tokens by their text."""
         ids = {text: self.started.tokenizer.id_of(text) for text in texts}
         return {str(ids[text]): value for text, value in texts.items() if ids[text] is not None}
 
-    def ask(self, chat_format: str, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def ask(
+        self, chat_format: str, path: str, bodies: list[dict[str, Any]], *, opened: bool = False
+    ) -> list[dict[str, Any]]:
         """The answers to some requests, all under way at once; {"refused": ...} for a 422."""
-        return asyncio.run(self._ask(self.app(chat_format), path, bodies))
+        return asyncio.run(self._ask(self.app(chat_format, opened=opened), path, bodies))
 
     async def _ask(self, app: Any, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         transport = httpx.ASGITransport(app)

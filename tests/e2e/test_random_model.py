@@ -192,6 +192,45 @@ def test_forced_calls_are_valid_in_every_format(model: RandomModel, name: str, c
     assert called
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["opens", "opened"])
+@pytest.mark.parametrize("name", [name for name, each in FORMATS.items() if each.effort.integers == "budget"])
+def test_budgets_are_exact(model: RandomModel, name: str, opened: bool) -> None:
+    """The reasoning of a model that would go on is closed after exactly the budget; what follows keeps its schema."""
+    endless = {"<think>": 40.0, "</think>": -60.0, **dict.fromkeys([EOS, *FORMATS[name].stops], -60.0)}
+    enders = dict.fromkeys([text for text in FORMATS[name].calls.opens if text.startswith("<")], -60.0)
+    never, soon = model.bias(endless | enders), model.bias(CLOSERS | {"<think>": 40.0, "</think>": 2.0})
+    schema = {"type": "integer", "maximum": 99, "minimum": 0}
+    bodies = [
+        {
+            "messages": MESSAGES,
+            "reasoning_effort": budget,
+            "temperature": 2,
+            "max_tokens": 90,
+            "n": 3,
+            "seed": budget,
+            "logit_bias": bias,
+            "return_token_ids": True,
+            "response_format": {"type": "json_schema", "json_schema": schema} if structured else None,
+        }
+        for budget in (1, 2, 13, 40)
+        for bias, structured in ((never, False), (never, True), (soon, True))
+    ]
+    ids = {text: model.started.tokenizer.id_of(text) for text in ("<think>", "</think>")}
+    for body, answer in zip(bodies, model.ask(name, CHAT, bodies, opened=opened), strict=True):
+        written = 0
+        for choice in answer["choices"]:
+            tokens = choice["token_ids"]
+            written += len(tokens)
+            start = 0 if opened else tokens.index(ids["<think>"]) + 1
+            spent = tokens.index(ids["</think>"], start) - start
+            assert (
+                spent == body["reasoning_effort"] if body["logit_bias"] is never else spent <= body["reasoning_effort"]
+            )
+            if body["response_format"] and choice["finish_reason"] == "stop":
+                jsonschema.validate(json.loads(choice["message"]["content"]), schema)
+        assert answer["usage"]["completion_tokens"] == written, "reasoning counts"
+
+
 @pytest.mark.slow
 def test_five_hundred_completions_of_published_schemas(model: RandomModel, shared_dir: Path) -> None:
     lines = (shared_dir / "real/schemas/schema_cases.jsonl").read_text("utf-8").splitlines()
