@@ -163,3 +163,16 @@ def test_configurations_that_do_not_fit_are_named(name, field, value, model_fixt
     (tmp_path / "config.json").write_text(json.dumps({**fields, field: value}))
     with pytest.raises(ModelLoadError, match=field):
         models.load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "interleaved"),
+    [({}, False), ({"indexer_rope_interleave": True}, True), ({"model_type": "glm_moe_dsa"}, True)],
+)
+def test_layout_of_the_indexers_rotation(changed, interleaved, model_fixtures, tmp_path):
+    """Halves in DeepSeek, pairs in GLM, unless the configuration says; that of attention itself is in pairs."""
+    fields = json.loads((model_fixtures / "deepseek_v32" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, **changed}))
+    attention = models.load_config(tmp_path).layers[0].attention
+    assert attention.indexer.interleaved is interleaved
+    assert attention.rope.interleaved is True
