@@ -77,20 +77,24 @@ class _Batches(ocp.type_handlers.TypeHandler):
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
         for batch in _batches([value.nbytes for value in values]):
-            # One call an array: when one fails, the others of a call are left behind, to fail in a closed event loop.
-            futures = [
-                future
-                for i in batch
-                for future in await self._arrays.serialize([values[i].make()], [infos[i]], [args[i]])
-            ]
-            results = await asyncio.gather(
-                *(asyncio.to_thread(future.result) for future in futures), return_exceptions=True
-            )
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            await self._write([values[i] for i in batch], [infos[i] for i in batch], [args[i] for i in batch])
             self._written(sum(values[i].nbytes for i in batch))
         return []
+
+    async def _write(self, values: Sequence[Unwritten], infos: Sequence[Any], args: Sequence[Any]) -> None:
+        """Make and write arrays, and wait for all of them."""
+        # One call an array: when one fails, the others of a call are left behind, to fail in a closed event loop.
+        futures = [
+            future
+            for value, info, arg in zip(values, infos, args, strict=True)
+            for future in await self._arrays.serialize([value.make()], [info], [arg])
+        ]
+        results = await asyncio.gather(
+            *(asyncio.to_thread(future.result) for future in futures), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def metadata(self, infos: Sequence[Any]) -> Sequence[Any]:
         found: Sequence[Any] = await self._arrays.metadata(infos)
