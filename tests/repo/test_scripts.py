@@ -68,6 +68,15 @@ def test_tpu_setup_refuses_wrong_arguments_before_it_does_anything(
     assert not (tmp_path / "venv").exists()
 
 
+def test_tpu_setup_takes_urls(tmp_path: Path) -> None:
+    """They pass the check of arguments; the next one, of the machine, ends the script."""
+    uname = tmp_path / "uname"
+    uname.write_text("#!/bin/sh\necho Plan9\n")
+    uname.chmod(0o755)
+    result = run(["./tpu_setup.sh", "gs://bucket/model"], PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert "this script is for Linux" in result.stderr
+
+
 def test_tpu_setup_help_names_every_argument() -> None:
     result = run(["./tpu_setup.sh", "--help"])
     assert result.returncode == 0
