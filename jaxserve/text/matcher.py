@@ -32,7 +32,7 @@ class _Phase(Enum):
     ACTIVE = auto()
     """The grammar rules."""
     OFF = auto()
-    """A trigger came in a way that the grammar can't take up."""
+    """The answer began in a way that the grammar can't take up."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,9 @@ class Matcher:
         if self._inner.try_consume_tokens(tokens) == len(tokens):
             self._consumed += len(tokens)
             return
-        self._phase = _Phase.OFF
+        # A trigger that no call follows is part of the answer; another may come.
+        self._phase = _Phase.FREE if self._rules.start.triggers else _Phase.OFF
+        self._grammar, self._consumed = None, 0
 
     @property
     def _inner(self) -> Any:

@@ -162,6 +162,22 @@ BARE = ('{"type"', '{"function"', '{ "name"', "{\n")
 """Ways to begin a bare object that the grammar doesn't write itself: the call is read, but not constrained."""
 
 
+def test_a_trigger_that_no_call_follows_is_answer(bound: Any, weather_tools: Any) -> None:
+    the = bound("llama3")
+    matcher = compiler(the).compile(tools=Tool.parse(weather_tools)).matcher()
+    free = 'In C: int main() {\n return 0; } and in JSON {"type": 1}. '
+    for token in the.tokenizer.encode(free, add_special_tokens=False):
+        assert matcher.consume(token)
+        assert not matcher.constrains
+    opening = the.tokenizer.encode('{"name"', add_special_tokens=False)
+    assert all(matcher.consume(token) for token in opening)
+    assert matcher.constrains
+    assert matcher.rollback(1)
+    assert not matcher.constrains
+    assert matcher.consume(opening[-1])
+    assert [chr(token) for token in walks.allowed(matcher, the.tokenizer.vocab_size)] == [":"]
+
+
 def test_auto_without_a_trigger_never_constrains(bound: Any, weather_tools: Any) -> None:
     the = bound("hermes")
     matcher = compiler(the).compile(tools=Tool.parse(weather_tools)).matcher()
