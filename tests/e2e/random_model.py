@@ -107,13 +107,23 @@ def _tokenizer(added: list[str]) -> dict[str, Any]:
 
 
 class RandomModel:
-    """The engine and, for every format, an app around it."""
+    """The engine and, for every format, an app around it.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: for the model's files.
+        pages: KV pages of 16 positions.
+    """
+
+    def __init__(self, directory: Path, pages: int = 4000) -> None:
         write_model(directory)
+        page_bytes = 16 * 2 * 2 * 16 * 4  # positions, keys and values, heads, dimensions, float32
         self.started: Started = start(
             EngineOptions(
-                directory, max_num_seqs=16, max_model_len=CONTEXT, token_buckets=(16, 128), kv_memory=16 << 20
+                directory,
+                max_num_seqs=16,
+                max_model_len=CONTEXT,
+                token_buckets=(16, 128),
+                kv_memory=pages * page_bytes,
             )
         )
         self._apps: dict[tuple[str, bool], Any] = {}

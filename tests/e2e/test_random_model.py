@@ -192,6 +192,42 @@ def test_forced_calls_are_valid_in_every_format(model: RandomModel, name: str, c
     assert called
 
 
+def test_preempted_requests_go_on_where_their_grammar_was(
+    model: RandomModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With pages for few sequences at once: the same outputs, penalties and log-probabilities included."""
+    scarce = RandomModel(tmp_path_factory.mktemp("scarce"), pages=40)
+    bodies = [
+        {
+            "messages": MESSAGES,
+            "response_format": {"type": "json_schema", "json_schema": schema} if number % 2 else None,
+            "tools": [] if number % 2 else TOOLS,
+            "temperature": 2,
+            "max_tokens": 130,
+            "n": 2,
+            "seed": number,
+            "logprobs": True,
+            "frequency_penalty": 0.5,
+            "reasoning_effort": 30,
+            "ignore_eos": True,
+        }
+        for number, schema in enumerate(SCHEMAS[-6:])
+    ]
+    answers = [each.ask("qwen3", CHAT, bodies) for each in (model, scarce)]
+    preemptions = scarce.started.engine.stats().preemptions
+    scarce.close()
+    assert preemptions
+    for plenty, few in zip(*answers, strict=True):
+        assert [outcome(choice) for choice in plenty["choices"]] == [outcome(choice) for choice in few["choices"]]
+
+
+def outcome(choice: dict[str, Any]) -> tuple[Any, ...]:
+    """What a choice says, but for the ids of its calls, which are random."""
+    message = choice["message"]
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    return choice["finish_reason"], message.get("content"), message.get("reasoning_content"), calls, choice["logprobs"]
+
+
 @pytest.mark.parametrize("opened", [False, True], ids=["opens", "opened"])
 @pytest.mark.parametrize("name", [name for name, each in FORMATS.items() if each.effort.integers == "budget"])
 def test_budgets_are_exact(model: RandomModel, name: str, opened: bool) -> None:

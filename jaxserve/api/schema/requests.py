@@ -108,7 +108,8 @@ class GenerationRequest(StrictModel):
     )
     prompt_truncate_len: Annotated[int, Field(ge=1), integral] | None = Field(
         None,
-        description="Most prompt tokens. Chat: the earliest messages are evicted first, the system prompt is cut last."
+        description="Most prompt tokens. Chat: the earliest messages are evicted first, results of tools never"
+        " without their call, the system prompt is cut last."
         " Completions: the prompt's beginning is cut.",
     )
     prompt_cache_isolation_key: str | None = Field(
@@ -134,7 +135,7 @@ class GenerationRequest(StrictModel):
         " [MoE layers, experts per token] of expert ids. Needs `logprobs: true`.",
     )
     safe_tokenization: bool | None = Field(
-        False, description="Read special tokens that the caller's text spells out as ordinary text."
+        False, description="Read special tokens that the caller's texts spell out (prompts, messages, calls, tools) as ordinary text."
     )
     user: str | None = Field(None, description="Identifies the end user in the request log.")
     metadata: dict[str, str] | None = Field(None, description="Written to the request log.")
