@@ -68,7 +68,7 @@ def read_stored_weights(raw: HubConfig) -> StoredWeights | None:
 
 def _read_fp8(raw: HubConfig) -> StoredWeights:
     """Block scales (DeepSeek-V3, `weight_scale_inv`), or one scale a tensor (`weight_scale`)."""
-    raw.only("fmt", "e4m3")
+    raw.only("fmt", "e4m3", FP8_TYPE)
     raw.only("weight_per_tensor", False)
     left = _prefixes(raw, "modules_to_not_convert") + _prefixes(raw, "ignored_layers")
     if raw.fields.get("weight_block_size") is None:
@@ -88,7 +88,7 @@ def _read_compressed(raw: HubConfig) -> StoredWeights:
     kinds = {"float-quantized": ("float", "e4m3", FP8_TYPE), "int-quantized": ("int", "int8", INT8_TYPE)}
     raw.only("format", *kinds)
     raw.only("quantization_status", "compressed")
-    raw.only("sparsity_config", {})
+    raw.section("sparsity_config").only("format", "dense")
     groups = raw.section("config_groups")
     if len(groups.fields) != 1:
         raise raw.bad("config_groups", f"must be one group, not {len(groups.fields)}")

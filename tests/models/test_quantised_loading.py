@@ -182,10 +182,12 @@ def test_names_of_modules_are_matched_in_whole_parts(module, covered):
     assert stored.covers(module) == covered
 
 
-@pytest.mark.parametrize("name", ["minimax_m2_fp8", "gpt_oss_mxfp4", "glm4_moe"])
-def test_parts_of_recoded_weights_are_those_of_the_whole(name, model_fixtures):
+@pytest.mark.parametrize(
+    ("name", "quantize"),
+    [("minimax_m2_fp8", None), ("gpt_oss_mxfp4", None), ("gpt_oss_mxfp4", "int8"), ("phi3", "int8")],
+)
+def test_parts_of_recoded_weights_are_those_of_the_whole(name, quantize, model_fixtures):
     """As shards read them: any rows and inputs, also in the middle of a block."""
-    quantize = None if "_" in name[8:] or name == "gpt_oss_mxfp4" else "int8"
     path = model_fixtures / name
     config = models.choose_weights(models.load_config(path), "dequantize", quantize)
     plan = plan_model(
@@ -199,6 +201,21 @@ def test_parts_of_recoded_weights_are_those_of_the_whole(name, model_fixtures):
         part = np.empty_like(whole[index])
         pieces.read(index, part)
         np.testing.assert_array_equal(part, whole[index], err_msg=leaf.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("minimax_m2_fp8", {"fmt": "float8_e4m3fn", "scale_fmt": "ue8m0"}),
+        ("glm4_moe_fp8_rows", {"sparsity_config": {"format": "dense"}, "version": "0.11"}),
+        ("glm4_moe_fp8_rows", {"sparsity_config": {}, "quantization_status": None}),
+    ],
+)
+def test_other_spellings(copied, name, fields):
+    folder = copied(name)
+    before = models.load_config(folder)
+    declare(folder, **fields)
+    assert models.load_config(folder) == before
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "modelopt", None, 3])
@@ -217,6 +234,11 @@ def test_unsupported_methods_are_named(copied, method):
         ("minimax_m2_fp8", {"modules_to_not_convert": "gate"}, "modules_to_not_convert must list strings"),
         ("minimax_m2_fp8", {"modules_to_not_convert": ["("]}, "which is no regular expression"),
         ("glm4_moe_fp8_rows", {"format": "pack-quantized"}, "format 'pack-quantized' is not supported"),
+        (
+            "glm4_moe_fp8_rows",
+            {"sparsity_config": {"format": "sparse-24-bitmask"}},
+            "format 'sparse-24-bitmask' is not",
+        ),
         ("glm4_moe_fp8_rows", {"config_groups": {}}, "config_groups must be one group, not 0"),
         ("glm4_moe_fp8_rows", {"ignore": ["re:["]}, "which is no regular expression"),
         ("llama_one_kv_head", {"quant_method": "mxfp4"}, "'mxfp4' is not supported for llama"),
