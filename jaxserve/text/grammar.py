@@ -180,7 +180,7 @@ class GrammarCompiler:
             may_reason=not reasoning_open and bound.open_reasoning_id is not None,
             think_open=thinking.open,
             think_close=thinking.close,
-            enders=bound.format.calls.triggers(wish.tools) if thinking.ended_by_calls else (),
+            enders=bound.format.calls.triggers(wish.tools) if thinking.ended_by_calls and wish.tools else (),
             layout="" if waits else thinking.after_close,
         )
 

@@ -31,8 +31,6 @@ class _Phase(Enum):
     """Waiting for a trigger."""
     ACTIVE = auto()
     """The grammar rules."""
-    OFF = auto()
-    """The answer began in a way that the grammar can't take up."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +131,8 @@ class Matcher:
             return self._open(token)
         if self._phase is _Phase.ACTIVE:
             return self._skip_layout(token) or self._advance([token])
-        if self._phase is not _Phase.OFF:
-            self._look(self._rules.token_bytes(token))
-        return True
+        self._look(self._rules.token_bytes(token))
+        return not self._dead
 
     def _open(self, token: int) -> bool:
         start = self._rules.start
@@ -213,9 +210,12 @@ class Matcher:
         if self._inner.try_consume_tokens(tokens) == len(tokens):
             self._consumed += len(tokens)
             return
-        # A trigger that no call follows is part of the answer; another may come.
-        self._phase = _Phase.FREE if self._rules.start.triggers else _Phase.OFF
         self._grammar, self._consumed = None, 0
+        # A trigger that no call follows is part of the answer, and another may come; a forced answer is broken.
+        if self._rules.start.triggers:
+            self._phase = _Phase.FREE
+        else:
+            self._dead = True
 
     @property
     def _inner(self) -> Any:
@@ -235,8 +235,6 @@ class Matcher:
                 self._grammar = None
             elif self._dead or not self._grammar.rollback(self._consumed - consumed):
                 return False
-        if self._phase is _Phase.OFF and phase is not _Phase.OFF:
-            self._grammar = None
         self._phase, self._tail, self._consumed, self._blanks, self._layout = phase, tail, consumed, blanks, layout
         self._dead = self._dead and count == 0
         return True

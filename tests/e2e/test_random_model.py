@@ -192,6 +192,26 @@ def test_forced_calls_are_valid_in_every_format(model: RandomModel, name: str, c
     assert called
 
 
+@pytest.mark.parametrize("name", [name for name, each in FORMATS.items() if each.thinking and each.name != "generic"])
+def test_answers_follow_the_reasoning(model: RandomModel, name: str) -> None:
+    """Whatever comes up in the reasoning: ends of turns, markers of calls, the reasoning's own."""
+    opens = dict.fromkeys([*FORMATS[name].calls.opens, *FORMATS[name].stops, EOS], 2.0)
+    body = {
+        "messages": MESSAGES,
+        "response_format": {"type": "json_schema", "json_schema": {"type": "integer", "maximum": 99, "minimum": 0}},
+        "temperature": 2,
+        "max_tokens": 200,
+        "n": 6,
+        "seed": 1,
+        "logit_bias": model.bias({**opens, "<think>": 5.0, "</think>": 5.0}),
+    }
+    [answer] = model.ask(name, CHAT, [body])
+    ended = [choice["message"] for choice in answer["choices"] if choice["finish_reason"] == "stop"]
+    assert all(0 <= int(message["content"]) <= 99 for message in ended)
+    reasons = FORMATS[name].effort.default != "none"
+    assert any("reasoning_content" in message for message in ended) == reasons
+
+
 def test_preempted_requests_go_on_where_their_grammar_was(
     model: RandomModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
