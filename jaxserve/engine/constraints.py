@@ -55,6 +55,24 @@ class TokenConstraint(Protocol):
         """Takes the token the sequence continued with."""
 
 
+class _Broken:
+    """Stands for a constraint that could not be made: fails where a mask is due, when the step has been launched."""
+
+    constrains = True
+    stands = False
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def prepare(self, row: npt.NDArray[np.int32]) -> Any:
+        raise self._error
+
+    complete = prepare
+
+    def advance(self, token: int) -> None:
+        raise self._error
+
+
 class Constraints:
     """The constraints of all sequences that have one, made when first needed and gone with their sequence.
 
@@ -96,12 +114,7 @@ class Constraints:
         """(index, constraint) of the plan's rows that draw a token and have a constraint."""
         for index, row in enumerate(plan.rows):
             if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
-                try:
-                    state = self._state(row.sequence)
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._fail(row.sequence, error)
-                else:
-                    yield index, state
+                yield index, self._state(row.sequence)
 
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)
@@ -109,7 +122,11 @@ class Constraints:
             make = sequence.request.constraint
             if make is None:
                 raise ValueError(f"request {sequence.request.id} has no constraint")
-            state = self._states[sequence] = make()
+            try:
+                state = make()
+            except Exception as error:  # noqa: BLE001 - as above
+                state = _Broken(error)
+            self._states[sequence] = state
         return state
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:

@@ -346,6 +346,17 @@ def test_a_broken_constraint_fails_its_request_only(engine, method):
     assert engine.stats().free_pages == engine.stats().total_pages
 
 
+def test_a_constraint_that_can_not_be_made_fails_its_request_only(engine):
+    def broken():
+        raise ValueError("broken grammar")
+
+    deltas = collect(engine, request("bad", constraint=broken), request("good"))
+    assert isinstance([d for d in deltas if d.request_id == "bad"][-1].error, InternalError)
+    assert tokens([d for d in deltas if d.request_id == "good"]) == [1, 2, 3, 4, 5]
+    wait_until(lambda: engine.stats().running == 0)
+    assert engine.stats().free_pages == engine.stats().total_pages
+
+
 def test_a_raising_sink_disturbs_nobody(engine):
     def broken(delta: Delta) -> None:
         raise ValueError("broken sink")
