@@ -67,6 +67,12 @@ create() {
   "$python" -m venv --clear "$venv"
 }
 
+# The arguments with commas between them.
+joined() {
+  local IFS=,
+  printf '%s' "$*"
+}
+
 # Installs the package with the given comma-separated extras.
 install() {
   say "installing jaxserve${1:+[$1]}"
@@ -95,13 +101,13 @@ fi
 
 create
 if is_current; then cp "$state" "$state.new"; else fingerprint >"$state.new"; fi
-install "$(
-  IFS=,
-  printf '%s' "${required[*]}"
-)"
+installed=("${required[@]}")
+install "$(joined "${installed[@]}")"
 if [ "${#required[@]}" -gt 0 ]; then printf '%s\n' "${required[@]}" >>"$state.new"; fi
 for extra in "${optional[@]}"; do
-  if install "$extra"; then
+  # Together with what is there: alone, it could bring a version that an earlier extra can't work with.
+  if install "$(joined "${installed[@]}" "$extra")"; then
+    installed+=("$extra")
     printf '%s\n' "$extra" >>"$state.new"
   else
     say "'$extra' can't be installed now; what needs it will be skipped"
