@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from jaxserve import models
+from jaxserve.models.registry import supported_model_types
 from jaxserve.models.sharding import ShardingRules
 
 
-@pytest.fixture(scope="module")
-def runs(model_fixtures):
-    """What sharded_run.py measured."""
+def measured(*arguments):
+    """What sharded_run.py measures."""
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -24,10 +24,31 @@ def runs(model_fixtures):
     }
     script = Path(__file__).parent / "sharded_run.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(model_fixtures)], env=env, capture_output=True, text=True, timeout=250
+        [sys.executable, str(script), *map(str, arguments)], env=env, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def runs(model_fixtures):
+    return measured(model_fixtures)
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_every_golden_family_on_8_devices(part, shared_dir):
+    """Logits, experts and greedy tokens with tensor and expert parallelism, on the mesh that a server would choose."""
+    served = supported_model_types()
+    every = sorted(
+        path.parent
+        for path in (shared_dir / "golden").glob("*/config.json")
+        if json.loads(path.read_text())["model_type"] in served
+    )
+    assert len(every) > 20
+    for name, run in measured("--every", *every[part::2]).items():
+        assert run["error"] < 1e-3, (name, run)
+        assert run["routed"], (name, run)
+        assert run["greedy"], (name, run)
 
 
 def test_logits_on_8_devices(runs):
