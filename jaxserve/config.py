@@ -41,11 +41,6 @@ class EngineConfig:
     """Requests that may wait before new ones are refused as overloaded."""
 
     @property
-    def pages_per_seq(self) -> int:
-        """Pages that hold one sequence of the full context."""
-        return -(-self.max_model_len // self.page_size)
-
-    @property
     def table_columns(self) -> tuple[int, ...]:
         """Width of each page group's page table."""
         return table_columns(self.page_windows, self.max_model_len, self.page_size, self.max_num_batched_tokens)

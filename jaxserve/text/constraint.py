@@ -14,6 +14,7 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound import BoundFormat
 from jaxserve.text.formats.tools import Tool, ToolChoice
 from jaxserve.text.grammar import GrammarCompiler, Matcher
+from jaxserve.text.matcher import allow, forbid
 
 Int32 = npt.NDArray[np.int32]
 ALL_ALLOWED = np.int32(-1)
@@ -129,7 +130,7 @@ class OutputConstraint:
         forced = self._budget.forced if self._budget is not None else None
         if forced is not None:
             row[:] = 0
-            _set(row, forced)
+            allow(row, (forced,))
             return None
         if self._matcher is None:
             row[:] = ALL_ALLOWED
@@ -159,7 +160,7 @@ class OutputConstraint:
 
     def _withhold(self, row: Int32) -> None:
         if self._withheld and self._matcher is not None and not self._matcher.is_stopped():
-            _forbid(row, self._withheld)
+            _forbid_if_others(row, self._withheld)
 
     def advance(self, token: int) -> None:
         """Takes the token the sequence continued with.
@@ -272,14 +273,9 @@ class ConstraintBuilder:
         )
 
 
-def _set(row: Int32, token: int) -> None:
-    row.view(np.uint32)[token // 32] |= np.uint32(1 << (token % 32))
-
-
-def _forbid(row: Int32, tokens: Iterable[int]) -> None:
+def _forbid_if_others(row: Int32, tokens: Iterable[int]) -> None:
     """Takes tokens out of a row, unless nothing would be left."""
-    left = row.view(np.uint32).copy()
-    for token in tokens:
-        left[token // 32] &= ~np.uint32(1 << (token % 32))
+    left = row.copy()
+    forbid(left, tokens)
     if left.any():
-        row.view(np.uint32)[:] = left
+        row[:] = left

@@ -255,14 +255,14 @@ class Matcher:
         """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
         if not self.constrains:
             row[:] = -1
-            _forbid(row, self.standing_bans)
+            forbid(row, self.standing_bans)
             return None
         if self._dead or self._inner.is_error():
             row[:] = 0
             return None
         if self._inner.is_stopped():
             row[:] = 0
-            _allow(row, self._rules.stop_ids)
+            allow(row, self._rules.stop_ids)
             return None
         if self._phase is _Phase.OPENING and self._blanks:
             # Line breaks are layout before the reasoning; in front of the answer they would be part of it.
@@ -276,11 +276,11 @@ class Matcher:
         if self._inner.is_error():
             row[:] = 0
         elif self._phase is _Phase.OPENING and self._rules.think_open_id is not None:
-            _allow(row, (self._rules.think_open_id,))
+            allow(row, (self._rules.think_open_id,))
             if self._blanks < MAX_BLANKS:
-                _allow(row, self._rules.blank_ids)
+                allow(row, self._rules.blank_ids)
         else:
-            _allow(row, self._layout_ids())
+            allow(row, self._layout_ids())
 
 
 class Fillable(Protocol):
@@ -362,13 +362,15 @@ def _latin(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
-def _allow(row: Int32, tokens: Iterable[int]) -> None:
+def allow(row: Int32, tokens: Iterable[int]) -> None:
+    """Puts tokens into a mask, bit i of word w being token 32 w + i."""
     words = row.view(np.uint32)
     for token in tokens:
         words[token // 32] |= np.uint32(1 << (token % 32))
 
 
-def _forbid(row: Int32, tokens: Iterable[int]) -> None:
+def forbid(row: Int32, tokens: Iterable[int]) -> None:
+    """Takes tokens out of a mask."""
     words = row.view(np.uint32)
     for token in tokens:
         words[token // 32] &= ~np.uint32(1 << (token % 32))

@@ -71,15 +71,6 @@ class BoundFormat:
         """The token that closes the reasoning, if it is one."""
         return self.marker_ids.get(self.format.thinking.close) if self.format.thinking else None
 
-    @property
-    def close_reasoning(self) -> tuple[int, ...]:
-        """Tokens that close the reasoning when its budget is spent."""
-        thinking = self.format.thinking
-        if thinking is None:
-            return ()
-        text = thinking.before_close + thinking.close + thinking.after_close
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-
     def prompt_opens_reasoning(self, prompt: str) -> bool:
         """Whether a rendered prompt ends inside the reasoning."""
         thinking = self.format.thinking

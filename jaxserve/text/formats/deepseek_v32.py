@@ -27,7 +27,7 @@ DEEPSEEK_V32 = Format(
     stops=STOPS,
     thinking=Thinking(trim="", before_close="", after_close=""),
     effort=SWITCHABLE,
-    handover=Handover(modes=("disabled", "interleaved"), default_mode="interleaved", arguments="object"),
+    handover=Handover(modes=("disabled", "interleaved"), arguments="object"),
     model_types=("deepseek_v32",),
     template_marks=("DSML",),
     priority=3,

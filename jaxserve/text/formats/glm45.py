@@ -28,7 +28,7 @@ GLM45 = Format(
     stops=STOPS,
     thinking=Thinking(before_close="", after_close="\n"),
     effort=SWITCHABLE,
-    handover=Handover(modes=("disabled", "interleaved"), default_mode="interleaved", arguments="object"),
+    handover=Handover(modes=("disabled", "interleaved"), arguments="object"),
     model_types=("glm4_moe", "glm4_moe_lite"),
     template_marks=("<arg_key>",),
     priority=1,

@@ -22,7 +22,6 @@ GLM47 = Format(
     effort=SWITCHABLE,
     handover=Handover(
         modes=HISTORY_MODES,
-        default_mode="interleaved",
         mode_arguments={"preserved": {"clear_thinking": False}},
         arguments="object",
     ),

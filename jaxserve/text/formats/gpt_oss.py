@@ -12,7 +12,6 @@ GPT_OSS = Format(
     effort=Effort(values=("low", "medium", "high"), default="medium", booleans=True, level_argument="reasoning_effort"),
     handover=Handover(
         modes=("disabled", "interleaved"),
-        default_mode="interleaved",
         arguments="object",
         one_call_each=True,
         reasoning_key="thinking",

@@ -14,7 +14,7 @@ _CALLS = NamedCalls(
     section_close="<|tool_calls_section_end|>",
 )
 _STOPS = ("<|im_end|>", "[EOS]")
-_HANDOVER = Handover(modes=HISTORY_MODES, default_mode="preserved", ids="indexed")
+_HANDOVER = Handover(modes=HISTORY_MODES, ids="indexed")
 
 KIMI_K2 = Format(
     name="kimi_k2",

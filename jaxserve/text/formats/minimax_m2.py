@@ -24,7 +24,7 @@ MINIMAX_M2 = Format(
     stops=("[e~[",),
     thinking=Thinking(),
     effort=Effort(values=("low", "medium", "high"), default="medium", booleans=False),
-    handover=Handover(modes=("disabled", "interleaved"), default_mode="interleaved", arguments="object"),
+    handover=Handover(modes=("disabled", "interleaved"), arguments="object"),
     model_types=("minimax_m2",),
     template_marks=("minimax:tool_call",),
     priority=1,

@@ -20,7 +20,7 @@ QWEN3 = Format(
         budgets={"low": 3000},
         switch={"enable_thinking": False},
     ),
-    handover=Handover(modes=("disabled", "interleaved"), default_mode="interleaved"),
+    handover=Handover(modes=("disabled", "interleaved")),
     model_types=("qwen3", "qwen3_moe", "qwen3_next"),
     template_marks=("<tool_call>", "<think>", '"arguments"'),
     priority=1,

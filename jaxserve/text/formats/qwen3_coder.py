@@ -37,7 +37,7 @@ QWEN3_5 = Format(
     stops=STOPS,
     thinking=Thinking(ended_by_calls=True),
     effort=QWEN3.effort,
-    handover=Handover(modes=("disabled", "interleaved"), default_mode="interleaved", arguments="object"),
+    handover=Handover(modes=("disabled", "interleaved"), arguments="object"),
     model_types=("qwen3_5", "qwen3_5_moe"),
     template_marks=("<function=", "<parameter=", "<think>"),
     priority=3,

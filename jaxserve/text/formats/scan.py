@@ -141,13 +141,6 @@ class Reader:
             yield
         return False
 
-    def accept_any(self, literals: Iterable[str]) -> Steps[str | None]:
-        """Reads the first of some literals that comes next."""
-        for literal in literals:
-            if (yield from self.accept(literal)):
-                return literal
-        return None
-
     def until(self, markers: Markers, emit: Callable[[str], None]) -> Steps[str | None]:
         """Emits text up to a marker and reads the marker; None when the text ends without one."""
         while True:

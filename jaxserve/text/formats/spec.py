@@ -50,8 +50,7 @@ class Handover:
     """What the chat template wants of earlier messages."""
 
     modes: tuple[HistoryMode, ...] = ("disabled",)
-    """`reasoning_history` values that the template can honour."""
-    default_mode: HistoryMode = "disabled"
+    """`reasoning_history` values that the template can honour; without one, all reasoning is handed over to it."""
     mode_arguments: Mapping[HistoryMode, Mapping[str, Any]] = field(default_factory=dict)
     """Template arguments that a mode, asked for explicitly, needs."""
     arguments: Literal["object", "text", "template"] = "template"
