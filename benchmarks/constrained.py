@@ -33,9 +33,9 @@ from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Delta, Request
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import start
-from jaxserve.text.constraint import Constrained, ConstraintBuilder
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.formats.tools import Tool
+from jaxserve.text.grammar.constraint import Constrained, ConstraintBuilder
 
 VOCAB = 151_936
 SPECIALS = ("<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")

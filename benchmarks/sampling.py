@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxserve.sampling.packing import NUM_COLUMNS, pack_bias, pack_history, pack_params, pack_row
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.sampling.pipeline import sample, write_bias, write_history
-from jaxserve.sampling.rows import NUM_COLUMNS, pack_bias, pack_history, pack_params, pack_row
 from jaxserve.sampling.state import SlotState, init_state
 
 SCENARIOS: dict[str, tuple[SamplingParams, bool]] = {

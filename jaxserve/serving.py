@@ -25,9 +25,9 @@ from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ModelLoadError
 from jaxserve.startup import MeshShape, Progress, Started, start, use_compilation_cache
 from jaxserve.text.chat import load_chat_template
-from jaxserve.text.constraint import ConstraintBuilder
 from jaxserve.text.formats import bind as bind_format
 from jaxserve.text.formats import choose_format
+from jaxserve.text.grammar.constraint import ConstraintBuilder
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from jaxserve.models import (
     load_model,
     make_mesh,
 )
-from jaxserve.text.tokenizer import Tokenizer, load_tokenizer
+from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are 'weights' (bytes) and 'programs'."""

@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "api.md"
 ENDPOINTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 IMPLEMENTATION = (
-    "outputs.py",
+    "wishes.py",
     "lower.py",
     "conversation.py",
     "prompts.py",
     "rules.py",
     "lift.py",
     "logprobs.py",
-    "respond.py",
+    "response.py",
     "routes/generate.py",
     "unsupported.py",
 )

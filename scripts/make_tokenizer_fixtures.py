@@ -20,8 +20,8 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from jaxserve.text.hf_decoder import byte_level_bytes
-from jaxserve.text.tiktoken_families import FAMILIES
+from jaxserve.text.tokenizers.hf_decoder import byte_level_bytes
+from jaxserve.text.tokenizers.tiktoken_families import FAMILIES
 
 OUT = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "tokenizers"
 SPECIAL = ["<|begin|>", "<|end|>", "<|turn|>"]

@@ -17,7 +17,7 @@ from jaxserve.api.metrics import Metrics
 from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
-from jaxserve.api.record import record_of
+from jaxserve.api.request_log import record_of
 from jaxserve.api.routes import generate, models, probes
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from jaxserve.api import logprobs
-from jaxserve.api.ledger import Ledger
+from jaxserve.api.usage import Ledger
 from jaxserve.api.logprobs import Entry
 from jaxserve.api.lower import Job, LoweredPrompt, View
 from jaxserve.api.message import MessageReader, Part
@@ -23,7 +23,7 @@ from jaxserve.api.schema.responses import (
     RawOutput,
 )
 from jaxserve.engine.types import Delta, TokenLogprob
-from jaxserve.text.detokenizer import IncrementalDetokenizer
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
 Chunk = ChatCompletionStreamResponse | CompletionStreamResponse
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxserve.api.conversation import Conversation, template_message, truncate
-from jaxserve.api.outputs import (
+from jaxserve.api.wishes import (
     Parsing,
     completion_budget,
     constrain,

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
-from jaxserve.api.outputs import Parsing
+from jaxserve.api.wishes import Parsing
 from jaxserve.api.schema.responses import DeltaToolCall, ToolCallFunction
-from jaxserve.text.parser import CallArguments, CallStart, Content, Event, Reasoning, StreamingParser
+from jaxserve.text.reading.parser import CallArguments, CallStart, Content, Event, Reasoning, StreamingParser
 
 
 @dataclass

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jaxserve.api.auth import ApiKeys
 from jaxserve.api.errors import ApiError
 from jaxserve.api.metrics import Metrics
-from jaxserve.api.record import new_record, record_of
+from jaxserve.api.request_log import new_record, record_of
 
 _log = logging.getLogger("jaxserve.api")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxserve.engine.types import ConstraintFactory, Request, Sink
 from jaxserve.text.formats import BoundFormat, Tool, ToolChoice
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -77,7 +77,7 @@ class Constrained(Protocol):
 
 
 class Constraints(Protocol):
-    """Compiles grammars and budgets (`jaxserve.text.constraint.ConstraintBuilder`)."""
+    """Compiles grammars and budgets (`jaxserve.text.grammar.constraint.ConstraintBuilder`)."""
 
     def build(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jaxserve.api.ports import Tokenizer
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.detokenizer import IncrementalDetokenizer
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from jaxserve.config import EngineConfig
 from jaxserve.engine.types import Plan, PlannedRow
-from jaxserve.sampling.rows import NUM_COLUMNS
+from jaxserve.sampling.packing import NUM_COLUMNS
 
 Int32Array = npt.NDArray[np.int32]
 _A = TypeVar("_A", Int32Array, jax.Array)
@@ -36,7 +36,7 @@ class Views(Generic[_A]):
     page_tables: tuple[_A, ...]
     """[R, columns] for each page group: block b's page in column b % columns, 0 where the step needs none."""
     rows_RC: _A
-    """[R, NUM_COLUMNS] as `sampling.rows` defines them."""
+    """[R, NUM_COLUMNS] as `sampling.packing` defines them."""
 
 
 @dataclass(frozen=True)

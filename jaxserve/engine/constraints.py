@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxserve.engine.types import Plan, Sequence
-from jaxserve.text.matcher import MaskFiller
+from jaxserve.text.grammar.matcher import MaskFiller
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.stream import RequestStream, send
 from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
 from jaxserve.errors import EngineStopped, InternalError, JaxserveError, RequestFailed
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 

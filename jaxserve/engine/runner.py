@@ -26,8 +26,7 @@ from jaxserve.engine.engine import MaskMaker, RowResult
 from jaxserve.engine.types import Plan, PlannedRow, SampledToken, Sequence, TokenLogprob
 from jaxserve.models import LoadedModel, cache_spec, init_cache
 from jaxserve.sampling.logprobs import unpack_scores
-from jaxserve.sampling.pipeline import write_bias, write_history
-from jaxserve.sampling.rows import (
+from jaxserve.sampling.packing import (
     BIAS_COLUMNS,
     HISTORY_COLUMNS,
     MAX_TOP_LOGPROBS,
@@ -39,6 +38,7 @@ from jaxserve.sampling.rows import (
     unpack_out,
     uses_penalties,
 )
+from jaxserve.sampling.pipeline import write_bias, write_history
 from jaxserve.sampling.state import SlotState, abstract_state, init_state
 
 Compiled = Callable[..., Any]

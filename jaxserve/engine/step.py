@@ -17,7 +17,7 @@ from jaxserve import models
 from jaxserve.engine.batch import Layout
 from jaxserve.sampling import pipeline
 from jaxserve.sampling.logprobs import score_prompt
-from jaxserve.sampling.rows import unpack_rows
+from jaxserve.sampling.packing import unpack_rows
 from jaxserve.sampling.state import SlotState
 
 Cache = dict[str, jax.Array]
@@ -88,7 +88,7 @@ def sample(
         bitmask_RW: allowed tokens, one bit each; read only for rows that say so.
 
     Returns:
-        The new slot state, and the packed results `sampling.rows` unpacks on the host.
+        The new slot state, and the packed results `sampling.packing` unpacks on the host.
     """
     with jax.named_scope("sample"):
         return pipeline.sample(state, logits_RV, rows_RC, bitmask_RW)

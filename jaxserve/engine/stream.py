@@ -16,9 +16,9 @@ from jaxserve.engine.types import (
     Timing,
     TokenLogprob,
 )
-from jaxserve.text.detokenizer import IncrementalDetokenizer
-from jaxserve.text.stop import StopMatcher
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
+from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxserve.sampling import exact, field
-from jaxserve.sampling.exact import Mass
-from jaxserve.sampling.field import Prefix
-from jaxserve.sampling.rows import RowInputs
+from jaxserve.sampling import chunks, masses
+from jaxserve.sampling.masses import Mass
+from jaxserve.sampling.chunks import Prefix
+from jaxserve.sampling.packing import RowInputs
 
 LN2 = math.log(2.0)
 
@@ -54,7 +54,7 @@ class Tempered(NamedTuple):
     @property
     def bits(self) -> int:
         """Fraction bits of a weight."""
-        return exact.fraction_bits(self.size)
+        return masses.fraction_bits(self.size)
 
     def d(self, x: jax.Array) -> jax.Array:
         """(x - maximum) / temperature for x [R, ...], at most 0; exactly 0 for the maximum, be it infinite."""
@@ -65,7 +65,7 @@ class Tempered(NamedTuple):
 
     def weigh(self, x: jax.Array) -> jax.Array:
         """Weights of x [R, ...]."""
-        return exact.weigh(self.d(x), self.bits)
+        return masses.weigh(self.d(x), self.bits)
 
 
 def random_words(rows: RowInputs) -> jax.Array:
@@ -94,7 +94,7 @@ def mirostat_floor(rows: RowInputs, mu: jax.Array, total: Mass, bits: int) -> ja
 
 def log_mass(mass: Mass, bits: int) -> jax.Array:
     """Natural logarithm of a mass relative to the most likely token's."""
-    return jnp.log(exact.to_float(mass) * 2.0**-bits)
+    return jnp.log(masses.to_float(mass) * 2.0**-bits)
 
 
 class Pool(NamedTuple):
@@ -112,7 +112,7 @@ class Pool(NamedTuple):
 def pool_of(tempered: Tempered, x: jax.Array, ids: jax.Array) -> Pool:
     """A pool in which no token is out."""
     d = tempered.d(x)
-    return Pool(x, ids, d, exact.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
+    return Pool(x, ids, d, masses.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
 
 
 def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax.Array) -> jax.Array:
@@ -125,7 +125,7 @@ def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax
         total: mass [R] of the whole distribution.
         floor: from `mirostat_floor`.
     """
-    every = field.everything(floor.shape[0])
+    every = chunks.everything(floor.shape[0])
     zeros = jnp.zeros_like(floor)
     typical, center, largest, total = lax.cond(
         jnp.any(on & rows.uses_typical_p),
@@ -141,7 +141,7 @@ def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax
         lambda: _nucleus(pool, jnp.where(inside, pool.weights, 0), rows, total),
         lambda: every,
     )
-    return jnp.where(nucleus.holds(field.order_key(pool.x), pool.ids), weights, 0)
+    return jnp.where(nucleus.holds(chunks.order_key(pool.x), pool.ids), weights, 0)
 
 
 def _typical_key(d: jax.Array, center: jax.Array) -> jax.Array:
@@ -155,11 +155,11 @@ def _typical(pool: Pool, rows: RowInputs, total: Mass) -> tuple[Prefix, jax.Arra
     Surprises are compared in units of d: the surprise of a token is log(total) - d, so its distance from the entropy is
     |-d - mean(-d)|.
     """
-    surprise = exact.add_up(exact.total(exact.weigh_surprise(pool.d, pool.weights)))
-    center = exact.to_float(surprise) / exact.to_float(total)
+    surprise = masses.add_up(masses.total(masses.weigh_surprise(pool.d, pool.weights)))
+    center = masses.to_float(surprise) / masses.to_float(total)
     key = _typical_key(pool.d, center)
-    need = at_least_one(exact.scale(total, rows.typical_p))
-    prefix = _where(rows.uses_typical_p, field.select(key, pool.ids, pool.weights, need, pool.id_bits))
+    need = at_least_one(masses.scale(total, rows.typical_p))
+    prefix = _where(rows.uses_typical_p, chunks.select(key, pool.ids, pool.weights, need, pool.id_bits))
     weights = jnp.where(prefix.holds(key, pool.ids), pool.weights, 0)
     largest = jnp.max(jnp.where(weights > 0, pool.d, -jnp.inf), axis=(1, 2))
     total = Mass(*(jnp.where(rows.uses_typical_p, a, b) for a, b in zip(_add(weights), total, strict=True)))
@@ -168,17 +168,17 @@ def _typical(pool: Pool, rows: RowInputs, total: Mass) -> tuple[Prefix, jax.Arra
 
 def _nucleus(pool: Pool, weights: jax.Array, rows: RowInputs, total: Mass) -> Prefix:
     """top_p: the shortest prefix by likelihood that reaches the mass."""
-    need = at_least_one(exact.scale(total, rows.top_p))
-    return _where(rows.uses_top_p, field.select(field.order_key(pool.x), pool.ids, weights, need, pool.id_bits))
+    need = at_least_one(masses.scale(total, rows.top_p))
+    return _where(rows.uses_top_p, chunks.select(chunks.order_key(pool.x), pool.ids, weights, need, pool.id_bits))
 
 
 def _where(on: jax.Array, prefix: Prefix) -> Prefix:
-    every = field.everything(on.shape[0])
+    every = chunks.everything(on.shape[0])
     return Prefix(*(jnp.where(on, a, b) for a, b in zip(prefix, every, strict=True)))
 
 
 def _add(weights: jax.Array) -> Mass:
-    return exact.add_up(exact.total(weights))
+    return masses.add_up(masses.total(weights))
 
 
 def draw_listed(
@@ -204,17 +204,17 @@ def draw_listed(
     kept = truncate(pool, rows, ~rows.greedy, total, floor)
     complete = limited | (last == 0) | ((kept[:, 0, -1] == 0) & ~rows.uses_typical_p)
     mass = _add(kept)
-    token = field.first_by_id(pool.ids, kept, exact.increment(exact.scale(mass, word)), pool.id_bits)
+    token = chunks.first_by_id(pool.ids, kept, masses.increment(masses.scale(mass, word)), pool.id_bits)
     d = jnp.max(jnp.where(pool.ids == token[:, None, None], pool.d, -jnp.inf), axis=(1, 2))
     return Drawn(token, d, mass), complete | (x_RK.shape[1] >= tempered.size)
 
 
 def draw_untruncated(tempered: Tempered, chunk_mass: Mass, word: jax.Array) -> Drawn:
     """Draw from the whole vocabulary."""
-    total = exact.add_up(chunk_mass)
-    target = exact.scale(total, word)
+    total = masses.add_up(chunk_mass)
+    target = masses.scale(total, word)
     x = tempered.x
-    token = field.locate(chunk_mass, lambda chunk: tempered.weigh(field.take_chunk(x, chunk)), target)
+    token = chunks.locate(chunk_mass, lambda chunk: tempered.weigh(chunks.take_chunk(x, chunk)), target)
     return Drawn(token, tempered.d(_take_token(x, token)), total)
 
 
@@ -246,14 +246,14 @@ def redraw_truncated(
 
 def _draw_truncated(tempered: Tempered, rows: RowInputs, total: Mass, floor: jax.Array, word: jax.Array) -> Drawn:
     x = tempered.x
-    pool = pool_of(tempered, x, field.ids_of(x.shape[1]))
+    pool = pool_of(tempered, x, chunks.ids_of(x.shape[1]))
     kept = truncate(pool, rows, jnp.ones_like(rows.active), total, floor)
-    masses = exact.total(kept)
-    mass = exact.add_up(masses)
-    token = field.locate(masses, lambda chunk: field.take_chunk(kept, chunk), exact.scale(mass, word))
+    chunk_mass = masses.total(kept)
+    mass = masses.add_up(chunk_mass)
+    token = chunks.locate(chunk_mass, lambda chunk: chunks.take_chunk(kept, chunk), masses.scale(mass, word))
     return Drawn(token, tempered.d(_take_token(x, token)), mass)
 
 
 def _take_token(x_RnG: jax.Array, token: jax.Array) -> jax.Array:
-    chunk = field.take_chunk(x_RnG, token // field.CHUNK)
-    return jnp.take_along_axis(chunk, (token % field.CHUNK)[:, None], axis=-1)[:, 0]
+    chunk = chunks.take_chunk(x_RnG, token // chunks.CHUNK)
+    return jnp.take_along_axis(chunk, (token % chunks.CHUNK)[:, None], axis=-1)[:, 0]

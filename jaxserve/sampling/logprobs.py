@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from jaxserve.sampling import exact, field
+from jaxserve.sampling import chunks, masses
 from jaxserve.sampling.draw import Tempered, log_mass
-from jaxserve.sampling.rows import MAX_TOP_LOGPROBS
+from jaxserve.sampling.packing import MAX_TOP_LOGPROBS
 
 SCORE_COLUMNS = 1 + 2 * MAX_TOP_LOGPROBS
 
@@ -36,11 +36,11 @@ def score(logits_RV: jax.Array, token_R: jax.Array) -> Scores:
     at V = 152,000 the error is below 7e-5 in the worst case, and about 1e-6 for language models.
     """
     V = logits_RV.shape[1]
-    x = field.to_chunks(logits_RV)
-    chunk_max = field.chunk_maxima(x)
+    x = chunks.to_chunks(logits_RV)
+    chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), jnp.ones(x.shape[0], jnp.float32))
-    log_total = log_mass(exact.add_up(exact.total(tempered.weigh(x))), tempered.bits)
-    _, ids = field.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
+    log_total = log_mass(masses.add_up(masses.total(tempered.weigh(x))), tempered.bits)
+    _, ids = chunks.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
 
     def logprob(token: jax.Array) -> jax.Array:
         return tempered.d(jnp.take_along_axis(logits_RV, token, axis=1)) - log_total[:, None]

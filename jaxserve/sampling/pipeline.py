@@ -3,7 +3,7 @@
 Order: logit_bias, repetition penalty, frequency and presence penalty, grammar mask, temperature, top_k, typical_p,
 top_p, min_p, draw; mirostat replaces the truncations. Every knob touches only its own row and is the exact identity at
 its neutral value. What no row of a batch asks for is not computed (`lax.cond` on the batch), and no row's result
-depends on what the others ask for (see `exact.py`).
+depends on what the others ask for (see `masses.py`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxserve.sampling import draw, exact, field, knobs
+from jaxserve.sampling import chunks, draw, knobs, masses
 from jaxserve.sampling.draw import Drawn, Tempered
-from jaxserve.sampling.exact import Mass
+from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.logprobs import Scores, score
 from jaxserve.sampling.params import MAX_LOGIT_BIAS
-from jaxserve.sampling.rows import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
+from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
 from jaxserve.sampling.state import SlotState
 
 LIST = 128
@@ -43,12 +43,12 @@ def sample(
     Args:
         state: slot state; donate it.
         logits_RV: float32 model logits; rows that are not active may hold anything.
-        rows_RC: int32 [R, NUM_COLUMNS], see `rows.py`. Slots of active rows are distinct.
+        rows_RC: int32 [R, NUM_COLUMNS], see `packing.py`. Slots of active rows are distinct.
         bitmask_RW: int32 or uint32 [R, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
             packed with `grammar`.
 
     Returns:
-        The state after the step, and int32 [R, OUT_COLUMNS] for `rows.unpack_out`. A row without a token to draw (all
+        The state after the step, and int32 [R, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw (all
         are banned, or NaN) is marked as failed.
     """
     rows = unpack_rows(rows_RC)
@@ -112,9 +112,9 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
 def _choose_greedily(x_RV: jax.Array, mu: jax.Array) -> Choice:
     """The most likely token of every row."""
     with jax.named_scope("argmax"):
-        x = field.to_chunks(x_RV)
-        chunk_max = field.chunk_maxima(x)
-        token = field.argmax(x, chunk_max)
+        x = chunks.to_chunks(x_RV)
+        chunk_max = chunks.chunk_maxima(x)
+        token = chunks.argmax(x, chunk_max)
     return Choice(token, _hopeless(chunk_max.max(-1)), jnp.zeros_like(mu), mu)
 
 
@@ -125,16 +125,16 @@ def _hopeless(maximum: jax.Array) -> jax.Array:
 
 def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     """Temperature, truncations and the draw, over edited logits."""
-    x = field.to_chunks(x_RV)
-    chunk_max = field.chunk_maxima(x)
+    x = chunks.to_chunks(x_RV)
+    chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), rows.inverse_temperature)
     with jax.named_scope("mass"):
         chunk_mass = _masses(tempered, ~rows.greedy & (rows.top_k == 0))
-        total = exact.add_up(chunk_mass)
+        total = masses.add_up(chunk_mass)
     with jax.named_scope("draw"):
         drawn = _draw(tempered, chunk_max, chunk_mass, rows, mu)
     with jax.named_scope("argmax"):
-        greedy = field.argmax(x, chunk_max)
+        greedy = chunks.argmax(x, chunk_max)
     logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
     surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
     follows = rows.mirostat & ~rows.greedy
@@ -149,13 +149,13 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
 def _masses(tempered: Tempered, wanted: jax.Array) -> Mass:
     """Mass of every chunk [R, n]; zeros when no row wants it."""
     none = jnp.zeros(tempered.x.shape[:2], jnp.uint32)
-    mass: Mass = lax.cond(jnp.any(wanted), lambda: exact.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
+    mass: Mass = lax.cond(jnp.any(wanted), lambda: masses.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
     return mass
 
 
 def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowInputs, mu: jax.Array) -> Drawn:
     """Rows that truncate draw from a list of their likeliest tokens; where that is too short, from the vocabulary."""
-    total = exact.add_up(chunk_mass)
+    total = masses.add_up(chunk_mass)
     floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
     word = draw.random_words(rows)
     truncates = ~rows.greedy & (
@@ -163,7 +163,7 @@ def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowI
     )
 
     def truncated() -> Drawn:
-        x, ids = field.top_k(tempered.x, chunk_max, min(LIST, tempered.size))
+        x, ids = chunks.top_k(tempered.x, chunk_max, min(LIST, tempered.size))
         listed, complete = draw.draw_listed(tempered, x, ids, rows, total, floor, word)
         short = truncates & ~complete
         return draw.redraw_truncated(_merge(truncates, listed, whole), tempered, rows, short, total, floor, word)
@@ -200,7 +200,7 @@ def _pack(choice: Choice, scores: Scores) -> jax.Array:
 
 
 def write_history(state: SlotState, packed: jax.Array) -> SlotState:
-    """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `rows.pack_history`."""
+    """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `packing.pack_history`."""
     slot, in_prompt, clear, tokens = packed[0], packed[1] != 0, packed[2] != 0, packed[3:]
     # One slice read and one written: an indexed update would copy all counts.
     old = lax.dynamic_index_in_dim(state.counts, slot, keepdims=False)
@@ -209,7 +209,7 @@ def write_history(state: SlotState, packed: jax.Array) -> SlotState:
 
 
 def write_bias(state: SlotState, packed: jax.Array) -> SlotState:
-    """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `rows.pack_bias`."""
+    """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `packing.pack_bias`."""
     slot, ids, values = packed[0], packed[1 : 1 + MAX_LOGIT_BIAS], packed[1 + MAX_LOGIT_BIAS :]
     return state._replace(
         bias_ids=state.bias_ids.at[slot].set(ids),

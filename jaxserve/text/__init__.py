@@ -5,9 +5,9 @@ this package but `errors`.
 """
 
 from jaxserve.text.chat import NO_TEMPLATE_MESSAGE, ChatTemplate, load_chat_template
-from jaxserve.text.detokenizer import IncrementalDetokenizer
-from jaxserve.text.stop import StopMatcher
-from jaxserve.text.tokenizer import Tokenizer, load_tokenizer
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
+from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "NO_TEMPLATE_MESSAGE",

@@ -16,8 +16,8 @@ from jinja2 import meta
 
 from jaxserve.errors import ModelLoadError, TemplateError
 from jaxserve.text.bounded_jinja import BoundedEnvironment, Budget, TemplateLimit, render_bounded, to_json
-from jaxserve.text.model_files import read_json_object
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.model_files import read_json_object
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 NO_TEMPLATE_MESSAGE = "This model has no chat template, so it can't take messages; use /v1/completions with a prompt."
 """What a chat request is told when `load_chat_template` returned None."""

@@ -17,8 +17,8 @@ from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.startup import Started, start
 from jaxserve.text.chat import ChatTemplate
-from jaxserve.text.constraint import ConstraintBuilder
 from jaxserve.text.formats import FORMATS, bind
+from jaxserve.text.grammar.constraint import ConstraintBuilder
 
 EOS = "<eos>"
 PIECES = ["th", "he", "in", "er", " a", " t", '{"', '":', '",', '"}', "},", ' "', "],", "[]", "{}", "\n\n", "10", "00"]

@@ -14,7 +14,7 @@ from jaxserve.engine.types import Request
 from jaxserve.models import load_model, make_mesh
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded
-from jaxserve.text.tokenizer import load_tokenizer
+from jaxserve.text.tokenizers.tokenizer import load_tokenizer
 
 MODELS = Path(__file__).resolve().parents[1] / "fixtures" / "models"
 

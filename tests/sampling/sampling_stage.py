@@ -13,7 +13,7 @@ from sampling_oracle import Row
 
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.sampling.pipeline import sample, write_bias, write_history
-from jaxserve.sampling.rows import (
+from jaxserve.sampling.packing import (
     NUM_COLUMNS,
     RowOutput,
     pack_bias,

@@ -15,7 +15,7 @@ from sampling_oracle import Row, distribution, edit
 from sampling_stage import empty_state, load, pack, step
 from scipy.stats import chisquare
 
-from jaxserve.sampling.rows import Column
+from jaxserve.sampling.packing import Column
 
 V, ROWS, STEPS = 1000, 64, 48
 N = ROWS * STEPS

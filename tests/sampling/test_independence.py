@@ -15,7 +15,7 @@ from sampling_oracle import Row, distribution, random_word
 from sampling_stage import empty_state, load, outputs, pack, run, step
 
 from jaxserve.sampling.draw import random_words
-from jaxserve.sampling.rows import Column, Flag, unpack_rows
+from jaxserve.sampling.packing import Column, Flag, unpack_rows
 
 V = 1000
 seeds = st.integers(0, 2**32 - 1)

@@ -8,7 +8,7 @@ from sampling_cases import KNOBS, random_logits, random_row
 from sampling_oracle import Row, distribution, drawn_tokens, edit, log_softmax, next_mu
 from sampling_stage import outputs, run
 
-from jaxserve.sampling.rows import RowOutput
+from jaxserve.sampling.packing import RowOutput
 
 NUDGES = tuple((a, b) for b in (0.0, -1e-5, 1e-5) for a in (0.0, -3e-6, 3e-6))
 """Rounding in float32 may move a token across a boundary that lies this near; nothing else may differ."""

@@ -11,7 +11,7 @@ from sampling_oracle import Row, log_softmax
 from sampling_stage import empty_state, load, outputs, pack, params_of, run, step
 
 from jaxserve.sampling.pipeline import write_history
-from jaxserve.sampling.rows import HISTORY_COLUMNS, NUM_COLUMNS, pack_history, pack_params, pack_row
+from jaxserve.sampling.packing import HISTORY_COLUMNS, NUM_COLUMNS, pack_history, pack_params, pack_row
 from jaxserve.sampling.state import IN_PROMPT, abstract_state, init_state
 
 V = 1000

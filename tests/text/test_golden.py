@@ -15,7 +15,7 @@ import tiktoken
 import tokenizers
 
 from jaxserve.text import IncrementalDetokenizer, load_tokenizer
-from jaxserve.text.tiktoken_families import FAMILIES
+from jaxserve.text.tokenizers.tiktoken_families import FAMILIES
 
 GOLDEN = {
     "gpt2": "gpt2_r50k",

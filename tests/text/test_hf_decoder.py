@@ -13,7 +13,7 @@ import tokenizers
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.text import IncrementalDetokenizer, load_tokenizer
-from jaxserve.text.hf_decoder import byte_alphabet
+from jaxserve.text.tokenizers.hf_decoder import byte_alphabet
 
 PIECES = [
     "▁",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.text import Tokenizer, load_tokenizer
-from jaxserve.text.tiktoken_families import FAMILIES
-from jaxserve.text.tokenizer_tiktoken import MAX_RUN
+from jaxserve.text.tokenizers.tiktoken_bpe import MAX_RUN
+from jaxserve.text.tokenizers.tiktoken_families import FAMILIES
 
 Write = Callable[..., Path]
 TEXTS = [

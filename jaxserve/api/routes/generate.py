@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from jaxserve.api.body import Parsed, parse_json, read_body, validate
 from jaxserve.api.context import Context
 from jaxserve.api.errors import ApiError
-from jaxserve.api.generation import Generation
-from jaxserve.api.ledger import Ledger, Stopwatch
+from jaxserve.api.submission import Generation
+from jaxserve.api.usage import Ledger, Stopwatch
 from jaxserve.api.lift import Lifter
 from jaxserve.api.lower import Job, lower_chat, lower_completion
 from jaxserve.api.ports import TextServices
-from jaxserve.api.record import CLIENT_GONE, Record, record_of
-from jaxserve.api.respond import GenerationResponse
+from jaxserve.api.request_log import CLIENT_GONE, Record, record_of
+from jaxserve.api.response import GenerationResponse
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.settings import Settings
 from jaxserve.errors import EngineStopped

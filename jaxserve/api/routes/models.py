@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from jaxserve.api.context import Context
-from jaxserve.api.record import record_of
+from jaxserve.api.request_log import record_of
 from jaxserve.api.schema.responses import ModelCard, ModelList
 from jaxserve.api.unsupported import UNSUPPORTED
 from jaxserve.errors import UnknownModel

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 import jaxserve
 from jaxserve.api.context import Context
 from jaxserve.api.metrics import CONTENT_TYPE
-from jaxserve.api.record import record_of
+from jaxserve.api.request_log import record_of
 from jaxserve.api.schema.responses import Status
 
 

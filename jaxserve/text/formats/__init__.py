@@ -5,10 +5,10 @@ each of which reads text and writes a grammar. In: messages, or the model's text
 events. Imports nothing of this package but `errors` and its neighbours in `text`.
 """
 
-from jaxserve.text.formats.bound import BoundFormat, Renderer, bind
-from jaxserve.text.formats.choose import choose_format
+from jaxserve.text.formats.bound_format import BoundFormat, Renderer, bind
+from jaxserve.text.formats.detect import choose_format
 from jaxserve.text.formats.families import FORMATS
-from jaxserve.text.formats.plan import ReasoningPlan
+from jaxserve.text.formats.reasoning import ReasoningPlan
 from jaxserve.text.formats.spec import Format
 from jaxserve.text.formats.tools import Tool, ToolChoice
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxserve.text.formats.json_scan import capture, decoded_string, read_value
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.output import Emitter
-from jaxserve.text.formats.scan import WHITESPACE, Markers, Steps
 from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool, find_tool
+from jaxserve.text.reading.events import Emitter
+from jaxserve.text.reading.json_reader import capture, decoded_string, read_value
+from jaxserve.text.reading.reader import WHITESPACE, Markers, Steps
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxserve.text.formats.json_scan import read_value
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.scan import Markers, Steps
 from jaxserve.text.formats.syntax import Reading
 from jaxserve.text.formats.tools import Tool
+from jaxserve.text.reading.json_reader import read_value
+from jaxserve.text.reading.reader import Markers, Steps
 
 _INDEXED = re.compile(r"(?:functions\.)?([\w.-]+):(\d+)\Z")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.scan import WHITESPACE, Steps
 from jaxserve.text.formats.syntax import Reading
 from jaxserve.text.formats.tools import Tool, find_tool
+from jaxserve.text.reading.reader import WHITESPACE, Steps
 
 _WORD = re.compile(r"[\w.-]+")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxserve.text.formats.lark import Lark, Tail
-from jaxserve.text.formats.scan import Markers, Steps
 from jaxserve.text.formats.syntax import Reading
 from jaxserve.text.formats.tools import Tool, find_tool
 from jaxserve.text.formats.values import ALL_TYPES, convert, is_text, schema_types
+from jaxserve.text.reading.reader import Markers, Steps
 
 _TEXT = frozenset({"string"})
 

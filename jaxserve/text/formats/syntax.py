@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.output import Emitter
-from jaxserve.text.formats.scan import Reader, Steps
 from jaxserve.text.formats.tools import Tool
+from jaxserve.text.reading.events import Emitter
+from jaxserve.text.reading.reader import Reader, Steps
 
 
 @dataclass(frozen=True)

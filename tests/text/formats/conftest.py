@@ -11,7 +11,7 @@ import pytest
 
 from jaxserve.text import ChatTemplate
 from jaxserve.text.formats import FORMATS, BoundFormat, bind
-from jaxserve.text.streams import TokenStream
+from jaxserve.text.tokenizers.streams import TokenStream
 
 Binder = Callable[..., BoundFormat]
 EOS = "<eos>"

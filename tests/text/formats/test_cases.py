@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool
-from jaxserve.text.parser import Message, StreamingParser
+from jaxserve.text.reading.parser import Message, StreamingParser
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text("utf-8").splitlines()]
 PUBLISHED = {

@@ -16,8 +16,8 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.formats.calls_tagged import TaggedCalls
-from jaxserve.text.grammar import GrammarCompiler, ToolChoice
-from jaxserve.text.parser import Message, parse_message
+from jaxserve.text.grammar.request_grammar import GrammarCompiler, ToolChoice
+from jaxserve.text.reading.parser import Message, parse_message
 
 
 def _load() -> Any:

@@ -17,8 +17,8 @@ import pytest
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
-from jaxserve.text.grammar import CompiledGrammar, GrammarCompiler, MaskFiller
-from jaxserve.text.parser import parse_message
+from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler, MaskFiller
+from jaxserve.text.reading.parser import parse_message
 
 
 def _load() -> Any:

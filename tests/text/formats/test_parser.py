@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool
-from jaxserve.text.parser import CallArguments, CallEnd, CallStart, Content, Event, Message, Reasoning, StreamingParser
+from jaxserve.text.reading.parser import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Content,
+    Event,
+    Message,
+    Reasoning,
+    StreamingParser,
+)
 
 WORDS = [
     "Hi",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.constraint import ConstraintBuilder
 from jaxserve.text.formats import FORMATS
-from jaxserve.text.formats.plan import plan_reasoning
+from jaxserve.text.formats.reasoning import plan_reasoning
+from jaxserve.text.grammar.constraint import ConstraintBuilder
 
 GIVEN = (None, "none", "low", "medium", "high", True, False, 500)
 LEVELS = ("low", "medium", "high", True)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxserve.text.formats import BoundFormat, Tool, choose_format
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
-from jaxserve.text.parser import Message, parse_message
+from jaxserve.text.reading.parser import Message, parse_message
 
 TEMPLATES = {
     "Qwen-Qwen3-0.6B": "qwen3",

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from jaxserve.text import Tokenizer
-from jaxserve.text.grammar import CompiledGrammar, Matcher
+from jaxserve.text.grammar.request_grammar import CompiledGrammar, Matcher
 
 End = Literal["stop", "length"]
 CLOSERS = b'"}]>/\n,'

@@ -10,15 +10,15 @@ from typing import Any
 import tokenizers
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.text.base import BaseTokenizer, IdTable
-from jaxserve.text.hf_decoder import DecoderPlan, compile_decoder
-from jaxserve.text.model_files import ModelFiles
-from jaxserve.text.special import resolve_affixes
-from jaxserve.text.streams import ByteStream, PieceRules, PieceStream, TokenStream
+from jaxserve.text.tokenizers.base import BaseTokenizer, IdTable
+from jaxserve.text.tokenizers.hf_decoder import DecoderPlan, compile_decoder
+from jaxserve.text.tokenizers.model_files import ModelFiles
+from jaxserve.text.tokenizers.special import resolve_affixes
+from jaxserve.text.tokenizers.streams import ByteStream, PieceRules, PieceStream, TokenStream
 
 
 class HfTokenizer(BaseTokenizer):
-    """A `jaxserve.text.tokenizer.Tokenizer` from tokenizer.json.
+    """A `jaxserve.text.tokenizers.tokenizer.Tokenizer` from tokenizer.json.
 
     Raises:
         ModelLoadError: the file is broken, contradicts tokenizer_config.json, or has a decoder that can't be streamed.

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxserve.sampling import exact
-from jaxserve.sampling.exact import Mass
+from jaxserve.sampling import masses
+from jaxserve.sampling.masses import Mass
 
 CHUNK = 128
 """G: tokens of one chunk: a TPU's lanes; on CPU 64 and 128 are equally fast, 32 and 256 slower."""
@@ -134,19 +134,19 @@ def locate(chunk_mass_Rn: Mass, weights_in: Callable[[jax.Array], jax.Array], ta
         target: how much mass lies before the token.
     """
     chunk, rest = _find(chunk_mass_Rn, target)
-    inside, _ = _find(exact.split(weights_in(chunk)), rest)
+    inside, _ = _find(masses.split(weights_in(chunk)), rest)
     return chunk * CHUNK + inside
 
 
 def _find(mass_Rn: Mass, target: Mass) -> tuple[jax.Array, Mass]:
     """Index of the first running sum above the target, and what the target leaves inside it."""
-    sums = exact.running(mass_Rn)
+    sums = masses.running(mass_Rn)
     goal = Mass(target.high[:, None], target.low[:, None])
-    index = jnp.sum(~exact.less(goal, sums), axis=-1, dtype=jnp.int32)
+    index = jnp.sum(~masses.less(goal, sums), axis=-1, dtype=jnp.int32)
     index = jnp.minimum(index, mass_Rn.high.shape[-1] - 1)
     at = Mass(*(jnp.take_along_axis(word, index[:, None], axis=-1)[:, 0] for word in sums))
     own = Mass(*(jnp.take_along_axis(word, index[:, None], axis=-1)[:, 0] for word in mass_Rn))
-    return index, exact.subtract(target, exact.subtract(at, own))
+    return index, masses.subtract(target, masses.subtract(at, own))
 
 
 def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> jax.Array:
@@ -157,7 +157,7 @@ def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> ja
 
     def refine(step: jax.Array, bound: jax.Array) -> jax.Array:
         trial = bound | (jnp.uint32(1 << (bits - 1)) >> step.astype(jnp.uint32))
-        return jnp.where(exact.less(mass_where(key >= trial[:, None, None], weights), need), bound, trial)
+        return jnp.where(masses.less(mass_where(key >= trial[:, None, None], weights), need), bound, trial)
 
     bound: jax.Array = lax.fori_loop(0, bits, refine, jnp.zeros(weights.shape[0], jnp.uint32))
     return bound
@@ -165,7 +165,7 @@ def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> ja
 
 def mass_where(mask: jax.Array, weights: jax.Array) -> Mass:
     """Mass [R] of the tokens [R, n, G] where the mask holds."""
-    return exact.add_up(exact.total(jnp.where(mask, weights, 0)))
+    return masses.add_up(masses.total(jnp.where(mask, weights, 0)))
 
 
 def first_by_id(ids: jax.Array, weights: jax.Array, need: Mass, id_bits: int) -> jax.Array:
@@ -182,7 +182,7 @@ def select(key: jax.Array, ids: jax.Array, weights: jax.Array, need: Mass, id_bi
     tied = jnp.sum(at_bound != 0, axis=(1, 2)) > 1
     last = lax.cond(
         jnp.any(tied),
-        lambda: first_by_id(ids, at_bound, exact.subtract(need, above), id_bits),
+        lambda: first_by_id(ids, at_bound, masses.subtract(need, above), id_bits),
         lambda: everything(bound.shape[0]).token,
     )
     return Prefix(bound, last)

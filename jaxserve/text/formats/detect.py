@@ -6,7 +6,7 @@ import logging
 
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.spec import Format
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 

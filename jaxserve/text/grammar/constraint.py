@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.bound_format import BoundFormat
 from jaxserve.text.formats.tools import Tool, ToolChoice
-from jaxserve.text.grammar import GrammarCompiler, Matcher
-from jaxserve.text.matcher import allow, forbid
+from jaxserve.text.grammar.matcher import allow, forbid
+from jaxserve.text.grammar.request_grammar import GrammarCompiler, Matcher
 
 Int32 = npt.NDArray[np.int32]
 ALL_ALLOWED = np.int32(-1)

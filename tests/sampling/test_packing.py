@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.sampling.rows import NUM_COLUMNS, pack_params, pack_row, unpack_rows
+from jaxserve.sampling.packing import NUM_COLUMNS, pack_params, pack_row, unpack_rows
 
 
 def test_knobs_survive_the_journey() -> None:

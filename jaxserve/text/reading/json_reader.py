@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from jaxserve.text.formats.scan import WHITESPACE, Markers, Reader, Steps
+from jaxserve.text.reading.reader import WHITESPACE, Markers, Reader, Steps
 
 _PLAIN = re.compile(r'[^"\\]+')
 _NO_MARKERS = Markers(())

@@ -24,8 +24,8 @@ from llguidance.gbnf_to_lark import (
     SequenceNode,
 )
 
-from jaxserve.text.gbnf_lexemes import delimited_parts
-from jaxserve.text.gbnf_text import rust_class, unescape
+from jaxserve.text.grammar.gbnf_lexemes import delimited_parts
+from jaxserve.text.grammar.gbnf_text import rust_class, unescape
 
 MAX_REGEX = 50_000
 """Characters of the one regular expression; larger grammars are kept as rules."""

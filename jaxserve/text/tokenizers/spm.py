@@ -9,11 +9,11 @@ from pathlib import Path
 import sentencepiece
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.text.base import BaseTokenizer, IdTable
-from jaxserve.text.hf_decoder import fallback_byte
-from jaxserve.text.model_files import AddedToken, ModelFiles
-from jaxserve.text.special import SpecialSplitter, resolve_affixes
-from jaxserve.text.streams import END_RUN, PieceRules, PieceStream, TokenStream
+from jaxserve.text.tokenizers.base import BaseTokenizer, IdTable
+from jaxserve.text.tokenizers.hf_decoder import fallback_byte
+from jaxserve.text.tokenizers.model_files import AddedToken, ModelFiles
+from jaxserve.text.tokenizers.special import SpecialSplitter, resolve_affixes
+from jaxserve.text.tokenizers.streams import END_RUN, PieceRules, PieceStream, TokenStream
 
 SPACE = "▁"
 
@@ -23,7 +23,7 @@ buffers merge a repeated message into the earlier one."""
 
 
 class SentencePieceTokenizer(BaseTokenizer):
-    """A `jaxserve.text.tokenizer.Tokenizer` from a SentencePiece model.
+    """A `jaxserve.text.tokenizers.tokenizer.Tokenizer` from a SentencePiece model.
 
     A stretch of text after a special token gets SentencePiece's dummy leading space, unless tokenizer_config.json says
     `legacy: false`; then only the start of the whole text does.

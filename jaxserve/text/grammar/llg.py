@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from llguidance import LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 LIMITS = LLParserLimits(
     max_items_in_row=10_000,

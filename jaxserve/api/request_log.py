@@ -11,7 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxserve.api.ledger import Ledger
+from jaxserve.api.usage import Ledger
 
 _log = logging.getLogger("jaxserve.requests")
 _SCOPE_KEY = "jaxserve.record"

@@ -26,7 +26,7 @@ from llguidance.gbnf_to_lark import (
     SequenceNode,
 )
 
-from jaxserve.text.gbnf_text import python_class, unescape
+from jaxserve.text.grammar.gbnf_text import python_class, unescape
 
 Segment = tuple[int, int]
 """(identity of a sequence node, index of the opening literal); the repetition and the closing literal follow it."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from jaxserve.text.special import Affixes
-from jaxserve.text.streams import TokenStream
+from jaxserve.text.tokenizers.special import Affixes
+from jaxserve.text.tokenizers.streams import TokenStream
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class IdTable(dict[int, T], Generic[T]):
 
 
 class BaseTokenizer(ABC):
-    """Implements `jaxserve.text.tokenizer.Tokenizer` upon a few methods of the concrete vocabulary."""
+    """Implements `jaxserve.text.tokenizers.tokenizer.Tokenizer` upon a few methods of the concrete vocabulary."""
 
     def __init__(self, *, size: int, special_ids: Iterable[int], names: Mapping[str, str], affixes: Affixes) -> None:
         self._size = size
@@ -55,7 +55,7 @@ class BaseTokenizer(ABC):
         return self._names
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool = True) -> list[int]:
-        """Token ids of a text; see `jaxserve.text.tokenizer.Tokenizer.encode`."""
+        """Token ids of a text; see `jaxserve.text.tokenizers.tokenizer.Tokenizer.encode`."""
         ids = self._encode(mend_surrogates(text), parse_special)
         return self._affixes.wrap(ids) if add_special_tokens else ids
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxserve.text.streams import REPLACEMENT
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.tokenizers.streams import REPLACEMENT
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _TAIL = 8
 """Prompt ids read at its end: a character has at most four bytes, so an incomplete one begins among the last tokens."""

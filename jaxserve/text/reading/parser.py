@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.bound_format import BoundFormat
 from jaxserve.text.formats.calls_harmony import read_messages
-from jaxserve.text.formats.output import (
+from jaxserve.text.formats.syntax import CallSyntax, Reading
+from jaxserve.text.formats.tools import Tool
+from jaxserve.text.reading.events import (
     CallArguments,
     CallEnd,
     CallStart,
@@ -17,9 +19,7 @@ from jaxserve.text.formats.output import (
     Reasoning,
     random_id,
 )
-from jaxserve.text.formats.scan import Markers, Reader, Steps
-from jaxserve.text.formats.syntax import CallSyntax, Reading
-from jaxserve.text.formats.tools import Tool
+from jaxserve.text.reading.reader import Markers, Reader, Steps
 
 __all__ = [
     "CallArguments",

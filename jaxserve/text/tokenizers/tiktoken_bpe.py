@@ -12,11 +12,11 @@ from pathlib import Path
 import tiktoken
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.text.base import BaseTokenizer, IdTable
-from jaxserve.text.model_files import AddedToken, ModelFiles
-from jaxserve.text.special import SpecialSplitter, resolve_affixes
-from jaxserve.text.streams import ByteStream, TokenStream
-from jaxserve.text.tiktoken_families import FAMILIES, TiktokenFamily, find_family
+from jaxserve.text.tokenizers.base import BaseTokenizer, IdTable
+from jaxserve.text.tokenizers.model_files import AddedToken, ModelFiles
+from jaxserve.text.tokenizers.special import SpecialSplitter, resolve_affixes
+from jaxserve.text.tokenizers.streams import ByteStream, TokenStream
+from jaxserve.text.tokenizers.tiktoken_families import FAMILIES, TiktokenFamily, find_family
 
 _LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]+)")
 
@@ -28,7 +28,7 @@ _RUN = re.compile(rf"\s{{1,{MAX_RUN}}}|\S{{1,{MAX_RUN}}}")
 
 
 class TiktokenTokenizer(BaseTokenizer):
-    """A `jaxserve.text.tokenizer.Tokenizer` from a tiktoken vocabulary.
+    """A `jaxserve.text.tokenizers.tokenizer.Tokenizer` from a tiktoken vocabulary.
 
     Raises:
         ModelLoadError: the file is broken, or of a family whose pattern is not known.

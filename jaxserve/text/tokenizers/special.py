@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxserve.text.model_files import AddedToken, ModelFiles
+from jaxserve.text.tokenizers.model_files import AddedToken, ModelFiles
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.text.model_files import ModelFiles
-from jaxserve.text.streams import TokenStream
+from jaxserve.text.tokenizers.model_files import ModelFiles
+from jaxserve.text.tokenizers.streams import TokenStream
 
 
 class Tokenizer(Protocol):
@@ -68,9 +68,9 @@ def load_tokenizer(model_dir: Path) -> Tokenizer:
     Raises:
         ModelLoadError: no tokenizer, or one that can't be used; the message is one sentence.
     """
-    from jaxserve.text.tokenizer_hf import HfTokenizer
-    from jaxserve.text.tokenizer_spm import SentencePieceTokenizer
-    from jaxserve.text.tokenizer_tiktoken import TiktokenTokenizer, is_tiktoken_file
+    from jaxserve.text.tokenizers.hf import HfTokenizer
+    from jaxserve.text.tokenizers.spm import SentencePieceTokenizer
+    from jaxserve.text.tokenizers.tiktoken_bpe import TiktokenTokenizer, is_tiktoken_file
 
     files = ModelFiles(model_dir)
     if (model_dir / "tokenizer.json").is_file():

@@ -12,12 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from jaxserve.api import sse
 from jaxserve.api.errors import as_api_error
-from jaxserve.api.fold import fold
-from jaxserve.api.generation import Generation
-from jaxserve.api.ledger import Ledger, perf_headers
+from jaxserve.api.join import fold
+from jaxserve.api.submission import Generation
+from jaxserve.api.usage import Ledger, perf_headers
 from jaxserve.api.lift import Chunk, Lifter
 from jaxserve.api.lower import Job
-from jaxserve.api.record import CLIENT_GONE, record_of
+from jaxserve.api.request_log import CLIENT_GONE, record_of
 from jaxserve.api.settings import Settings
 
 _log = logging.getLogger("jaxserve.api")

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from jaxserve.text.chat import ChatTemplate
 from jaxserve.text.formats.calls_named import NamedCalls
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
-from jaxserve.text.formats.handover import arguments_form, prepare
-from jaxserve.text.formats.plan import ReasoningPlan, ThinkingSetting, plan_reasoning
-from jaxserve.text.formats.scan import Markers
+from jaxserve.text.formats.history import arguments_form, prepare
+from jaxserve.text.formats.reasoning import ReasoningPlan, ThinkingSetting, plan_reasoning
 from jaxserve.text.formats.spec import Format, Handover
 from jaxserve.text.formats.tools_in_system import ToolsExplained, ToolsInSystem
-from jaxserve.text.tokenizer import Tokenizer
+from jaxserve.text.reading.reader import Markers
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _TOKEN_LIKE = re.compile(r"(<\S+>|\[\S+\]|｜\S+｜)\Z")
 

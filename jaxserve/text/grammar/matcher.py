@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor, LLMatcher
 
-from jaxserve.text.formats.scan import Markers
+from jaxserve.text.reading.reader import Markers
 
 Int32 = npt.NDArray[np.int32]
 MAX_BLANKS = 2

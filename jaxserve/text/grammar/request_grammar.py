@@ -17,14 +17,14 @@ from typing import Any
 from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.formats.bound import BoundFormat
+from jaxserve.text.formats.bound_format import BoundFormat
 from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.formats.tools import Tool, ToolChoice
-from jaxserve.text.gbnf import GbnfError, gbnf_to_lark
-from jaxserve.text.llg import LIMITS, build_tokenizer
-from jaxserve.text.matcher import MaskFiller, Matcher, Rules, Start
+from jaxserve.text.grammar.gbnf import GbnfError, gbnf_to_lark
+from jaxserve.text.grammar.llg import LIMITS, build_tokenizer
+from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher", "ToolChoice"]
 
