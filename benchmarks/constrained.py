@@ -28,9 +28,9 @@ from typing import Any
 
 from benchmarks import checkpoint, report
 from jaxserve.engine.engine import Engine
+from jaxserve.engine.requests import Delta, Request
 from jaxserve.engine.runner import Ticket
 from jaxserve.engine.sizing import EngineOptions
-from jaxserve.engine.types import Delta, Request
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import start
 from jaxserve.text.formats import FORMATS, bind

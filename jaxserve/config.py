@@ -54,6 +54,10 @@ class EngineConfig:
         smallest = min(self.token_buckets[0], self.max_num_seqs)
         return smallest if token_bucket <= smallest else self.max_num_seqs
 
+    def sample_bucket(self, token_bucket: int) -> int:
+        """N: positions of the packed batch that may yield a token; one for each row, until rows are verified."""
+        return self.row_bucket(token_bucket)
+
 
 def table_columns(
     windows: tuple[int | None, ...], max_model_len: int, page_size: int, token_budget: int

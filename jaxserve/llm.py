@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from jaxserve.engine.engine import EngineStats
+from jaxserve.engine.requests import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.engine.sizing import EngineOptions
-from jaxserve.engine.types import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
 from jaxserve.models.remote import local_model_dir
 from jaxserve.sampling.params import SamplingParams

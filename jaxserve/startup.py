@@ -127,18 +127,8 @@ def start_loaded(
     config = derive_config(options, _model_facts(model, options), _device_facts(model), shape)
     runner = Runner(config, model)
     runner.compile(lambda done, total: progress("programs", done, total))
-    scheduler = Scheduler(
-        max_num_seqs=config.max_num_seqs,
-        max_model_len=config.max_model_len,
-        num_pages=config.num_pages,
-        page_size=config.page_size,
-        token_budget=config.max_num_batched_tokens,
-        prefix_caching=config.prefix_caching,
-        max_waiting=config.max_waiting,
-        page_windows=config.page_windows,
-    )
     engine = Engine(
-        scheduler,
+        Scheduler(config),
         runner,
         tokenizer,
         total_pages=config.num_pages - 1,

@@ -2,5 +2,5 @@
 
 In: bytes of a request. `schema` says what is valid, `lower` turns it into engine `Request`s and refuses everything
 wrong. Out: `lift` turns `Delta`s into the contract's chunks; `sse` streams them, `fold` joins them into one response.
-May import `jaxserve.engine.types`, `jaxserve.sampling.params`, `jaxserve.errors` and `jaxserve.text`.
+May import `jaxserve.engine.requests`, `jaxserve.sampling.params`, `jaxserve.errors` and `jaxserve.text`.
 """

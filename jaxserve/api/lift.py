@@ -22,7 +22,7 @@ from jaxserve.api.schema.responses import (
     FinishReason,
     RawOutput,
 )
-from jaxserve.engine.types import Delta, TokenLogprob
+from jaxserve.engine.requests import Delta, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
 Chunk = ChatCompletionStreamResponse | CompletionStreamResponse

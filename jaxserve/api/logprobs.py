@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxserve.api.lower import View
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import AnyLogProbs, LogProbs, NewLogProbs, NewLogProbsContent
-from jaxserve.engine.types import TokenLogprob
+from jaxserve.engine.requests import TokenLogprob
 
 LOWEST = -9999.0
 """Stands for minus infinity, which JSON can't say (a token that a bias or the truncations ruled out)."""

@@ -25,7 +25,7 @@ from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.settings import Settings
-from jaxserve.engine.types import Request
+from jaxserve.engine.requests import Request
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, TemplateError
 from jaxserve.sampling.params import SamplingParams
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxserve.engine.types import ConstraintFactory, Request, Sink
+from jaxserve.engine.requests import ConstraintFactory, Request, Sink
 from jaxserve.text.formats import BoundFormat, Tool, ToolChoice
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from jaxserve.api.lower import Job
 from jaxserve.api.ports import EngineLike
-from jaxserve.engine.types import Delta
+from jaxserve.engine.requests import Delta
 from jaxserve.errors import EngineStopped, RequestFailed
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxserve.api.lower import Job
 from jaxserve.api.schema.responses import UsageInfo
 from jaxserve.api.settings import Settings
-from jaxserve.engine.types import Delta, Timing
+from jaxserve.engine.requests import Delta, Timing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxserve.api.ports import Constrained, TextServices
 from jaxserve.api.prompts import PromptTokens
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.schema.tools import FunctionNameSpec, FunctionSelection, ThinkingConfigEnabled
-from jaxserve.engine.types import Request
+from jaxserve.engine.requests import Request
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import BoundFormat, ReasoningPlan, Tool, ToolChoice
 

@@ -1,14 +1,16 @@
-"""A `Plan` becomes one packed int32 buffer of a static shape: one host-to-device copy per step.
+"""The static shapes of a step, and where in its one packed int32 buffer each part lies.
 
-Layout for a bucket of T tokens and R rows: tokens[T], cu_q_lens[R+1], kv_lens[R], a page table [R, columns] for each
-page group, rows[R, NUM_COLUMNS] (slots, positions and sampling knobs; floats bit-cast). `Layout` is the only place
-that knows the offsets, on the host and on the device.
+A step is packed into one host-to-device copy: tokens[T], cu_q_lens[R+1], kv_lens[R], slots[R], a page table
+[R, columns] for each page group, samples[N, NUM_COLUMNS] (token indices, slots, positions and sampling knobs; floats
+bit-cast). T tokens, R rows and N samples are a bucket's static sizes. `Layout` is the only place that knows the
+offsets, on the host and on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Generic, TypeVar
 
 import jax
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxserve.config import EngineConfig
-from jaxserve.engine.types import Plan, PlannedRow
+from jaxserve.engine.plan import Plan
 from jaxserve.sampling.packing import NUM_COLUMNS
 
 Int32Array = npt.NDArray[np.int32]
@@ -33,10 +35,12 @@ class Views(Generic[_A]):
     """[R+1] cumulative tokens per row; unused rows repeat the total."""
     kv_lens_R: _A
     """Positions of each row's sequence after this step; 0 for unused rows."""
+    slots_R: _A
+    """Slot of each row's sequence."""
     page_tables: tuple[_A, ...]
     """[R, columns] for each page group: block b's page in column b % columns, 0 where the step needs none."""
-    rows_RC: _A
-    """[R, NUM_COLUMNS] as `sampling.packing` defines them."""
+    samples_NC: _A
+    """[N, NUM_COLUMNS] as `sampling.packing` defines them; a row's samples one after the other, zero where unused."""
 
 
 @dataclass(frozen=True)
@@ -47,82 +51,57 @@ class Layout:
     """T."""
     rows: int
     """R."""
+    samples: int
+    """N."""
     columns: tuple[int, ...]
     """Width of each page group's table."""
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """int32 words of each part, in order."""
-        tables = (self.rows * columns for columns in self.columns)
-        return (self.tokens, self.rows + 1, self.rows, *tables, self.rows * NUM_COLUMNS)
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each part, in order."""
+        tables = ((self.rows, columns) for columns in self.columns)
+        return ((self.tokens,), (self.rows + 1,), (self.rows,), (self.rows,), *tables, (self.samples, NUM_COLUMNS))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """int32 words of the whole buffer."""
-        return sum(self.sizes)
+        return sum(prod(shape) for shape in self.shapes)
+
+    @property
+    def tables_offset(self) -> int:
+        """First word of the page tables."""
+        return self.tokens + 3 * self.rows + 1
 
     def split(self, buffer: _A) -> Views[_A]:
         """Views into a host buffer, or slices of a traced one."""
-        parts, start = [], 0
-        for size in self.sizes:
-            parts.append(buffer[start : start + size])
-            start += size
-        tables = parts[3:-1]
-        for group, columns in enumerate(self.columns):
-            tables[group] = tables[group].reshape(self.rows, columns)
-        return Views(parts[0], parts[1], parts[2], tuple(tables), parts[-1].reshape(self.rows, NUM_COLUMNS))
+        parts: list[_A] = []
+        start = 0
+        for shape in self.shapes:
+            end = start + prod(shape)
+            parts.append(buffer[start:end].reshape(shape))
+            start = end
+        tokens, cu_q_lens, kv_lens, slots = parts[:4]
+        return Views(tokens, cu_q_lens, kv_lens, slots, tuple(parts[4:-1]), parts[-1])
+
+    def holds(self, plan: Plan) -> bool:
+        """Whether a plan fits this bucket."""
+        return plan.num_tokens <= self.tokens and len(plan.rows) <= self.rows and plan.num_samples <= self.samples
 
 
 def layouts(config: EngineConfig) -> tuple[Layout, ...]:
     """One layout for each token bucket, ascending."""
-    return tuple(Layout(size, config.row_bucket(size), config.table_columns) for size in config.token_buckets)
+    return tuple(
+        Layout(size, config.row_bucket(size), config.sample_bucket(size), config.table_columns)
+        for size in config.token_buckets
+    )
 
 
 def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
     """The smallest bucket that holds the plan."""
     for layout in ascending:
-        if plan.num_tokens <= layout.tokens and len(plan.rows) <= layout.rows:
+        if layout.holds(plan):
             return layout
-    raise ValueError(f"a plan of {plan.num_tokens} tokens in {len(plan.rows)} rows exceeds every bucket")
-
-
-def build(plan: Plan, layout: Layout, pack_sampling: Callable[[Int32Array, PlannedRow], None]) -> Int32Array:
-    """Packs a plan. Always a new buffer: on CPU the device may read the host's memory while the step runs.
-
-    Args:
-        plan: at most `layout.tokens` tokens in at most `layout.rows` rows.
-        layout: the bucket.
-        pack_sampling: writes one sampling row's knobs into its [NUM_COLUMNS] part; rows that do not sample stay zero.
-    """
-    buffer = np.zeros(layout.size, np.int32)
-    views = layout.split(buffer)
-    start = 0
-    for index, row in enumerate(plan.rows):
-        views.tokens_T[start : start + row.count] = row.tokens
-        start += row.count
-        views.cu_q_lens[index + 1] = start
-        views.kv_lens_R[index] = row.start + row.count
-        if row.samples:
-            pack_sampling(views.rows_RC[index], row)
-    views.cu_q_lens[len(plan.rows) + 1 :] = start
-    _write_tables(plan, layout, buffer.data)
-    return buffer
-
-
-def _write_tables(plan: Plan, layout: Layout, words: memoryview) -> None:
-    """Block b's page goes to column b % C; the blocks of a step are at most C, so they wrap once at most.
-
-    Through a memoryview, which takes an array of integers in a fifth of the time that numpy takes.
-    """
-    start = layout.tokens + layout.rows + 1 + layout.rows
-    for group, columns in enumerate(layout.columns):
-        for index, row in enumerate(plan.rows):
-            first, pages = row.pages[group]
-            line, column = start + index * columns, first % columns
-            beyond = column + len(pages) - columns
-            if beyond <= 0:
-                words[line + column : line + column + len(pages)] = pages
-            else:
-                words[line + column : line + columns] = pages[:-beyond]
-                words[line : line + beyond] = pages[-beyond:]
-        start += layout.rows * columns
+    raise ValueError(
+        f"a plan of {plan.num_tokens} tokens in {len(plan.rows)} rows with {plan.num_samples} samples exceeds every "
+        "bucket"
+    )

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxserve.engine.types import Plan, Sequence
+from jaxserve.engine.plan import Plan
+from jaxserve.engine.sequence import Sequence
+from jaxserve.engine.step_runner import Masks
+from jaxserve.engine.token_constraint import TokenConstraint
 from jaxserve.text.grammar.matcher import MaskFiller
 
 _log = logging.getLogger(__name__)
@@ -29,30 +32,6 @@ _log = logging.getLogger(__name__)
 ALL_ALLOWED = np.int32(-1)
 MASK_THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
 """Threads that compute masks, beside the device's own work."""
-
-Masks = npt.NDArray[np.int32]
-"""[rows, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i."""
-
-
-class TokenConstraint(Protocol):
-    """State of one sequence's constraint."""
-
-    @property
-    def constrains(self) -> bool:
-        """Whether the next token depends on the one before it, as far as the tokens taken so far tell."""
-
-    @property
-    def stands(self) -> bool:
-        """Whether, while it does not, the same tokens are forbidden at every position."""
-
-    def prepare(self, row: npt.NDArray[np.int32]) -> Any:
-        """Writes the allowed next tokens into a row that comes all allowed; or returns llguidance's matcher to ask."""
-
-    def complete(self, row: npt.NDArray[np.int32]) -> None:
-        """Corrects the row after that matcher has written it."""
-
-    def advance(self, token: int) -> None:
-        """Takes the token the sequence continued with."""
 
 
 class _Broken:
@@ -73,7 +52,7 @@ class _Broken:
         raise self._error
 
 
-class Constraints:
+class SequenceConstraints:
     """The constraints of all sequences that have one, made when first needed and gone with their sequence.
 
     Args:
@@ -89,17 +68,18 @@ class Constraints:
 
     def constraining(self, plan: Plan) -> frozenset[int]:
         """Indices of the plan's drawing rows whose constraint rules, as far as the committed tokens tell."""
-        return frozenset(index for index, state in self._constrained(plan) if state.constrains)
+        return frozenset(index for index, _, state in self._constrained(plan) if state.constrains)
 
     def standing(self, plan: Plan) -> bool:
         """Whether some row needs a mask even while its constraint waits."""
-        return any(state.stands for _, state in self._constrained(plan))
+        return any(state.stands for _, _, state in self._constrained(plan))
 
-    def masks(self, plan: Plan, rows: int) -> Masks:
-        """Masks for a step, [rows, words], aligned with the plan's rows; unrestricted rows allow everything."""
-        masks = np.full((rows, self._words), ALL_ALLOWED, np.int32)
-        for index, error in self._filler.fill(self._constrained(plan), masks).items():
-            self._fail(plan.rows[index].sequence, error)
+    def masks(self, plan: Plan, samples: int) -> Masks:
+        """Masks for a step, [samples, words], in the order of its samples; unrestricted ones allow everything."""
+        masks = np.full((samples, self._words), ALL_ALLOWED, np.int32)
+        states = {sample: (plan.rows[index], state) for index, sample, state in self._constrained(plan)}
+        for sample, error in self._filler.fill([(line, state) for line, (_, state) in states.items()], masks).items():
+            self._fail(states[sample][0].sequence, error)
         return masks
 
     def advance(self, sequence: Sequence, token: int) -> None:
@@ -110,11 +90,13 @@ class Constraints:
             except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
                 self._fail(sequence, error)
 
-    def _constrained(self, plan: Plan) -> Iterable[tuple[int, TokenConstraint]]:
-        """(index, constraint) of the plan's rows that draw a token and have a constraint."""
+    def _constrained(self, plan: Plan) -> Iterator[tuple[int, int, TokenConstraint]]:
+        """(row, its first sample, constraint) of the plan's rows that draw a token and have a constraint."""
+        sample = 0
         for index, row in enumerate(plan.rows):
             if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
-                yield index, self._state(row.sequence)
+                yield index, sample, self._state(row.sequence)
+            sample += row.samples
 
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)

@@ -10,14 +10,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from jaxserve.engine.constraints import Constraints, Masks
+from jaxserve.engine.constraints import SequenceConstraints
+from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult
+from jaxserve.engine.requests import Delta, Request, Sink
 from jaxserve.engine.scheduler import Scheduler
+from jaxserve.engine.sequence import Sequence
+from jaxserve.engine.step_runner import StepRunner, Ticket
 from jaxserve.engine.stream import RequestStream, send
-from jaxserve.engine.types import Delta, Plan, PlannedRow, Request, SampledToken, Sequence, Sink, TokenLogprob
 from jaxserve.errors import EngineStopped, InternalError, JaxserveError, RequestFailed
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
@@ -25,43 +28,6 @@ _log = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 1.0
 """Idle time after which the integrity check runs: it costs milliseconds that a request should not wait for."""
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """What a step returned for one planned row."""
-
-    sampled: SampledToken | None = None
-    """None where the row ended inside its prompt."""
-    prompt_logprobs: tuple[tuple[int, TokenLogprob], ...] = ()
-    """(prompt position, score) of the positions this row computed, when asked for."""
-    activation: bytes | None = None
-    routing: bytes | None = None
-
-
-_Ticket = TypeVar("_Ticket")
-MaskMaker = Callable[[Plan, int], Masks]
-"""(plan, R) -> the masks of its rows."""
-
-
-class StepRunner(Protocol[_Ticket]):
-    """Executes plans. Everything but `fetch` returns at once; `fetch` waits for the device."""
-
-    def launch(self, plan: Plan, *, held: bool, masks: MaskMaker | None) -> _Ticket:
-        """Enqueues the step and returns a ticket for it; `held`: the sampling is left to `sample`."""
-
-    def sample(self, ticket: _Ticket, masks: MaskMaker) -> None:
-        """Enqueues the sampling of a held step, under masks."""
-
-    def sample_again(self, ticket: _Ticket, again: Collection[int], masks: MaskMaker) -> None:
-        """Enqueues a second draw of some rows of a step that was not held, under masks, as if it were the first."""
-
-    def fetch(self, ticket: _Ticket) -> list[RowResult]:
-        """Results of a sampled step, aligned with its plan's rows."""
-
-    @property
-    def compilations(self) -> int:
-        """XLA compilations of this process so far."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +44,10 @@ class EngineStats:
     cached_prompt_tokens: int
     generated_tokens: int
     preemptions: int
+    prefix_query_tokens: int
+    """Prompt tokens looked up in the prefix cache."""
+    prefix_hit_tokens: int
+    """Prompt tokens found there."""
     steps: int
     compilations: int
 
@@ -92,11 +62,11 @@ class _Counters:
 
 
 @dataclass(frozen=True)
-class _Launched(Generic[_Ticket]):
+class _Launched(Generic[Ticket]):
     """A step the device works on."""
 
     plan: Plan
-    ticket: _Ticket
+    ticket: Ticket
     held: bool
     """Its sampling waits for masks."""
 
@@ -119,10 +89,10 @@ class _Close:
     """`time.monotonic()` until which running requests may finish."""
 
 
-_Message = _Submit | _Abort | _Close
+_Order = _Submit | _Abort | _Close
 
 
-class Engine(Generic[_Ticket]):
+class Engine(Generic[Ticket]):
     """Continuous batching over one runner.
 
     Raises:
@@ -132,7 +102,7 @@ class Engine(Generic[_Ticket]):
     def __init__(
         self,
         scheduler: Scheduler,
-        runner: StepRunner[_Ticket],
+        runner: StepRunner[Ticket],
         tokenizer: Tokenizer,
         *,
         total_pages: int,
@@ -143,9 +113,9 @@ class Engine(Generic[_Ticket]):
         self._runner = runner
         self._tokenizer = tokenizer
         self._total_pages = total_pages
-        self._constraints = Constraints(-(-vocab_size // 32), self._fail)
+        self._constraints = SequenceConstraints(-(-vocab_size // 32), self._fail)
         self._on_death = on_death
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._streams: dict[str, RequestStream] = {}
         self._counters = _Counters()
         self._lock = threading.Lock()
@@ -200,6 +170,8 @@ class Engine(Generic[_Ticket]):
             cached_prompt_tokens=counters.cached_prompt_tokens,
             generated_tokens=counters.generated_tokens,
             preemptions=scheduler.preemptions,
+            prefix_query_tokens=scheduler.prefix_query_tokens,
+            prefix_hit_tokens=scheduler.prefix_hit_tokens,
             steps=counters.steps,
             compilations=self._runner.compilations,
         )
@@ -226,7 +198,7 @@ class Engine(Generic[_Ticket]):
             self._end_everything()
 
     def _loop(self) -> None:
-        in_flight: _Launched[_Ticket] | None = None
+        in_flight: _Launched[Ticket] | None = None
         while True:
             idle = in_flight is None and not self._scheduler.has_work
             self._drain_inbox(wait=idle)
@@ -237,18 +209,18 @@ class Engine(Generic[_Ticket]):
             committed = self._commit(in_flight) if in_flight is not None else []
             if launched is not None:
                 self._constrain(launched)  # before anything is delivered: the device may be waiting for it
-            for sequence, sampled, result in committed:
-                self._deliver(sequence, sampled, result)
+            for advance in committed:
+                self._deliver(advance)
             in_flight = launched
 
-    def _launch(self, plan: Plan) -> _Launched[_Ticket]:
+    def _launch(self, plan: Plan) -> _Launched[Ticket]:
         """Starts a step; it is drawn at once unless a constraint rules whose next mask depends on the step before."""
         self._note_admissions(plan)
         held = bool(self._constraints.constraining(plan))
         masks = self._constraints.masks if not held and self._constraints.standing(plan) else None
         return _Launched(plan, self._runner.launch(plan, held=held, masks=masks), held)
 
-    def _constrain(self, launched: _Launched[_Ticket]) -> None:
+    def _constrain(self, launched: _Launched[Ticket]) -> None:
         """Draws what waited for the step before; and once more what that step's tokens have come to restrict."""
         if launched.held:
             self._runner.sample(launched.ticket, self._constraints.masks)
@@ -261,7 +233,7 @@ class Engine(Generic[_Ticket]):
     def _drain_inbox(self, *, wait: bool) -> None:
         """Handles every queued message; blocks for the first one when there is nothing else to do."""
         if wait and self._deadline is None:
-            self._handle(self._wait_for_message())
+            self._handle(self._wait_for_order())
         while True:
             try:
                 message = self._inbox.get_nowait()
@@ -269,7 +241,7 @@ class Engine(Generic[_Ticket]):
                 return
             self._handle(message)
 
-    def _wait_for_message(self) -> _Message:
+    def _wait_for_order(self) -> _Order:
         """The next message, whenever it comes; a longer silence is used to verify pages and slots."""
         try:
             return self._inbox.get(timeout=_QUIET_SECONDS)
@@ -277,7 +249,7 @@ class Engine(Generic[_Ticket]):
             self._scheduler.check()
             return self._inbox.get()
 
-    def _handle(self, message: _Message) -> None:
+    def _handle(self, message: _Order) -> None:
         match message:
             case _Submit(request, sink, arrived):
                 self._add(request, sink, arrived)
@@ -312,18 +284,17 @@ class Engine(Generic[_Ticket]):
                     stream.cached_tokens = row.sequence.cached
                     self._counters.cached_prompt_tokens += row.sequence.cached
 
-    def _commit(self, step: _Launched[_Ticket]) -> list[tuple[Sequence, SampledToken | None, RowResult]]:
+    def _commit(self, step: _Launched[Ticket]) -> list[Advance]:
         """Takes over what a step returned, and has the constraints follow; what is left is to deliver it."""
         plan, results = step.plan, self._runner.fetch(step.ticket)
         self._counters.steps += 1
         for row, result in zip(plan.rows, results, strict=True):
             self._keep_prompt_logprobs(row, result)
-        committed = self._scheduler.commit(plan, [result.sampled for result in results])
-        by_sequence = {id(row.sequence): result for row, result in zip(plan.rows, results, strict=True)}
-        for sequence, sampled in committed:
-            if sampled is not None and not sampled.failed:
-                self._constraints.advance(sequence, sampled.token)
-        return [(sequence, sampled, by_sequence[id(sequence)]) for sequence, sampled in committed]
+        advances = self._scheduler.commit(plan, results)
+        for advance in advances:
+            for token in advance.tokens:
+                self._constraints.advance(advance.sequence, token.token)
+        return advances
 
     def _keep_prompt_logprobs(self, row: PlannedRow, result: RowResult) -> None:
         if result.prompt_logprobs:
@@ -331,32 +302,31 @@ class Engine(Generic[_Ticket]):
             if stream is not None:
                 stream.prompt_logprobs.update(result.prompt_logprobs)
 
-    def _deliver(self, sequence: Sequence, sampled: SampledToken | None, result: RowResult) -> None:
-        """Sends one committed token on; a failure here ends this request only."""
+    def _deliver(self, advance: Advance) -> None:
+        """Sends committed tokens on; a failure here ends this request only."""
+        sequence = advance.sequence
         stream = self._streams.get(sequence.request.id)
         if stream is None:
             return
         try:
-            if sampled is not None and sampled.failed:
-                error = RequestFailed("no token is left to sample from: logit_bias or a grammar bans every token")
-                stream.fail(error, sequence.choice)
-            else:
-                self._counters.generated_tokens += sampled is not None
-                stopped = stream.push(
-                    sequence,
-                    sampled,
-                    running=self._scheduler.num_running,
-                    activation=result.activation,
-                    routing=result.routing,
-                )
-                if stopped and sequence.finish_reason is None:
-                    self._scheduler.finish(sequence, "stop")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other requests
+            self._push(stream, advance)
+        except Exception:  # noqa: BLE001 - whatever it is, it must not reach the other requests
             _log.exception("request %s failed", sequence.request.id)
             self._scheduler.abort(sequence.request.id)
             stream.fail(InternalError("the output could not be produced"))
         if not stream.open:
             self._streams.pop(sequence.request.id, None)
+
+    def _push(self, stream: RequestStream, advance: Advance) -> None:
+        sequence = advance.sequence
+        if advance.failed:
+            error = RequestFailed("no token is left to sample from: logit_bias or a grammar bans every token")
+            stream.fail(error, sequence.choice)
+            return
+        self._counters.generated_tokens += len(advance.tokens)
+        stopped = stream.push(advance, running=self._scheduler.num_running)
+        if stopped and sequence.finish_reason is None:
+            self._scheduler.finish(sequence, "stop")
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         """Ends one choice because of something of its own."""

@@ -21,7 +21,23 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from jaxserve.engine.types import PageRun
+
+@dataclass(slots=True)
+class PageRun:
+    """Pages of consecutive blocks of one sequence in one page group; block b is positions b * page_size and on."""
+
+    first: int = 0
+    """Block of the first page; the blocks before it have been given up, or were never held."""
+    pages: array[int] = field(default_factory=lambda: array("i"))
+
+    @property
+    def end(self) -> int:
+        """The block after the last."""
+        return self.first + len(self.pages)
+
+    def part(self, first: int, end: int) -> PageRun:
+        """A copy of the pages of blocks [first, end), all of them held."""
+        return PageRun(first, self.pages[first - self.first : end - self.first])
 
 
 @dataclass(eq=False, slots=True)
@@ -41,7 +57,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class CachedPrefix:
     """The beginning of a sequence in pages that are held or idle."""
 
     blocks: int
@@ -60,6 +76,23 @@ class Prefix:
         for run in self.pages:
             ids += run.pages
         object.__setattr__(self, "ids", ids)
+
+
+@dataclass(slots=True)
+class HeldPages:
+    """What one sequence holds. Only `paging` writes it."""
+
+    runs: list[PageRun] = field(default_factory=list)
+    """Its pages in each page group."""
+    room: int = 0
+    """Positions before which every page group has the pages that are still to be written."""
+    registered: int = 0
+    """Leading blocks that the prefix cache knows."""
+    block: Block | None = None
+    """The last of these."""
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.registered)
 
 
 class PageAllocator:
@@ -118,7 +151,7 @@ class PageAllocator:
             self._references[page] = 1
         return pages
 
-    def acquire(self, prefix: Prefix) -> None:
+    def acquire(self, prefix: CachedPrefix) -> None:
         """Hold a prefix: its pages once more, and its last known block."""
         self._hold(prefix.ids)
         if prefix.block is not None:
@@ -144,7 +177,7 @@ class PageAllocator:
             block.users -= 1
             self._prune(block)
 
-    def lookup(self, key: str, tokens: tuple[int, ...], limit: int, multiple: int | None = None) -> Prefix:
+    def lookup(self, key: str, tokens: tuple[int, ...], limit: int, multiple: int | None = None) -> CachedPrefix:
         """The longest cached beginning of `tokens` after which a sequence can go on. Acquires nothing.
 
         Args:
@@ -175,7 +208,7 @@ class PageAllocator:
         for group, window in enumerate(windows):
             first = self.first_needed(window, usable * size)
             runs.append(PageRun(first, array("i", [block.pages[group] for block in path[first:usable]])))
-        return Prefix(usable, runs, path[usable - 1] if usable else None, usable)
+        return CachedPrefix(usable, runs, path[usable - 1] if usable else None, usable)
 
     def register(self, before: Block | str, tokens: tuple[int, ...], pages: list[int]) -> Block:
         """Let the cache know a block whose content has been computed.

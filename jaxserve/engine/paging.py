@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from jaxserve.config import table_columns
-from jaxserve.engine.pages import PageAllocator, Prefix
-from jaxserve.engine.types import PageRun, Sequence
+from jaxserve.engine.pages import CachedPrefix, HeldPages, PageAllocator, PageRun
+from jaxserve.engine.sequence import Sequence
 
 
 class Paging:
@@ -64,39 +64,39 @@ class Paging:
             RuntimeError: they are not; the message says what is wrong.
         """
         held = list(sequences)
-        pages = Counter(page for sequence in held for run in sequence.pages for page in run.pages)
-        self._pages.check(pages, Counter(s.block for s in held if s.block is not None))
+        pages = Counter(page for sequence in held for run in sequence.pages.runs for page in run.pages)
+        self._pages.check(pages, Counter(s.pages.block for s in held if s.pages.block is not None))
 
     # Prefixes
 
-    def lookup(self, key: str, tokens: tuple[int, ...], limit: int, multiple: int) -> Prefix:
+    def lookup(self, key: str, tokens: tuple[int, ...], limit: int, multiple: int) -> CachedPrefix:
         """See `PageAllocator.lookup`."""
         return self._pages.lookup(key, tokens, limit, multiple)
 
-    def nothing(self) -> Prefix:
+    def nothing(self) -> CachedPrefix:
         """The empty prefix."""
-        return Prefix(0, [PageRun() for _ in self._windows])
+        return CachedPrefix(0, [PageRun() for _ in self._windows])
 
-    def shared(self, donor: Sequence, position: int) -> Prefix | None:
+    def shared(self, donor: Sequence, position: int) -> CachedPrefix | None:
         """The first `position` tokens (full blocks) of a running sequence that has computed them.
 
         None if it has given up pages that whatever follows would read.
         """
         blocks = position // self.page_size
         runs = []
-        for run, window in zip(donor.pages, self._windows, strict=True):
+        for run, window in zip(donor.pages.runs, self._windows, strict=True):
             first = self._pages.first_needed(window, position)
             if run.first > first:
                 return None
             runs.append(run.part(first, blocks))
-        known, block = donor.registered, donor.block
+        known, block = donor.pages.registered, donor.pages.block
         while known > blocks and block is not None:
             known, block = known - 1, block.parent
-        return Prefix(blocks, runs, block, known)
+        return CachedPrefix(blocks, runs, block, known)
 
     # Holding
 
-    def start(self, sequence: Sequence, prefix: Prefix, end: int, reserve: int) -> bool:
+    def start(self, sequence: Sequence, prefix: CachedPrefix, end: int, reserve: int) -> bool:
         """Give a sequence that holds nothing a prefix, and pages to compute from there to `end`.
 
         Nothing happens unless `reserve` pages stay available beside what its later chunks will need.
@@ -114,38 +114,42 @@ class Paging:
             return False
         self._pages.acquire(prefix)
         pages = self._pages.allocate(sum(counts))
-        sequence.pages, taken = prefix.pages, 0
-        for run, count in zip(sequence.pages, counts, strict=True):
+        taken = 0
+        for run, count in zip(prefix.pages, counts, strict=True):
             run.pages.extend(pages[taken : taken + count])
             taken += count
-        sequence.room = (blocks if self._sliding else whole) * self.page_size
-        sequence.registered, sequence.block = prefix.known, prefix.block
-        sequence.computed = prefix.blocks * self.page_size
+        room = (blocks if self._sliding else whole) * self.page_size
+        sequence.pages = HeldPages(prefix.pages, room, prefix.known, prefix.block)
         return True
+
+    def has_room(self, sequence: Sequence, end: int) -> bool:
+        """Whether positions up to `end` can be computed with the pages it holds."""
+        return end <= sequence.pages.room
 
     def missing(self, sequence: Sequence, end: int) -> int:
         """Pages to allocate before positions up to `end` can be computed."""
         blocks = self._blocks(end)
-        return sum(max(0, blocks - run.end) for run in sequence.pages)
+        return sum(max(0, blocks - run.end) for run in sequence.pages.runs)
 
     def grow(self, sequence: Sequence, end: int) -> None:
         """Allocate them."""
         blocks = self._blocks(end)
-        for run in sequence.pages:
+        for run in sequence.pages.runs:
             if run.end < blocks:
                 run.pages.extend(self._pages.allocate(blocks - run.end))
-        sequence.room = max(sequence.room, blocks * self.page_size)
+        sequence.pages.room = max(sequence.pages.room, blocks * self.page_size)
 
     def outstanding(self, sequence: Sequence) -> int:
         """Pages that the known tokens of a running sequence will need beyond those it holds."""
-        if sequence.length <= sequence.room or not self._sliding:
+        room = sequence.pages.room
+        if sequence.length <= room or not self._sliding:
             return 0
-        return self._outstanding(sequence.computed, sequence.length, sequence.room // self.page_size)
+        return self._outstanding(sequence.computed, sequence.length, room // self.page_size)
 
     def returning(self, sequence: Sequence) -> bool:
         """Whether a sequence will give up pages when what it has in flight is committed."""
         return any(
-            sequence.pages[group].first < self._pages.first_needed(window, sequence.computed)
+            sequence.pages.runs[group].first < self._pages.first_needed(window, sequence.computed)
             for group, window in self._sliding
         )
 
@@ -153,43 +157,49 @@ class Paging:
         """In each group, the first block that computing positions [start, end) reads or writes, and the pages of the
         blocks from there on."""
         if not self._sliding:
-            return tuple([(0, run.pages[:]) for run in sequence.pages])
+            return tuple([(0, run.pages[:]) for run in sequence.pages.runs])
         size, blocks, table = self.page_size, self._blocks(end), []
-        for run, window in zip(sequence.pages, self._windows, strict=True):
+        for run, window in zip(sequence.pages.runs, self._windows, strict=True):
             first = 0 if window is None or start < window else (start - window + 1) // size
             table.append((first, run.pages[first - run.first : blocks - run.first]))
         return tuple(table)
 
-    def register(self, sequence: Sequence, tokens: tuple[int, ...]) -> None:
-        """Offer the first block that the prefix cache does not know, computed from `tokens`, to it."""
-        index = sequence.registered
-        runs = sequence.pages
-        held = [run.pages[index - run.first] if index >= run.first else 0 for run in runs]
-        before = sequence.block if sequence.block is not None else sequence.request.cache_key
-        block = self._pages.register(before, tokens, held)
-        for run, page, kept in zip(runs, held, block.pages, strict=True):
+    def register(self, sequence: Sequence, end: int) -> None:
+        """Offer the blocks that the first `end` positions fill, all of them computed, to the prefix cache."""
+        if sequence.request.cache_max_len is not None:
+            end = min(end, sequence.request.cache_max_len)
+        size = self.page_size
+        while (start := sequence.pages.registered * size) + size <= end:
+            self._register_next(sequence, sequence.token_ids(start, start + size))
+
+    def _register_next(self, sequence: Sequence, tokens: tuple[int, ...]) -> None:
+        """Offer the first block that the prefix cache does not know, computed from `tokens`."""
+        held = sequence.pages
+        index = held.registered
+        pages = [run.pages[index - run.first] if index >= run.first else 0 for run in held.runs]
+        before = held.block if held.block is not None else sequence.request.cache_key
+        held.block = self._pages.register(before, tokens, pages)
+        for run, page, kept in zip(held.runs, pages, held.block.pages, strict=True):
             if page != kept and page:
                 run.pages[index - run.first] = kept
-        sequence.block = block
-        sequence.registered += 1
+        held.registered += 1
 
     def give_up(self, sequence: Sequence, position: int) -> None:
         """Release the pages that no query at `position` or later reads. What is to be cached has been registered."""
-        pages = sequence.pages
+        runs = sequence.pages.runs
         for window, groups in self._groups_of.items():
             first = self._pages.first_needed(window, position)
-            if first <= pages[groups[0]].first:
+            if first <= runs[groups[0]].first:
                 continue  # groups of one window hold the same blocks
-            for run in map(pages.__getitem__, groups):
+            for run in map(runs.__getitem__, groups):
                 self._pages.release(run.pages[: first - run.first])
                 del run.pages[: first - run.first]
                 run.first = first
 
     def vacate(self, sequence: Sequence) -> None:
         """Release everything."""
-        self._pages.release(_by_position(sequence.pages), sequence.block)
-        sequence.pages, sequence.block = [], None
-        sequence.room = sequence.registered = sequence.computed = 0
+        self._pages.release(_by_position(sequence.pages.runs), sequence.pages.block)
+        sequence.pages = HeldPages()
 
     def _outstanding(self, position: int, length: int, blocks: int) -> int:
         """Pages that sliding groups need at once for the tokens in [position, length), beyond those up to `blocks`."""

@@ -19,13 +19,13 @@ from collections import OrderedDict
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from jaxserve.engine.pages import Prefix
+from jaxserve.config import EngineConfig
+from jaxserve.engine.pages import CachedPrefix
 from jaxserve.engine.paging import Paging
-from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
+from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.requests import FinishReason, Request
+from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
-
-IN_FLIGHT = -1
-"""Token id that stands for "what this slot sampled last", still on the device."""
 
 
 @dataclass
@@ -46,52 +46,33 @@ class Scheduler:
     """Sequences in, plans out.
 
     Args:
-        max_num_seqs: S, slots of the device.
-        max_model_len: positions of one sequence at most, prompt and output.
-        num_pages: P, KV pages counting the reserved page 0.
-        page_size: positions per page.
-        token_budget: tokens of one step at most.
-        prefix_caching: whether pages are shared between requests (choices of one request share in any case).
-        max_waiting: requests that may wait for their first step.
-        chunk_multiple: prefill chunks start and end at multiples of this (the last one ends with the prompt), a
-            multiple of page_size and by default page_size. Boundaries that don't depend on load keep results so.
-        page_windows: window of each page group of the model; None = no window.
+        config: the sizes: slots, context, pages, tokens of a step.
 
     Raises:
         ValueError: with these numbers some sequence could never run.
     """
 
-    def __init__(
-        self,
-        *,
-        max_num_seqs: int,
-        max_model_len: int,
-        num_pages: int,
-        page_size: int,
-        token_budget: int,
-        prefix_caching: bool = True,
-        max_waiting: int = 1024,
-        chunk_multiple: int | None = None,
-        page_windows: tuple[int | None, ...] = (None,),
-    ) -> None:
-        chunk = page_size if chunk_multiple is None else chunk_multiple
-        _check_sizes(max_num_seqs, max_model_len, page_size, token_budget, chunk)
-        self.max_model_len = max_model_len
-        self.max_num_seqs = max_num_seqs
+    def __init__(self, config: EngineConfig) -> None:
+        _check_sizes(config)
+        self.max_model_len = config.max_model_len
+        self.max_num_seqs = config.max_num_seqs
         self.preemptions = 0
         """Times a running sequence lost its pages."""
         self.prefix_query_tokens = 0
         """Prompt tokens looked up in the prefix cache."""
         self.prefix_hit_tokens = 0
         """Prompt tokens found there."""
-        self._page_size = page_size
-        self._token_budget = token_budget
-        self._prefix_caching = prefix_caching
-        self._max_waiting = max_waiting
-        self._chunk = chunk
-        self._pages = Paging(num_pages, page_size, page_windows, max_model_len, token_budget)
-        self._groups = len(page_windows)
-        self._slots = list(range(max_num_seqs))  # a heap: low slots first
+        self._page_size = config.page_size
+        """Prefill chunks start and end at multiples of it (the last one ends with the prompt): boundaries that don't
+        depend on load keep results so."""
+        self._token_budget = config.max_num_batched_tokens
+        self._prefix_caching = config.prefix_caching
+        self._max_waiting = config.max_waiting
+        self._pages = Paging(
+            config.num_pages, config.page_size, config.page_windows, config.max_model_len, config.max_num_batched_tokens
+        )
+        self._groups = len(config.page_windows)
+        self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
         self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
         self._running: dict[Sequence, None] = {}  # by arrival, which is also the order of admission
@@ -156,31 +137,30 @@ class Scheduler:
             return None
         return Plan(tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot)))
 
-    def commit(self, plan: Plan, sampled: Seq[SampledToken | None]) -> list[tuple[Sequence, SampledToken | None]]:
+    def commit(self, plan: Plan, results: Seq[RowResult]) -> list[Advance]:
         """Take over what a step returned; plans are committed in the order they were made.
 
         Args:
             plan: the step.
-            sampled: one entry for each of its rows; None for rows that sampled nothing.
+            results: one entry for each of its rows, with at most as many tokens as the row samples. What is missing
+                is taken back: those positions will be computed again.
 
         Returns:
-            The sequences that advanced: with the token appended, with a failed token (not appended; the sequence ends
-            with 'error'), or with None (a prompt that was only scored ended with 'length'). Rows of sequences that
-            had ended before are dropped.
+            The sequences that advanced, with what was appended to their outputs. Rows of sequences that had ended
+            before are dropped, and so are tokens behind the one that ends a sequence.
 
         Raises:
             ValueError: the entries don't fit the plan's rows.
         """
-        if len(sampled) != len(plan.rows):
-            raise ValueError(f"{len(plan.rows)} rows were planned, {len(sampled)} came back")
-        advanced: list[tuple[Sequence, SampledToken | None]] = []
-        for row, token in zip(plan.rows, sampled, strict=True):
-            sequence = row.sequence
-            sequence.in_flight -= 1
-            if sequence.state is SequenceState.FINISHED:
-                continue
-            if self._take(row, token):
-                advanced.append((sequence, token))
+        if len(results) != len(plan.rows):
+            raise ValueError(f"{len(plan.rows)} rows were planned, {len(results)} came back")
+        advanced: list[Advance] = []
+        for row, result in zip(plan.rows, results, strict=True):
+            row.sequence.in_flight -= 1
+            if row.sequence.state is not SequenceState.FINISHED:
+                advance = self._take(row, result.sampled)
+                if advance is not None:
+                    advanced.append(advance)
         return advanced
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -227,7 +207,7 @@ class Scheduler:
         order = [sequence.arrival for sequence in (*self._running, *self._waiting)]
         if order != sorted(order):
             raise RuntimeError("a sequence runs or waits out of turn")
-        if any(s.pages or s.computed or s.registered or s.slot >= 0 for s in self._waiting):
+        if any(s.pages or s.computed or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
         live = [sequence for choices in self._live.values() for sequence in choices]
         if set(live) != {*self._running, *self._waiting} or len(live) != len(order):
@@ -267,7 +247,7 @@ class Scheduler:
         """
         while self._waiting and self._slots:
             sequence = next(iter(self._waiting))
-            if sequence.in_flight or step.budget < min(sequence.length, self._chunk):
+            if sequence.in_flight or step.budget < min(sequence.length, self._page_size):
                 return
             if self._stuck is not None and self._stuck[0] is sequence and self._spare_pages() <= self._stuck[1]:
                 return
@@ -280,16 +260,17 @@ class Scheduler:
             if not self._pages.start(sequence, prefix, start + count, self._reserved_pages()):
                 self._stuck = sequence, self._spare_pages()
                 return
+            sequence.computed = start
             self._seat(sequence, donor)
             self._plan_row(step, sequence, count, fresh=True)
 
     def _plan_row(self, step: _Step, sequence: Sequence, count: int, *, fresh: bool = False) -> None:
         start, end = sequence.computed, sequence.computed + count
-        samples = end == sequence.length and sequence.request.max_tokens > 0
+        samples = int(end == sequence.length and sequence.request.max_tokens > 0)
         step.rows[sequence] = PlannedRow(
             sequence=sequence,
             start=start,
-            tokens=_tokens(sequence, start, end),
+            tokens=sequence.token_ids(start, end),
             pages=self._pages.table(sequence, start, end),
             samples=samples,
             fresh=fresh,
@@ -304,7 +285,7 @@ class Scheduler:
         """Tokens of the chunk at `start`: all up to `length`, or up to the last canonical boundary in the budget."""
         if length - start <= budget:
             return length - start
-        return (start + budget) // self._chunk * self._chunk - start
+        return (start + budget) // self._page_size * self._page_size - start
 
     def _unfinished(self, sequence: Sequence) -> bool:
         """Whether more is wanted than what is launched already; false if what is in flight surely ends it."""
@@ -323,7 +304,7 @@ class Scheduler:
         all is committed there are none, so it takes others' then, and alone it fits. Nobody comes in meanwhile: the
         pages it lacks are among those that newcomers must leave.
         """
-        if end <= sequence.room:
+        if self._pages.has_room(sequence, end):
             return True
         missing = self._pages.missing(sequence, end)
         while missing > self._pages.available:
@@ -348,6 +329,7 @@ class Scheduler:
     def _vacate(self, sequence: Sequence) -> None:
         del self._running[sequence]
         self._pages.vacate(sequence)
+        sequence.computed = 0
         heapq.heappush(self._slots, sequence.slot)
         sequence.slot = -1
 
@@ -380,7 +362,7 @@ class Scheduler:
 
     # Prefixes
 
-    def _find_prefix(self, step: _Step, sequence: Sequence) -> tuple[Prefix, Sequence | None] | None:
+    def _find_prefix(self, step: _Step, sequence: Sequence) -> tuple[CachedPrefix, Sequence | None] | None:
         """The pages that hold the beginning of a sequence already, and the sibling they are from (None: the prefix
         cache). None while a sibling is computing them.
 
@@ -392,13 +374,13 @@ class Scheduler:
             return None
         prefix, donor = forked
         if self._prefix_caching:
-            limit, tokens = self._reusable(sequence, sequence.length), _tokens(sequence, 0, sequence.length)
-            cached = self._pages.lookup(sequence.request.cache_key, tokens, limit, self._chunk)
+            limit, tokens = self._reusable(sequence, sequence.length), sequence.token_ids(0, sequence.length)
+            cached = self._pages.lookup(sequence.request.cache_key, tokens, limit, self._page_size)
             if cached.blocks >= prefix.blocks:
                 return cached, None
         return prefix, donor
 
-    def _fork(self, step: _Step, sequence: Sequence) -> tuple[Prefix, Sequence | None] | None:
+    def _fork(self, step: _Step, sequence: Sequence) -> tuple[CachedPrefix, Sequence | None] | None:
         """The prompt's pages from a sibling that has computed and kept them; None while one is computing them."""
         shared = self._reusable(sequence, len(sequence.request.prompt))
         for sibling in self._live[sequence.request.id]:
@@ -417,48 +399,61 @@ class Scheduler:
         if first_score is not None and sequence.choice == 0 and not sequence.output:
             # The score of a token comes out of the position before it, so that one must be computed here.
             limit = min(limit, max(0, first_score - 1))
-        return limit // self._chunk * self._chunk
-
-    def _register(self, sequence: Sequence, end: int) -> None:
-        """Offer the pages that the first `end` positions fill, all of them computed, to the prefix cache."""
-        if sequence.request.cache_max_len is not None:
-            end = min(end, sequence.request.cache_max_len)
-        size = self._page_size
-        while (start := sequence.registered * size) + size <= end:
-            self._pages.register(sequence, _tokens(sequence, start, start + size))
+        return limit // self._page_size * self._page_size
 
     # Committing
 
-    def _take(self, row: PlannedRow, token: SampledToken | None) -> bool:
+    def _take(self, row: PlannedRow, sampled: tuple[SampledToken, ...]) -> Advance | None:
         """Append what a row of an unfinished sequence returned, keep or give up its pages, and see whether it ends.
 
         Returns:
-            Whether its reader has anything to hear of.
+            What its reader has to hear of; None if there is nothing.
         """
-        sequence, end = row.sequence, row.start + row.count
-        if (token is not None) != row.samples:
+        sequence, missing = row.sequence, row.samples - len(sampled)
+        if missing < 0 or (row.samples and not sampled):
             raise ValueError(
-                f"a row of request {sequence.request.id} that samples must come with a token, others without"
+                f"a row of request {sequence.request.id} samples {row.samples} tokens, {len(sampled)} came back"
             )
-        if token is not None and token.failed:
-            self.finish(sequence, "error")
-            return True
+        failed = next((index for index, token in enumerate(sampled) if token.failed), None)
+        if failed is not None:
+            sampled = sampled[:failed]
         # A sequence that was preempted since has given its pages away; it is not admitted again before this commit.
         if sequence.state is SequenceState.RUNNING:
-            if self._prefix_caching:
-                self._register(sequence, end)
-            self._pages.give_up(sequence, end)
-        if token is None:
-            scored = sequence.request.max_tokens == 0 and end == len(sequence.request.prompt)
-            if scored:
+            sequence.computed -= missing
+            self._keep_pages(sequence, row.start + row.count - missing)
+        sequence.sampled -= missing
+        if not row.samples:
+            return self._end_scoring(row)
+        taken = self._append(sequence, sampled)
+        if failed is not None and sequence.state is not SequenceState.FINISHED:
+            self.finish(sequence, "error")
+        return Advance(sequence, taken, failed=sequence.finish_reason == "error")
+
+    def _keep_pages(self, sequence: Sequence, end: int) -> None:
+        """Offer what is computed to the prefix cache, and give up what no later query reads."""
+        if self._prefix_caching:
+            self._pages.register(sequence, end)
+        self._pages.give_up(sequence, end)
+
+    def _end_scoring(self, row: PlannedRow) -> Advance | None:
+        """End a sequence that wanted nothing but scores of its prompt, once that is computed."""
+        request = row.sequence.request
+        if request.max_tokens > 0 or row.start + row.count < len(request.prompt):
+            return None
+        self.finish(row.sequence, "length")
+        return Advance(row.sequence)
+
+    def _append(self, sequence: Sequence, sampled: tuple[SampledToken, ...]) -> tuple[SampledToken, ...]:
+        """Append tokens until one ends the sequence; returns those appended."""
+        for index, token in enumerate(sampled, 1):
+            sequence.output.append(token.token)
+            if token.token in sequence.request.stop_token_ids:
+                self.finish(sequence, "stop")
+            elif len(sequence.output) >= self._limit(sequence.request):
                 self.finish(sequence, "length")
-            return scored
-        sequence.output.append(token.token)
-        if token.token in sequence.request.stop_token_ids:
-            self.finish(sequence, "stop")
-        elif len(sequence.output) >= self._limit(sequence.request):
-            self.finish(sequence, "length")
-        return True
+            if sequence.state is SequenceState.FINISHED:
+                return sampled[:index]
+        return sampled
 
     def _check_request(self, request: Request) -> None:
         if not request.prompt:
@@ -473,19 +468,11 @@ class Scheduler:
             raise InvalidRequest("id", f"request {request.id} is running already")
 
 
-def _tokens(sequence: Sequence, start: int, end: int) -> tuple[int, ...]:
-    """Token ids of positions [start, end); only the last may be in flight."""
-    prompt, output = sequence.request.prompt, sequence.output
-    if end <= len(prompt):
-        return prompt[start:end]
-    known = prompt[start:] + tuple(output[max(0, start - len(prompt)) : end - len(prompt)])
-    return known if len(known) == end - start else (*known, IN_FLIGHT)
-
-
-def _check_sizes(max_num_seqs: int, max_model_len: int, page_size: int, token_budget: int, chunk: int) -> None:
-    if min(max_num_seqs, max_model_len, page_size) < 1:
+def _check_sizes(config: EngineConfig) -> None:
+    if min(config.max_num_seqs, config.max_model_len, config.page_size) < 1:
         raise ValueError("max_num_seqs, max_model_len and page_size must be at least 1")
-    if chunk < page_size or chunk % page_size:
-        raise ValueError(f"chunk_multiple {chunk} is not a multiple of the page size {page_size}")
-    if token_budget < chunk:
-        raise ValueError(f"a step of {token_budget} tokens is smaller than the smallest prefill chunk ({chunk})")
+    if config.max_num_batched_tokens < config.page_size:
+        raise ValueError(
+            f"a step of {config.max_num_batched_tokens} tokens is smaller than the smallest prefill chunk, a page of "
+            f"{config.page_size}"
+        )

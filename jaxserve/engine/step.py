@@ -1,8 +1,8 @@
 """The step: two jitted functions that every batch runs through.
 
-`forward` runs the model over the packed tokens and updates the KV pages in place; `sample` turns the rows' logits into
-tokens and updates the slot state in place. They are separate programs so that a grammar's mask for this step can be
-computed on the host while the forward pass runs. `score` adds log-probabilities of prompt tokens where asked for.
+`forward` runs the model over the packed tokens and updates the KV pages in place; `sample` turns the samples' logits
+into tokens and updates the slot state in place. They are separate programs so that a grammar's mask for this step can
+be computed on the host while the forward pass runs. `score` adds log-probabilities of prompt tokens where asked for.
 All three are pure; static shapes come from the batch `Layout`.
 """
 
@@ -30,14 +30,14 @@ class ForwardResult(NamedTuple):
     """The donated cache, updated."""
     hidden_TD: jax.Array
     """After the final norm; for `score`."""
-    hidden_RD: jax.Array
-    """Of each row's last token."""
-    logits_RV: jax.Array
-    """float32; garbage for unused rows."""
-    rows_RC: jax.Array
-    """The batch's sampling rows, for `sample`: so that its program depends on R only, not on T."""
+    hidden_ND: jax.Array
+    """Of the samples' tokens."""
+    logits_NV: jax.Array
+    """float32; garbage for unused samples."""
+    samples_NC: jax.Array
+    """The batch's samples, for `sample`: so that its program depends on N only, not on T."""
     routing: jax.Array | None
-    """Routed experts of each row's last token; None for dense models."""
+    """Routed experts of the samples' tokens; None for dense models."""
 
 
 def forward(
@@ -63,35 +63,34 @@ def forward(
     with jax.named_scope("unpack"):
         batch = layout.split(buffer)
         meta = models.StepMeta.from_rows(batch.cu_q_lens, batch.kv_lens_R, batch.page_tables, layout.tokens, page_size)
-        slots_R = unpack_rows(batch.rows_RC).slot
-        in_flight_T = last_token_S[slots_R[meta.first.rows_T]]
+        in_flight_T = last_token_S[batch.slots_R[meta.first.rows_T]]
         tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)
     with jax.named_scope("forward"):
         out = models.forward(graphdef, leaves, tokens_T, cache, meta)
     with jax.named_scope("unembed"):
-        last_R = jnp.maximum(batch.cu_q_lens[1:] - 1, 0)
-        hidden_RD = out.hidden_TD[last_R]
-        logits_RV = models.unembed(graphdef, leaves, hidden_RD)
-    routing = None if out.routing is None else out.routing[:, last_R]
-    return ForwardResult(out.cache, out.hidden_TD, hidden_RD, logits_RV, batch.rows_RC, routing)
+        tokens_N = unpack_rows(batch.samples_NC).token
+        hidden_ND = out.hidden_TD[tokens_N]
+        logits_NV = models.unembed(graphdef, leaves, hidden_ND)
+    routing = None if out.routing is None else out.routing[:, tokens_N]
+    return ForwardResult(out.cache, out.hidden_TD, hidden_ND, logits_NV, batch.samples_NC, routing)
 
 
 def sample(
-    state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
+    state: SlotState, logits_NV: jax.Array, samples_NC: jax.Array, bitmask_NW: jax.Array
 ) -> tuple[SlotState, jax.Array]:
-    """Draws one token for each sampling row.
+    """Draws one token for each sample.
 
     Args:
         state: slot state, donated.
-        logits_RV: from `forward`.
-        rows_RC: from `forward`.
-        bitmask_RW: allowed tokens, one bit each; read only for rows that say so.
+        logits_NV: from `forward`.
+        samples_NC: from `forward`.
+        bitmask_NW: allowed tokens, one bit each; read only for samples that say so.
 
     Returns:
         The new slot state, and the packed results `sampling.packing` unpacks on the host.
     """
     with jax.named_scope("sample"):
-        return pipeline.sample(state, logits_RV, rows_RC, bitmask_RW)
+        return pipeline.sample(state, logits_NV, samples_NC, bitmask_NW)
 
 
 def score(graphdef: Any, leaves: list[jax.Array], hidden_TD: jax.Array, targets_T: jax.Array) -> jax.Array:

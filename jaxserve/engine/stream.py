@@ -6,16 +6,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from jaxserve.engine.types import (
-    Delta,
-    FinishReason,
-    Request,
-    SampledToken,
-    Sequence,
-    Sink,
-    Timing,
-    TokenLogprob,
-)
+from jaxserve.engine.plan import Advance, SampledToken
+from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.reading.stop import StopMatcher
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
@@ -66,55 +58,42 @@ class RequestStream:
         """Whether some choice has not ended."""
         return any(choice.open for choice in self._choices)
 
-    def push(
-        self,
-        sequence: Sequence,
-        sampled: SampledToken | None,
-        *,
-        running: int,
-        activation: bytes | None = None,
-        routing: bytes | None = None,
-    ) -> bool:
+    def push(self, advance: Advance, *, running: int) -> bool:
         """Sends what one committed step added to one choice.
 
         Args:
-            sequence: the choice, already advanced by the scheduler (its `finish_reason` tells whether it ended).
-            sampled: the token; None when a request without output tokens ended.
+            advance: the choice, already advanced by the scheduler (its sequence's `finish_reason` tells whether it
+                ended), and its new tokens.
             running: sequences running in the engine now.
-            activation: little-endian float32 activation of the token's position, when asked for.
-            routing: little-endian int16 routed experts of the token's position, when asked for.
 
         Returns:
             Whether a stop text ended the choice: the caller then finishes the sequence.
         """
+        sequence = advance.sequence
         choice = self._choices[sequence.choice]
         if not choice.open:
             return False
         now = time.monotonic()
         if self.first_token is None:
             self.first_token = now
-        reason = sequence.finish_reason
-        text, stop_text = self._text(choice, sampled, reason)
-        if stop_text is not None:
-            reason = "stop"
+        tokens, text, stop_text = self._read(choice, advance.tokens, sequence.finish_reason)
+        reason = sequence.finish_reason if stop_text is None else "stop"
         choice.open = reason is None
-        tokens = () if sampled is None else (sampled.token,)
-        wants_logprobs = self.request.logprobs is not None and sampled is not None and sampled.logprob is not None
         self._send(
             Delta(
                 request_id=self.request.id,
                 choice=sequence.choice,
-                token_ids=tokens,
+                token_ids=tuple(token.token for token in tokens),
                 text=text,
-                logprobs=(sampled.logprob,) if wants_logprobs and sampled and sampled.logprob else (),
+                logprobs=self._logprobs(tokens),
                 prompt_logprobs=self._take_prompt_logprobs(sequence.choice),
                 finish_reason=reason,
                 stop_text=stop_text,
                 cached_tokens=self.cached_tokens,
                 timing=self._timing(now if not self.open else None),
                 concurrent_requests=running,
-                activations=() if activation is None else (activation,),
-                routing=() if routing is None else (routing,),
+                activations=tuple(token.activation for token in tokens if token.activation is not None),
+                routing=tuple(token.routing for token in tokens if token.routing is not None),
             )
         )
         return stop_text is not None
@@ -142,20 +121,34 @@ class RequestStream:
                     )
                 )
 
-    def _text(
-        self, choice: _Choice, sampled: SampledToken | None, reason: FinishReason | None
-    ) -> tuple[str, str | None]:
-        """New text that may be shown, and the stop text that matched."""
-        if sampled is None or (reason == "stop" and sampled.token in self.request.stop_token_ids):
-            new = ""
-        else:
-            new = choice.detokenizer.push(sampled.token)
+    def _read(
+        self, choice: _Choice, tokens: tuple[SampledToken, ...], reason: FinishReason | None
+    ) -> tuple[tuple[SampledToken, ...], str, str | None]:
+        """The tokens up to the one that completes a stop text, their text that may be shown, and that stop text."""
+        shown = ""
+        for count, token in enumerate(tokens, 1):
+            ends = reason if count == len(tokens) else None
+            if ends == "stop" and token.token in self.request.stop_token_ids:
+                break
+            text, matched = choice.stops.push(choice.detokenizer.push(token.token))
+            shown += text
+            if matched is not None:
+                return tokens[:count], shown, matched
         if reason is not None:
-            new += choice.detokenizer.flush()
-        text, matched = choice.stops.push(new)
-        if matched is None and reason is not None:
-            text += choice.stops.flush()
-        return text, matched
+            text, matched = self._flush(choice)
+            shown += text
+            return tokens, shown, matched
+        return tokens, shown, None
+
+    def _flush(self, choice: _Choice) -> tuple[str, str | None]:
+        """What the end of a choice lets go: an incomplete character, and text that might have become a stop text."""
+        text, matched = choice.stops.push(choice.detokenizer.flush())
+        return (text, matched) if matched is not None else (text + choice.stops.flush(), None)
+
+    def _logprobs(self, tokens: tuple[SampledToken, ...]) -> tuple[TokenLogprob, ...]:
+        if self.request.logprobs is None:
+            return ()
+        return tuple(token.logprob for token in tokens if token.logprob is not None)
 
     def _take_prompt_logprobs(self, choice: int) -> tuple[TokenLogprob | None, ...] | None:
         first = self.request.prompt_logprobs_from

@@ -74,6 +74,7 @@ class RowInputs(NamedTuple):
     """What the device reads of R rows: arrays [R]. Neutral values stand where a knob is off."""
 
     slot: jax.Array
+    token: jax.Array
     position: jax.Array
     forced: jax.Array
     """int32: the token to emit whatever the knobs say, -1 = none."""
@@ -176,6 +177,8 @@ def pack_row(
     slot: int,
     position: int,
     *,
+    token: int = 0,
+    last: bool = True,
     fresh: bool = False,
     grammar: bool = False,
     forced: int = -1,
@@ -194,6 +197,7 @@ def pack_row(
         mu: mu to resume from when fresh; None = the start value.
     """
     out_row[:] = constant
+    out_row[18] = token
     out_row[:4] = (slot, int(constant[1]) | 2 * fresh | 64 * grammar, position, forced + 1)
     if mu is not None:
         out_row.view(np.float32)[Column.MU] = mu
@@ -214,6 +218,7 @@ def unpack_rows(rows_RC: jax.Array) -> RowInputs:
     active = has(Flag.ACTIVE)
     return RowInputs(
         slot=rows_RC[:, Column.SLOT],
+        token=rows_RC[:, 18],
         position=rows_RC[:, Column.POSITION],
         forced=rows_RC[:, Column.FORCED] - 1,
         mu=real(Column.MU),

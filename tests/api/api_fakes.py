@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jaxserve.api.app import create_app
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.engine.types import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
+from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.errors import Overloaded, TemplateError
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer

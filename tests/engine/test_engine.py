@@ -7,15 +7,17 @@ import threading
 import time
 
 import pytest
+from engine_configs import engine_config
 
-from jaxserve.engine.engine import Engine, RowResult
+from jaxserve.engine.engine import Engine
+from jaxserve.engine.plan import RowResult, SampledToken
+from jaxserve.engine.requests import Delta, Request, TokenLogprob
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.types import Delta, Request, SampledToken, TokenLogprob
 from jaxserve.errors import EngineStopped, InternalError, Overloaded, RequestFailed
 from jaxserve.sampling.params import SamplingParams
 
 VOCAB = 1000
-SIZES = {"max_num_seqs": 4, "max_model_len": 256, "num_pages": 200, "page_size": 4, "token_budget": 32}
+SIZES = {"max_model_len": 256, "num_pages": 200}
 
 
 class Letters:
@@ -88,13 +90,14 @@ class Counting:
         for index in indices:
             row, slot = ticket["plan"].rows[index], ticket["slots"][index]
             token = row.tokens[-1] if row.tokens[-1] >= 0 else ticket["before"][index]
-            sampled = None
+            sampled = ()
             if row.samples:
                 token += 1
                 while masks is not None and not masks[index, token // 32] >> token % 32 & 1:
                     token += 1  # the next allowed one
                 self.last[slot] = token
-                sampled = SampledToken(token, TokenLogprob(token, -0.5, -0.25), failed=token == self.bad_token)
+                score = TokenLogprob(token, -0.5, -0.25)
+                sampled = (SampledToken(token, score, failed=token == self.bad_token),)
             results.append(RowResult(sampled=sampled))
         return results
 
@@ -108,10 +111,10 @@ def request(name="r", prompt=(0,), max_tokens=5, **more):
     return Request(id=name, prompt=tuple(prompt), sampling=SamplingParams(), max_tokens=max_tokens, **more)
 
 
-def make(runner=None, **scheduler):
-    sizes = SIZES | scheduler
+def make(runner=None, **sizes):
+    config = engine_config(**SIZES | sizes)
     return Engine(
-        Scheduler(**sizes), runner or Counting(), Letters(), total_pages=sizes["num_pages"] - 1, vocab_size=VOCAB
+        Scheduler(config), runner or Counting(), Letters(), total_pages=config.num_pages - 1, vocab_size=VOCAB
     )
 
 
@@ -369,7 +372,12 @@ def test_a_raising_sink_disturbs_nobody(engine):
 def test_a_dead_engine_tells_every_stream():
     deaths = []
     engine = Engine(
-        Scheduler(**SIZES), Counting(fail_on=3), Letters(), total_pages=199, vocab_size=VOCAB, on_death=deaths.append
+        Scheduler(engine_config(**SIZES)),
+        Counting(fail_on=3),
+        Letters(),
+        total_pages=199,
+        vocab_size=VOCAB,
+        on_death=deaths.append,
     )
     box = queue.SimpleQueue()
     engine.submit(request("a", max_tokens=50), box.put)

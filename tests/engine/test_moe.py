@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxserve.engine.requests import Request
 from jaxserve.engine.sizing import EngineOptions
-from jaxserve.engine.types import Request
 from jaxserve.models import load_model, make_mesh
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded

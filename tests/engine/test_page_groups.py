@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 from collections import Counter
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxserve.engine.engine import Engine
+from jaxserve.engine.requests import Request
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import EngineOptions
-from jaxserve.engine.types import Request
 from jaxserve.models import load_model, make_mesh
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded
@@ -30,14 +31,14 @@ PAGE, CONTEXT, BUDGET = 4, 256, 32
 class Watched(Scheduler):
     """Remembers the most pages that a sequence has held in each page group."""
 
-    def __init__(self, **sizes):
-        super().__init__(**sizes)
+    def __init__(self, config):
+        super().__init__(config)
         self.most = Counter()
 
     def plan(self):
         plan = super().plan()
         for sequence in self._running:
-            for group, run in enumerate(sequence.pages):
+            for group, run in enumerate(sequence.pages.runs):
                 self.most[group] = max(self.most[group], len(run.pages))
         return plan
 
@@ -58,16 +59,8 @@ def serve(started):
     """Runs the rounds of requests on the one device, with a choice of pages -> (tokens, cached) of each, scheduler."""
 
     def run(num_pages, *, caching):
-        config = started.config
-        scheduler = Watched(
-            max_num_seqs=config.max_num_seqs,
-            max_model_len=CONTEXT,
-            num_pages=num_pages,
-            page_size=PAGE,
-            token_budget=BUDGET,
-            prefix_caching=caching,
-            page_windows=config.page_windows,
-        )
+        config = dataclasses.replace(started.config, num_pages=num_pages, prefix_caching=caching)
+        scheduler = Watched(config)
         engine = Engine(scheduler, started.runner, started.tokenizer, total_pages=num_pages - 1, vocab_size=100)
         results = [answers(engine, requests) for requests in rounds()]
         engine.close(timeout=60)

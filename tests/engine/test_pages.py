@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxserve.engine.pages import Block, PageAllocator, Prefix
+from jaxserve.engine.pages import Block, CachedPrefix, PageAllocator
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ def check(pages: PageAllocator, *sequences: Held) -> None:
     pages.check(Counter(page for s in sequences for page in s.pages), blocks)
 
 
-def store(pages: PageAllocator, key: str, tokens: tuple[int, ...], prefix: Prefix | None = None) -> Held:
+def store(pages: PageAllocator, key: str, tokens: tuple[int, ...], prefix: CachedPrefix | None = None) -> Held:
     """A sequence of these tokens, after a prefix that is in the cache, whose full blocks are registered; still held."""
     size, own = pages.page_size, Held()
     if prefix is not None:

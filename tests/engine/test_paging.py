@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jaxserve.engine.paging import Paging
-from jaxserve.engine.types import Request, Sequence
+from jaxserve.engine.requests import Request
+from jaxserve.engine.sequence import Sequence
 from jaxserve.sampling.params import SamplingParams
 
 TOKENS = tuple(range(40))
@@ -20,8 +21,7 @@ def holding(paging: Paging, length: int) -> Sequence:
 
 
 def register(paging: Paging, one: Sequence, blocks: int) -> None:
-    while one.registered < blocks:
-        paging.register(one, TOKENS[one.registered * 4 :][:4])
+    paging.register(one, 4 * blocks)
 
 
 def test_a_fork_knows_no_more_than_the_donor_and_no_more_than_it_shares() -> None:
@@ -56,7 +56,7 @@ def test_a_fork_makes_blocks_known_whose_window_it_never_held() -> None:
     register(paging, fork, 9)
     assert paging.lookup("", TOKENS, 36, 4).blocks == 9
     paging.give_up(fork, 38)
-    assert fork.pages[1].first == 8
+    assert fork.pages.runs[1].first == 8
     paging.vacate(fork)
     paging.check([])
     assert paging.available == 59
@@ -68,7 +68,7 @@ def test_equal_blocks_computed_by_two_become_one_in_every_group() -> None:
     register(paging, first, 4)
     before = paging.available
     register(paging, second, 4)
-    assert first.pages == second.pages
+    assert first.pages.runs == second.pages.runs
     assert paging.available == before + 8
     paging.check([first, second])
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from engine_configs import engine_config
 
+from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.requests import Request
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.types import Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
+from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 from jaxserve.sampling.params import SamplingParams
 
@@ -15,14 +18,7 @@ STOP = 99
 
 
 def make(**changes: Any) -> Scheduler:
-    sizes: dict[str, Any] = {
-        "max_num_seqs": 4,
-        "max_model_len": 64,
-        "num_pages": 65,
-        "page_size": 4,
-        "token_budget": 32,
-    }
-    return Scheduler(**{**sizes, **changes})
+    return Scheduler(engine_config(**changes))
 
 
 def ask(name: str, prompt: int | tuple[int, ...], max_tokens: int = 8, **changes: Any) -> Request:
@@ -45,8 +41,16 @@ def row_of(plan: Plan, sequence: Sequence) -> PlannedRow:
     return next(row for row in plan.rows if row.sequence is sequence)
 
 
-def commit(scheduler: Scheduler, plan: Plan, token: int = 7) -> list[tuple[Sequence, SampledToken | None]]:
-    return scheduler.commit(plan, [SampledToken(token) if row.samples else None for row in plan.rows])
+def commit(scheduler: Scheduler, plan: Plan, token: int = 7) -> list[Advance]:
+    return scheduler.commit(plan, [result(*[token] * row.samples) for row in plan.rows])
+
+
+def result(*tokens: int) -> RowResult:
+    return RowResult(tuple(map(SampledToken, tokens)))
+
+
+def advance(sequence: Sequence, *tokens: int) -> Advance:
+    return Advance(sequence, tuple(map(SampledToken, tokens)))
 
 
 def step(scheduler: Scheduler, token: int = 7) -> Plan:
@@ -56,7 +60,7 @@ def step(scheduler: Scheduler, token: int = 7) -> Plan:
 
 
 def held(sequence: Sequence, group: int = 0) -> list[int]:
-    return sequence.pages[group].pages.tolist()
+    return sequence.pages.runs[group].pages.tolist()
 
 
 def run_out(scheduler: Scheduler) -> None:
@@ -69,10 +73,7 @@ def run_out(scheduler: Scheduler) -> None:
     ("changes", "message"),
     [
         ({"num_pages": 16}, "needs 16 pages of 4, there are 15"),
-        ({"token_budget": 3}, "smaller than the smallest prefill chunk"),
-        ({"chunk_multiple": 6}, "not a multiple of the page size"),
-        ({"chunk_multiple": 0}, "not a multiple of the page size"),
-        ({"chunk_multiple": 64}, "smaller than the smallest prefill chunk"),
+        ({"max_num_batched_tokens": 3}, "smaller than the smallest prefill chunk"),
         ({"max_num_seqs": 0}, "at least 1"),
         ({"page_size": 0}, "at least 1"),
     ],
@@ -118,7 +119,7 @@ def test_no_work_no_plan() -> None:
 
 
 def test_prompts_are_chunked_at_canonical_boundaries_and_share_the_budget() -> None:
-    scheduler = make(token_budget=10)
+    scheduler = make(max_num_batched_tokens=10)
     long, short = *scheduler.add(ask("long", 21)), *scheduler.add(ask("short", 2))
     assert spans(step(scheduler)) == [("long", 0, 8), ("short", 0, 2)], "8 is the last multiple of 4 within 10"
     plan = step(scheduler)
@@ -128,16 +129,6 @@ def test_prompts_are_chunked_at_canonical_boundaries_and_share_the_budget() -> N
     assert row_of(plan, long).samples
     assert row_of(plan, long).tokens == (16, 17, 18, 19, 20)
     assert (long.output, short.output) == ([7], [7, 7, 7])
-
-
-def test_chunk_multiple_sets_the_boundaries() -> None:
-    scheduler = make(token_budget=20, chunk_multiple=8, max_num_seqs=1)
-    scheduler.add(ask("a", 30))
-    assert spans(step(scheduler)) == [("a", 0, 16)]
-    assert spans(step(scheduler)) == [("a", 16, 30)]
-    run_out(scheduler)
-    scheduler.add(ask("b", 30))
-    assert spans(step(scheduler)) == [("b", 24, 30)], "of 7 cached pages 6 end at a boundary"
 
 
 def test_rows_are_ordered_by_slot_and_fresh_once() -> None:
@@ -164,7 +155,7 @@ def test_a_step_is_planned_before_the_one_before_is_committed() -> None:
     assert (third.rows[0].tokens, third.rows[0].position) == ((-1,), 2)
     commit(scheduler, second, 41)
     assert scheduler.plan() is None, "what is in flight ends it"
-    assert commit(scheduler, third, 42) == [(sequence, SampledToken(42))]
+    assert commit(scheduler, third, 42) == [advance(sequence, 42)]
     assert (sequence.output, sequence.finish_reason) == ([40, 41, 42], "length")
     assert not scheduler.has_work
 
@@ -180,7 +171,7 @@ def test_overshoot_after_a_stop_token_is_dropped() -> None:
     scheduler = make()
     (sequence,) = scheduler.add(ask("a", 3))
     first, second = planned(scheduler), planned(scheduler)
-    assert commit(scheduler, first, STOP) == [(sequence, SampledToken(STOP))]
+    assert commit(scheduler, first, STOP) == [advance(sequence, STOP)]
     assert (sequence.finish_reason, scheduler.free_pages) == ("stop", 64)
     assert commit(scheduler, second) == []
     assert sequence.output == [STOP]
@@ -199,27 +190,30 @@ def test_a_row_without_a_token_to_draw_ends_its_sequence_alone() -> None:
     (failing,), (fine,) = scheduler.add(ask("a", 3)), scheduler.add(ask("b", 3))
     plan = planned(scheduler)
     failed = SampledToken(0, failed=True)
-    assert scheduler.commit(plan, [failed, SampledToken(5)]) == [(failing, failed), (fine, SampledToken(5))]
+    assert scheduler.commit(plan, [RowResult((failed,)), result(5)]) == [
+        Advance(failing, failed=True),
+        advance(fine, 5),
+    ]
     assert (failing.output, failing.finish_reason) == ([], "error")
     assert (fine.output, fine.finish_reason) == ([5], None)
 
 
-@pytest.mark.parametrize("sampled", [[], [None], [SampledToken(1), SampledToken(1)]])
-def test_results_that_do_not_fit_the_plan_are_refused(sampled: list[SampledToken | None]) -> None:
+@pytest.mark.parametrize("results", [[], [result()], [result(1, 1)], [result(1), result(1)]])
+def test_results_that_do_not_fit_the_plan_are_refused(results: list[RowResult]) -> None:
     scheduler = make()
     scheduler.add(ask("a", 3))
     with pytest.raises(ValueError, match=r"came back|must come with a token"):
-        scheduler.commit(planned(scheduler), sampled)
+        scheduler.commit(planned(scheduler), results)
 
 
 def test_a_scored_prompt_ends_without_a_sample() -> None:
-    scheduler = make(token_budget=4)
+    scheduler = make(max_num_batched_tokens=4)
     (sequence,) = scheduler.add(ask("a", 5, max_tokens=0, prompt_logprobs_from=0))
     first, second = planned(scheduler), planned(scheduler)
     assert [row.samples for row in (*first.rows, *second.rows)] == [False, False]
     assert scheduler.plan() is None
     assert commit(scheduler, first) == []
-    assert commit(scheduler, second) == [(sequence, None)]
+    assert commit(scheduler, second) == [Advance(sequence)]
     assert (sequence.output, sequence.finish_reason) == ([], "length")
     assert scheduler.free_pages == 64
 
@@ -252,7 +246,7 @@ def test_equal_prompts_share_cached_pages_after_the_commit() -> None:
     (late,) = scheduler.add(ask("c", 12))
     row = row_of(planned(scheduler), late)
     assert (row.start, row.fresh, late.cached) == (8, True, 8), "the last token is always computed"
-    assert late.registered == 2
+    assert late.pages.registered == 2
     assert (scheduler.prefix_hit_tokens, scheduler.prefix_query_tokens) == (8, 36)
 
 
@@ -371,7 +365,7 @@ def test_the_youngest_loses_its_pages_and_comes_back_with_its_output() -> None:
     kept = list(young.output)
     assert (old.preemptions, young.preemptions, scheduler.preemptions) == (0, 1, 1)
     assert kept
-    assert (young.pages, young.slot, young.computed) == ([], -1, 0)
+    assert (bool(young.pages), young.slot, young.computed) == (False, -1, 0)
     scheduler.add(ask("later", 1))
     while young.state is SequenceState.WAITING:
         plan = step(scheduler)
@@ -438,7 +432,7 @@ def test_a_newcomer_leaves_each_running_sequence_a_page_to_grow() -> None:
 
 
 def test_short_answers_do_not_hold_up_a_long_prompt() -> None:
-    scheduler = make(token_budget=6, max_num_seqs=8, max_model_len=64, num_pages=200)
+    scheduler = make(max_num_batched_tokens=6, max_num_seqs=8, max_model_len=64, num_pages=200)
     (long,) = scheduler.add(ask("long", 40, 2))
     for number in range(40):
         scheduler.add(ask(f"short{number}", 1, 60))
@@ -448,7 +442,7 @@ def test_short_answers_do_not_hold_up_a_long_prompt() -> None:
 
 
 def test_a_prompt_comes_in_when_the_running_leave_it_a_chunk_and_nobody_overtakes_it() -> None:
-    scheduler = make(token_budget=4, max_num_seqs=8)
+    scheduler = make(max_num_batched_tokens=4, max_num_seqs=8)
     old = [scheduler.add(ask(f"old{number}", 1, 8))[0] for number in range(2)]
     step(scheduler)
     (long,), (short,) = scheduler.add(ask("long", 8, 2)), scheduler.add(ask("short", 1, 2))
@@ -471,10 +465,10 @@ def test_check_sees_lost_pages_and_slots() -> None:
         with pytest.raises(RuntimeError):
             scheduler.check()
 
-    broken(lambda scheduler, sequence: sequence.pages.pop())
-    broken(lambda scheduler, sequence: sequence.pages[0].pages.pop())
-    broken(lambda scheduler, sequence: sequence.pages[0].pages.append(3))
-    broken(lambda scheduler, sequence: setattr(sequence, "block", None))
+    broken(lambda scheduler, sequence: sequence.pages.runs.pop())
+    broken(lambda scheduler, sequence: sequence.pages.runs[0].pages.pop())
+    broken(lambda scheduler, sequence: sequence.pages.runs[0].pages.append(3))
+    broken(lambda scheduler, sequence: setattr(sequence.pages, "block", None))
     broken(lambda scheduler, sequence: scheduler._slots.pop())
     broken(lambda scheduler, sequence: scheduler._slots.append(sequence.slot))
     broken(lambda scheduler, sequence: scheduler._running.update({sequence: scheduler._running.pop(sequence)}))
@@ -484,7 +478,7 @@ def test_check_sees_lost_pages_and_slots() -> None:
 
 
 def test_older_prompts_leave_the_tokens_of_younger_sequences() -> None:
-    scheduler = make(token_budget=8, max_num_seqs=8)
+    scheduler = make(max_num_batched_tokens=8, max_num_seqs=8)
     (brief,), (long,) = scheduler.add(ask("brief", 1, 1)), scheduler.add(ask("long", 40))
     young = [scheduler.add(ask(f"young{number}", 1))[0] for number in range(3)]
     plan = step(scheduler)
@@ -514,20 +508,20 @@ def test_a_sequence_of_the_full_context_must_fit_in_all_groups(changes: dict[str
 
 
 def test_pages_behind_the_window_are_given_up_at_the_commit() -> None:
-    scheduler = make(**WINDOWED, token_budget=16, prefix_caching=False)
+    scheduler = make(**WINDOWED, max_num_batched_tokens=16, prefix_caching=False)
     (sequence,) = scheduler.add(ask("a", 40))
     first = planned(scheduler)
-    assert [len(run.pages) for run in sequence.pages] == [10, 4], "all of the prompt, the first chunk"
+    assert [len(run.pages) for run in sequence.pages.runs] == [10, 4], "all of the prompt, the first chunk"
     second = planned(scheduler)
-    assert [len(run.pages) for run in sequence.pages] == [10, 8], "the first chunk is still in flight"
+    assert [len(run.pages) for run in sequence.pages.runs] == [10, 8], "the first chunk is still in flight"
     assert [(start, len(pages)) for start, pages in row_of(second, sequence).pages] == [(0, 8), (2, 6)]
     commit(scheduler, first)
-    assert [(run.first, run.end) for run in sequence.pages] == [(0, 10), (2, 8)], "position 16 sees 11 to 16"
+    assert [(run.first, run.end) for run in sequence.pages.runs] == [(0, 10), (2, 8)], "position 16 sees 11 to 16"
     assert scheduler.free_pages == 64 - 10 - 6
     commit(scheduler, second)
     while len(sequence.output) < 7:
         step(scheduler)
-    assert [(run.first, run.end) for run in sequence.pages] == [(0, 12), (10, 12)], "position 46 sees 41 to 46"
+    assert [(run.first, run.end) for run in sequence.pages.runs] == [(0, 12), (10, 12)], "position 46 sees 41 to 46"
     run_out(scheduler)
     assert scheduler.free_pages == 64
 
@@ -540,12 +534,12 @@ def test_a_prefix_is_found_by_the_window_before_its_end() -> None:
     (same,), (shorter,) = scheduler.add(ask("b", 40)), scheduler.add(ask("c", 23))
     plan = planned(scheduler)
     assert [(row_of(plan, s).start, s.cached) for s in (same, shorter)] == [(36, 36), (20, 20)]
-    assert [(run.first, run.end) for run in same.pages] == [(0, 10), (7, 10)], "position 36 sees 31 to 36"
+    assert [(run.first, run.end) for run in same.pages.runs] == [(0, 10), (7, 10)], "position 36 sees 31 to 36"
     scheduler.check()
 
 
 def test_a_chain_of_windows_alone_outlives_its_first_pages() -> None:
-    scheduler = make(page_windows=(6,), num_pages=14, token_budget=8, max_model_len=100)
+    scheduler = make(page_windows=(6,), num_pages=14, max_num_batched_tokens=8, max_model_len=100)
     scheduler.add(ask("a", 80, 1))
     run_out(scheduler)
     assert scheduler.cached_pages == 13, "of 20 that were registered"
@@ -561,20 +555,20 @@ def test_siblings_share_the_window_or_compute_the_prompt_again() -> None:
     first = planned(scheduler)
     second = planned(scheduler)
     assert row_of(second, sibling).start == 20
-    assert [(run.first, run.end) for run in sibling.pages] == [(0, 6), (3, 6)]
+    assert [(run.first, run.end) for run in sibling.pages.runs] == [(0, 6), (3, 6)]
     assert held(sibling, 1)[:2] == held(leader, 1)[3:5]
     commit(scheduler, first)
     commit(scheduler, second)
     while len(leader.output) < 6:
         step(scheduler)
     scheduler.finish(sibling, "stop")
-    assert leader.pages[1].first == 5
+    assert leader.pages.runs[1].first == 5
     assert row_of(planned(scheduler), late).start == 0, "nobody has position 15 any more"
     scheduler.check()
 
 
 def test_a_sequence_waits_for_its_own_pages_before_it_takes_those_of_others() -> None:
-    scheduler = make(page_windows=(4,), num_pages=8, token_budget=16, max_model_len=64, prefix_caching=False)
+    scheduler = make(page_windows=(4,), num_pages=8, max_num_batched_tokens=16, max_model_len=64, prefix_caching=False)
     (old,), (young,) = scheduler.add(ask("old", 50, 1)), scheduler.add(ask("young", 1, 40))
     first = planned(scheduler)
     assert spans(first) == [("old", 0, 16)]
@@ -585,7 +579,7 @@ def test_a_sequence_waits_for_its_own_pages_before_it_takes_those_of_others() ->
 
 
 def test_newcomers_leave_a_prompt_under_way_the_pages_for_its_chunks() -> None:
-    scheduler = make(page_windows=(16,), num_pages=16, token_budget=17, max_model_len=64, prefix_caching=False)
+    scheduler = make(page_windows=(16,), num_pages=16, max_num_batched_tokens=17, prefix_caching=False)
     (long,), (other,) = scheduler.add(ask("long", 48, 1)), scheduler.add(ask("other", 30, 2))
     while long.finish_reason is None:
         step(scheduler)
@@ -595,7 +589,7 @@ def test_newcomers_leave_a_prompt_under_way_the_pages_for_its_chunks() -> None:
 
 
 def test_a_newcomer_comes_in_when_its_later_chunks_will_fit_too() -> None:
-    scheduler = make(page_windows=(16,), num_pages=14, token_budget=18, max_model_len=64, prefix_caching=False)
+    scheduler = make(page_windows=(16,), num_pages=14, max_num_batched_tokens=18, prefix_caching=False)
     (old,), (new,) = scheduler.add(ask("old", 14, 4)), scheduler.add(ask("new", 40, 2))
     while old.finish_reason is None:
         step(scheduler)

@@ -14,13 +14,17 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine_configs import engine_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxserve.config import table_columns
-from jaxserve.engine.batch import Layout, build
+from jaxserve.engine.batch import Layout
+from jaxserve.engine.encode import Encoder
+from jaxserve.engine.plan import Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.requests import FinishReason, Request
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.types import FinishReason, Plan, PlannedRow, Request, SampledToken, Sequence, SequenceState
+from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import Overloaded
 from jaxserve.sampling.params import SamplingParams
 
@@ -69,17 +73,17 @@ class Device:
         self.last: dict[int, int] = {}
         self.digests: dict[Sequence, list[int]] = {}
 
-    def launch(self, plan: Plan) -> list[SampledToken | None]:
+    def launch(self, plan: Plan) -> list[RowResult]:
         writes: dict[tuple[int, int], tuple[int, int]] = {}
-        layout = Layout(plan.num_tokens, len(plan.rows), self.columns)
-        tables = layout.split(build(plan, layout, lambda target, row: None)).page_tables
+        layout = Layout(plan.num_tokens, len(plan.rows), len(plan.rows), self.columns)
+        tables = layout.split(Encoder((layout,)).launch(plan, draw=True).batch).page_tables
         results = [self._row(row, [t[i].tolist() for t in tables], writes) for i, row in enumerate(plan.rows)]
         self.entries.update(writes)
         return results
 
     def _row(
         self, row: PlannedRow, rings: list[list[int]], writes: dict[tuple[int, int], tuple[int, int]]
-    ) -> SampledToken | None:
+    ) -> RowResult:
         sequence, end = row.sequence, row.start + row.count
         if row.fresh:
             self.last.pop(sequence.slot, None)
@@ -97,9 +101,9 @@ class Device:
             for position in range(row.start, end):
                 assert writes[self._place(ring, position)] == (group, digests[position])
         if not row.samples:
-            return None
+            return RowResult()
         self.last[sequence.slot] = next_token(digests[end - 1], sequence.choice, row.position)
-        return SampledToken(self.last[sequence.slot])
+        return RowResult((SampledToken(self.last[sequence.slot]),))
 
     def _extend(self, row: PlannedRow) -> list[int]:
         """Digests of a sequence's positions up to the end of this row; those before it may be from the cache."""
@@ -125,7 +129,6 @@ class Setting:
     page_size: int
     spare_pages: int
     """Pages beyond those that one sequence of the full context needs."""
-    pages_per_chunk: int
     budget: int
     depth: int
     """Steps that may be uncommitted when the next one is planned."""
@@ -136,24 +139,21 @@ class Setting:
 
     def scheduler(self) -> Scheduler:
         return Scheduler(
-            max_num_seqs=self.slots,
-            max_model_len=self.context,
-            num_pages=self.num_pages,
-            page_size=self.page_size,
-            token_budget=self.token_budget,
-            page_windows=self.windows,
-            prefix_caching=self.caching,
-            max_waiting=self.max_waiting,
-            chunk_multiple=self.chunk,
+            engine_config(
+                max_num_seqs=self.slots,
+                max_model_len=self.context,
+                num_pages=self.num_pages,
+                page_size=self.page_size,
+                max_num_batched_tokens=self.token_budget,
+                page_windows=self.windows,
+                prefix_caching=self.caching,
+                max_waiting=self.max_waiting,
+            )
         )
 
     @property
-    def chunk(self) -> int:
-        return self.page_size * self.pages_per_chunk
-
-    @property
     def token_budget(self) -> int:
-        return max(self.budget, self.chunk)
+        return max(self.budget, self.page_size)
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -181,7 +181,7 @@ class Traffic:
     def __post_init__(self) -> None:
         self.scheduler = self.setting.scheduler()
         self.device = Device(self.setting.page_size, self.setting.windows, self.setting.columns)
-        self.in_flight: deque[tuple[Plan, list[SampledToken | None]]] = deque()
+        self.in_flight: deque[tuple[Plan, list[RowResult]]] = deque()
         self.computed_to: dict[Sequence, int] = {}
         self.committed_to: dict[Sequence, int] = {}
         self.spells: dict[Sequence, int] = {}
@@ -217,13 +217,14 @@ class Traffic:
         before = {row.sequence: (len(row.sequence.output), row.sequence.finish_reason) for row in plan.rows}
         advanced = self.scheduler.commit(plan, results)
         by_sequence = {row.sequence: result for row, result in zip(plan.rows, results, strict=True)}
-        for sequence, token in advanced:
-            count, reason = before[sequence]
+        for advance in advanced:
+            count, reason = before[advance.sequence]
             assert reason is None, "a row of a sequence that had ended is dropped"
-            assert token is by_sequence[sequence]
-            assert len(sequence.output) == count + (token is not None)
+            assert advance.tokens == by_sequence[advance.sequence].sampled
+            assert len(advance.sequence.output) == count + len(advance.tokens)
+        heard_of = {advance.sequence for advance in advanced}
         for row in plan.rows:
-            assert row.sequence in dict(advanced) or len(row.sequence.output) == before[row.sequence][0]
+            assert row.sequence in heard_of or len(row.sequence.output) == before[row.sequence][0]
             self.committed_to[row.sequence] = row.start + row.count
         self.scheduler.check()
         self.check_bounds()
@@ -276,7 +277,7 @@ class Traffic:
         pages = [page for _, run in row.pages for page in run]
         assert 0 not in pages
         assert len(set(pages)) == len(pages)
-        for (first, run), held, columns in zip(row.pages, sequence.pages, setting.columns, strict=True):
+        for (first, run), held, columns in zip(row.pages, sequence.pages.runs, setting.columns, strict=True):
             assert run == held.part(first, first + len(run)).pages
             assert len(run) <= columns
         assert row.fresh == (self.spells.get(sequence) != sequence.preemptions), "fresh once in each spell in a slot"
@@ -296,8 +297,8 @@ class Traffic:
         length_before = sequence.length - row.samples
         assert end <= length_before
         assert row.samples == (end == length_before and request.max_tokens > 0)
-        assert row.start % setting.chunk == 0 or row.count == 1
-        assert end % setting.chunk == 0 or end == length_before
+        assert row.start % setting.page_size == 0 or row.count == 1
+        assert end % setting.page_size == 0 or end == length_before
         assert row.position == sequence.sampled - row.samples
         assert sequence.sampled <= min(request.max_tokens, setting.context - len(request.prompt))
         shared = {page for other in self.running() if other is not sequence for page in held_pages(other)}
@@ -314,7 +315,7 @@ class Traffic:
         size = self.setting.page_size
         for sequence in self.running():
             tokens = tuple(sequence.tokens)
-            for group, run in enumerate(sequence.pages):
+            for group, run in enumerate(sequence.pages.runs):
                 for index, page in enumerate(run.pages, run.first):
                     content = group, index, sequence.request.cache_key, tokens[: (index + 1) * size]
                     assert holders.setdefault(page, content) == content
@@ -328,7 +329,7 @@ class Traffic:
             to, end = self.committed_to.get(sequence, 0), sequence.computed
             if sequence not in self.spells or self.spells[sequence] != sequence.preemptions:
                 continue  # planned in this very step
-            for run, window in zip(sequence.pages, self.setting.windows, strict=True):
+            for run, window in zip(sequence.pages.runs, self.setting.windows, strict=True):
                 if window is not None:
                     self.given_up += run.first > 0
                     assert run.first == max(0, to - window + 1) // size
@@ -357,7 +358,7 @@ class Traffic:
 
 
 def held_pages(sequence: Sequence) -> list[int]:
-    return [page for run in sequence.pages for page in run.pages]
+    return [page for run in sequence.pages.runs for page in run.pages]
 
 
 def certain_to_end(sequence: Sequence, setting: Setting) -> bool:
@@ -375,7 +376,6 @@ SETTINGS = st.builds(
     context=st.integers(4, 30),
     page_size=st.integers(1, 4),
     spare_pages=st.integers(0, 6),
-    pages_per_chunk=st.sampled_from([1, 1, 1, 2]),
     budget=st.integers(2, 24),
     depth=st.integers(0, 2),
     caching=st.sampled_from([True, True, False]),
@@ -456,7 +456,6 @@ def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
         context=rng.randint(20, 60),
         page_size=rng.choice([1, 2, 4]),
         spare_pages=rng.randint(0, 16),
-        pages_per_chunk=rng.choice([1, 1, 2]),
         budget=rng.randint(4, 24),
         depth=rng.randint(0, 2),
         caching=rng.random() < 0.8,

@@ -69,7 +69,7 @@ PLANTED_IMPORTS = {
     "dependencies run one way; models, sampling and text never import each other": [
         ("models.planted", "jaxserve.sampling.params"),
         ("sampling.planted", "jaxserve.models"),
-        ("text.planted", "jaxserve.engine.types"),
+        ("text.planted", "jaxserve.engine.requests"),
         ("engine.planted", "jaxserve.api"),
         ("errors", "jaxserve.config"),
     ],

@@ -1,0 +1,151 @@
+"""Executes step commands: owns everything on the device, parameters, KV pages and slot state, and knows no sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from jaxserve.config import EngineConfig
+from jaxserve.engine import step
+from jaxserve.engine.command import Draw, Launch, Redraw, SlotLoads, StepCommand
+from jaxserve.engine.programs import Programs
+from jaxserve.engine.results import StepOutput
+from jaxserve.models import LoadedModel, init_cache
+from jaxserve.sampling.state import SlotState, init_state
+
+
+@dataclass
+class Pending:
+    """A launched step: device arrays, those that are wanted on their way to the host."""
+
+    samples: int
+    """N of its bucket."""
+    forward: step.ForwardResult
+    scores: jax.Array | None
+    hidden_ND: jax.Array | None
+    routing: jax.Array | None
+    out: jax.Array | None = None
+    """Sampled tokens; None until they are drawn."""
+    redrawn: tuple[npt.NDArray[np.bool_], jax.Array] | None = None
+    """Which samples were drawn a second time, and what came of it."""
+
+
+class Device:
+    """Runs commands in order. `execute` enqueues and returns at once, `fetch` waits.
+
+    Args:
+        config: sizes.
+        model: parameters on their mesh.
+        programs: compiled before the first command is executed; afterwards only compiled programs are called, so a
+            missing shape would be an error, never a silent compilation.
+    """
+
+    def __init__(self, config: EngineConfig, model: LoadedModel, programs: Programs) -> None:
+        self._model = model
+        self._programs = programs
+        self._cache = init_cache(
+            model.config,
+            num_pages=config.num_pages,
+            page_size=config.page_size,
+            dtype=config.dtype,
+            mesh=model.mesh,
+        )
+        self._state: SlotState = jax.device_put(
+            init_state(config.max_num_seqs, model.config.vocab_size), programs.replicated
+        )
+        self._no_masks = {
+            layout.samples: self._put(np.zeros((layout.samples, programs.mask_words), np.int32))
+            for layout in programs.layouts
+        }
+        self._last: Pending | None = None
+
+    def execute(self, command: StepCommand) -> Pending:
+        """Enqueues a command; returns the step it starts, or the one launched last, which it goes on with.
+
+        Raises:
+            RuntimeError: there is no step to go on with.
+        """
+        match command:
+            case Launch():
+                self._last = self._launch(command)
+            case Draw(masks):
+                self._draw(self._launched(), self._put(masks))
+            case Redraw():
+                self._redraw(self._launched(), command)
+        return self._launched()
+
+    def fetch(self, pending: Pending) -> StepOutput:
+        """Waits for a step's results.
+
+        Raises:
+            RuntimeError: it has not been sampled.
+        """
+        if pending.out is None:
+            raise RuntimeError("the step has not been sampled")
+        out = np.asarray(pending.out)
+        if pending.redrawn is not None:
+            which, redrawn = pending.redrawn
+            out = np.where(which[:, None], np.asarray(redrawn), out)
+        return StepOutput(
+            out,
+            None if pending.scores is None else np.asarray(pending.scores),
+            None if pending.hidden_ND is None else np.asarray(pending.hidden_ND, np.float32),
+            None if pending.routing is None else np.asarray(pending.routing),
+        )
+
+    def _launch(self, command: Launch) -> Pending:
+        self._load(command.loads)
+        layout, leaves = command.layout, self._model.leaves
+        result: step.ForwardResult = self._programs.forward[layout](
+            leaves, self._cache, self._state.last_token, self._put(command.batch)
+        )
+        self._cache = result.cache
+        scores = None
+        if command.score_targets is not None:
+            scores = self._programs.score[layout.tokens](leaves, result.hidden_TD, self._put(command.score_targets))
+        pending = Pending(
+            samples=layout.samples,
+            forward=result,
+            scores=scores,
+            hidden_ND=result.hidden_ND if command.keep_hidden else None,
+            routing=result.routing if command.keep_routing else None,
+        )
+        for array in (pending.scores, pending.hidden_ND, pending.routing):
+            if array is not None:
+                array.copy_to_host_async()
+        if command.draw:
+            self._draw(pending, self._no_masks[layout.samples])
+        return pending
+
+    def _draw(self, pending: Pending, masks: jax.Array) -> None:
+        pending.out = self._sample(pending, pending.forward.samples_NC, masks)
+
+    def _redraw(self, pending: Pending, command: Redraw) -> None:
+        self._load(command.loads)
+        out = self._sample(pending, self._put(command.samples), self._put(command.masks))
+        pending.redrawn = np.any(command.samples != 0, axis=1), out
+
+    def _sample(self, pending: Pending, samples_NC: jax.Array, masks: jax.Array) -> jax.Array:
+        program = self._programs.sample[pending.samples]
+        out: jax.Array
+        self._state, out = program(self._state, pending.forward.logits_NV, samples_NC, masks)
+        out.copy_to_host_async()
+        return out
+
+    def _load(self, loads: SlotLoads) -> None:
+        for history in loads.histories:
+            self._state = self._programs.write_history(self._state, self._put(history))
+        for bias in loads.biases:
+            self._state = self._programs.write_bias(self._state, self._put(bias))
+
+    def _launched(self) -> Pending:
+        if self._last is None:
+            raise RuntimeError("no step has been launched")
+        return self._last
+
+    def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:
+        placed: jax.Array = jax.device_put(array, self._programs.replicated)
+        return placed

@@ -1,0 +1,123 @@
+"""The compiled programs of a model on its mesh: all that the device will ever run, made before the server is ready."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxserve.config import EngineConfig
+from jaxserve.engine import step
+from jaxserve.engine.batch import Layout, layouts
+from jaxserve.models import LoadedModel, cache_spec
+from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS, NUM_COLUMNS
+from jaxserve.sampling.pipeline import write_bias, write_history
+from jaxserve.sampling.state import SlotState, abstract_state
+
+Compiled = Callable[..., Any]
+
+
+class Programs:
+    """Compiled programs by what their static shape depends on."""
+
+    def __init__(self, config: EngineConfig, model: LoadedModel) -> None:
+        self._config = config
+        self._model = model
+        self.layouts = layouts(config)
+        self.replicated = NamedSharding(model.mesh, PartitionSpec())
+        self.forward: dict[Layout, Compiled] = {}
+        self.sample: dict[int, Compiled] = {}
+        """By N."""
+        self.score: dict[int, Compiled] = {}
+        """By T."""
+        self.write_history: Compiled = _missing
+        self.write_bias: Compiled = _missing
+
+    @property
+    def mask_words(self) -> int:
+        """int32 words of a mask: one bit for each token."""
+        return -(-self._model.config.vocab_size // 32)
+
+    def compile(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compiles every program there is, several at a time; `progress` gets (done, total)."""
+        jobs = list(self._jobs())
+        done = 0
+        progress(done, len(jobs))
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            for keep, compiled in pool.map(lambda job: (job[0], job[1]()), jobs):
+                keep(compiled)
+                done += 1
+                progress(done, len(jobs))
+
+    def _jobs(self) -> Iterator[tuple[Callable[[Compiled], None], Callable[[], Compiled]]]:
+        """(where to keep it, how to compile it), the slowest first."""
+        for layout in reversed(self.layouts):
+            yield partial(self.forward.__setitem__, layout), partial(self.compile_forward, layout)
+        for layout in reversed(self.layouts):
+            yield partial(self.score.__setitem__, layout.tokens), partial(self._compile_score, layout)
+        for samples in sorted({layout.samples for layout in self.layouts}):
+            yield partial(self.sample.__setitem__, samples), partial(self._compile_sample, samples)
+        yield partial(setattr, self, "write_history"), partial(self._compile_write, write_history, HISTORY_COLUMNS)
+        yield partial(setattr, self, "write_bias"), partial(self._compile_write, write_bias, BIAS_COLUMNS)
+
+    def compile_forward(self, layout: Layout) -> Compiled:
+        """Compiles the forward program of one bucket."""
+        config = self._config
+        cache = cache_spec(
+            self._model.config,
+            num_pages=config.num_pages,
+            page_size=config.page_size,
+            dtype=config.dtype,
+            mesh=self._model.mesh,
+        )
+        return self._compile(
+            partial(step.forward, layout, config.page_size, self._model.graphdef),
+            self._leaves(),
+            cache,
+            self._state().last_token,
+            self._int32(layout.size),
+            donate=(1,),
+        )
+
+    def _compile_sample(self, samples: int) -> Compiled:
+        logits = jax.ShapeDtypeStruct((samples, self._model.config.vocab_size), np.float32, sharding=self.replicated)
+        return self._compile(
+            step.sample,
+            self._state(),
+            logits,
+            self._int32(samples, NUM_COLUMNS),
+            self._int32(samples, self.mask_words),
+            donate=(0,),
+        )
+
+    def _compile_score(self, layout: Layout) -> Compiled:
+        shape = (layout.tokens, self._model.config.hidden_size)
+        hidden = jax.ShapeDtypeStruct(shape, self._config.dtype, sharding=self.replicated)
+        function = partial(step.score, self._model.graphdef)
+        return self._compile(function, self._leaves(), hidden, self._int32(layout.tokens), donate=())
+
+    def _compile_write(self, function: Callable[..., SlotState], columns: int) -> Compiled:
+        return self._compile(function, self._state(), self._int32(columns), donate=(0,))
+
+    def _compile(self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...]) -> Compiled:
+        with jax.set_mesh(self._model.mesh):
+            return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+
+    def _leaves(self) -> list[jax.ShapeDtypeStruct]:
+        return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in self._model.leaves]
+
+    def _int32(self, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=self.replicated)
+
+    def _state(self) -> SlotState:
+        return abstract_state(self._config.max_num_seqs, self._model.config.vocab_size, self.replicated)
+
+
+def _missing(*arguments: Any) -> Any:
+    raise RuntimeError("the programs have not been compiled")

@@ -1,0 +1,79 @@
+"""From what a step left on the host to the results of a plan's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxserve.engine.batch import Int32Array
+from jaxserve.engine.encode import scored_positions
+from jaxserve.engine.plan import Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.requests import TokenLogprob
+from jaxserve.engine.sequence import Sequence
+from jaxserve.sampling.logprobs import unpack_scores
+from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, unpack_out
+
+
+@dataclass(frozen=True, eq=False)
+class StepOutput:
+    """A step's results as they come from the device."""
+
+    out: Int32Array
+    """[N, OUT_COLUMNS], see `sampling.packing`."""
+    scores: Int32Array | None
+    """Packed log-probabilities of prompt tokens, a line for each of T positions."""
+    hidden: npt.NDArray[np.float32] | None
+    """[N, D] activations of the samples."""
+    routing: npt.NDArray[np.integer] | None
+    """[moe layers, N, experts per token]."""
+
+
+def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, float], None]) -> list[RowResult]:
+    """One result for each row of a plan.
+
+    Args:
+        output: what its step gave.
+        plan: the plan.
+        note_mu: told mirostat's state of the sequences that use it.
+    """
+    results, token, sample = [], 0, 0
+    for row in plan.rows:
+        sampled = tuple(_sampled(output, index, row, note_mu) for index in range(sample, sample + row.samples))
+        results.append(RowResult(sampled, () if output.scores is None else _scores(output.scores, token, row)))
+        token, sample = token + row.count, sample + row.samples
+    return results
+
+
+def _sampled(
+    output: StepOutput, index: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+) -> SampledToken:
+    request = row.sequence.request
+    line = unpack_out(output.out, index, request.logprobs or 0)
+    if request.sampling.mirostat_target is not None:
+        note_mu(row.sequence, line.mu)
+    logprob = None
+    if request.logprobs is not None:
+        logprob = TokenLogprob(line.token, line.logprob, line.sampling_logprob, line.top)
+    return SampledToken(
+        line.token,
+        logprob,
+        failed=line.failed,
+        activation=output.hidden[index].tobytes() if output.hidden is not None and request.want_activations else None,
+        routing=_routing(output.routing, index) if request.want_routing else None,
+    )
+
+
+def _scores(scores: Int32Array, token: int, row: PlannedRow) -> tuple[tuple[int, TokenLogprob], ...]:
+    request = row.sequence.request
+    entries = []
+    for position in scored_positions(row):
+        logprob, top = unpack_scores(scores, token + position - 1 - row.start, request.logprobs or 0)
+        entries.append((position, TokenLogprob(request.prompt[position], logprob, None, top[:MAX_TOP_LOGPROBS])))
+    return tuple(entries)
+
+
+def _routing(routing: npt.NDArray[np.integer] | None, index: int) -> bytes | None:
+    return None if routing is None else routing[:, index].astype("<i2").tobytes()
