@@ -93,7 +93,7 @@ def written(bound: BoundFormat, message: Mapping[str, Any], tools: Any) -> tuple
         head = head[: max(head.rfind("<") if head.rfind("<") > head.rfind(">") else len(head), 0)]
     ends = ("<|im_end|>", "<|eot_id|>", "<|end|>", "</s>", *bound.format.stops)
     text = whole[len(head) :]
-    if bound.format.harmony:
+    if bound.format.calls.frame:
         return text.removesuffix("<|return|>").removesuffix("<|call|>"), False
     cut = min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))
     return text[:cut], bound.prompt_opens_reasoning(prompt) and len(head) == len(prompt)

@@ -114,7 +114,7 @@ def test_parallel_calls_can_be_forbidden(name: str, bound: Any, weather_tools: A
         for parallel in (True, False)
     }
     assert counts[False] == {1}
-    assert FORMATS[name].harmony or max(counts[True]) > 1
+    assert FORMATS[name].calls.frame or max(counts[True]) > 1
 
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
@@ -125,7 +125,7 @@ def test_auto_constrains_from_the_trigger_on(name: str, tokens: bool, bound: Any
     assert grammar is not None
     for trigger in the.format.calls.triggers(tools):
         before = (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.calls.frame else "Let me look. <"
         )
         free = the.tokenizer.encode(before, add_special_tokens=False)
         opening = the.tokenizer.encode(trigger, add_special_tokens=False)
