@@ -26,8 +26,8 @@ __all__ = [
     "CallStart",
     "Content",
     "Event",
-    "Message",
     "ParsedCall",
+    "ParsedMessage",
     "Reasoning",
     "StreamingParser",
     "parse_message",
@@ -164,7 +164,7 @@ class ParsedCall:
 
 
 @dataclass
-class Message:
+class ParsedMessage:
     """What the events of one choice add up to."""
 
     content: str = ""
@@ -185,10 +185,12 @@ class Message:
             self.calls[event.index].complete = True
 
 
-def parse_message(bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool) -> Message:
+def parse_message(
+    bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool
+) -> ParsedMessage:
     """The message of a whole output."""
     parser = StreamingParser(bound, tools=tools, reasoning_open=reasoning_open)
-    message = Message()
+    message = ParsedMessage()
     for event in [*parser.push(text), *parser.flush()]:
         message.add(event)
     return message

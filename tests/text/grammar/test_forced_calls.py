@@ -17,7 +17,7 @@ from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.formats.calls_tagged import TaggedCalls
 from jaxserve.text.grammar.request_grammar import GrammarCompiler, ToolChoice
-from jaxserve.text.reading.parser import Message, parse_message
+from jaxserve.text.reading.parser import ParsedMessage, parse_message
 
 
 def _load() -> Any:
@@ -49,7 +49,7 @@ STRICT = Tool(
 )
 
 
-def check(message: Message, tools: Sequence[Tool]) -> None:
+def check(message: ParsedMessage, tools: Sequence[Tool]) -> None:
     """Every call is one of a given tool, with arguments that its schema allows."""
     for call in message.calls:
         tool = next(tool for tool in tools if tool.name == call.name)
@@ -67,7 +67,9 @@ def endings(bound: BoundFormat) -> list[str]:
     return ["\n" * calls.trim_value + calls.value_close] if isinstance(calls, TaggedCalls) else []
 
 
-def drawn(bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any) -> list[Message]:
+def drawn(
+    bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any
+) -> list[ParsedMessage]:
     """Messages of random walks that came to their end."""
     grammar = compiler(bound).compile(tools=tools, tool_choice=choice, **options)
     stops = sorted({*bound.stop_ids, *bound.tokenizer.eos_ids})
