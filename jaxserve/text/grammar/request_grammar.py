@@ -18,7 +18,6 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.formats.tools import Tool
@@ -120,7 +119,7 @@ class GrammarCompiler:
 
     def _compile(self, task: _Task) -> _Compiled:
         lark = Lark(self._bound.marker_ids, relax=not task.forced)
-        start = self._harmony(task, lark) if self._bound.format.harmony and task.chat else self._plain(task, lark)
+        start = self._expression(task, lark)
         source = lark.finish(start)
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
         if matcher.is_error():
@@ -129,35 +128,25 @@ class GrammarCompiler:
             source = task.response[1]
         return matcher, tuple(lark.relaxed), source
 
-    def _plain(self, task: _Task, lark: Lark) -> str:
-        options = []
-        if task.response is not None:
-            options.append(_response_rule(task.response, lark))
-        if task.tools:
-            options.append(self._bound.format.calls.grammar(task.tools, lark, parallel=task.parallel))
-        return lark.choice(options)
-
-    def _harmony(self, task: _Task, lark: Lark) -> str:
-        calls = self._bound.format.calls
-        assert isinstance(calls, HarmonyCalls)
+    def _expression(self, task: _Task, lark: Lark) -> str:
+        calls, options = self._bound.format.calls, []
         if task.response is None and not task.forced:
-            return lark.choice([calls.arguments_grammar(tool, lark) for tool in task.tools])
-        options = []
+            return calls.after_trigger(task.tools, lark, parallel=task.parallel)
         if task.response is not None:
-            options.append(calls.final(lark, _response_rule(task.response, lark)))
+            answer = _response_rule(task.response, lark)
+            options.append(calls.framed(answer, lark) if task.chat else answer)
         if task.tools:
             options.append(calls.grammar(task.tools, lark, parallel=task.parallel))
-        return f"{calls.analysis(lark)} {lark.choice(options)}"
+        before = calls.before_answer(lark) if task.chat else ""
+        return f"{before} {lark.choice(options)}"
 
     def _start(self, task: _Task, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
         waits = task.response is None and not task.forced
         triggers = bound.format.calls.triggers(task.tools) if waits else ()
-        if bound.format.harmony or not task.chat:
-            return Start(triggers, replays_trigger=not bound.format.harmony)
         thinking = bound.format.thinking
-        if thinking is None or not (reasoning or reasoning_open):
-            return Start(triggers)
+        if thinking is None or not task.chat or not (reasoning or reasoning_open):
+            return Start(triggers, replays_trigger=bound.format.calls.replays_trigger)
         return Start(
             triggers,
             reasoning_open=reasoning_open,
