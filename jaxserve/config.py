@@ -38,7 +38,7 @@ class EngineConfig:
     attention_backend: Literal["blocked"] = "blocked"
     prefix_caching: bool = True
     max_waiting: int = 1024
-    """Requests that may wait before new ones are refused as overloaded."""
+    """Calls (one or several requests each) that may wait for their first step, beyond those that find a free slot."""
 
     @property
     def table_columns(self) -> tuple[int, ...]:
