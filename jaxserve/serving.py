@@ -7,8 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,44 +21,15 @@ from jaxserve.api.auth import load_api_keys
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.starting import StartingApp
-from jaxserve.engine.sizing import EngineOptions
-from jaxserve.errors import ModelLoadError
-from jaxserve.startup import MeshShape, Progress, Started, start, use_compilation_cache
+from jaxserve.errors import ExitCode, ModelLoadError
+from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
+from jaxserve.startup import Prepared, Progress, Started, prepare, start, use_compilation_cache
 from jaxserve.text.chat import load_chat_template
+from jaxserve.text.formats import BoundFormat, choose_format
 from jaxserve.text.formats import bind as bind_format
-from jaxserve.text.formats import choose_format
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class HttpOptions:
-    """What the command line says about the HTTP side."""
-
-    api_keys: tuple[str, ...] = ()
-    served_model_names: tuple[str, ...] = ()
-    """First = canonical; empty = the model directory's name."""
-    chat_template: Path | None = None
-    chat_format: str | None = None
-    """Name of the model's way of writing reasoning and tool calls; None = found out."""
-    default_max_tokens: int | None = None
-    lenient: bool = False
-    cors_origins: tuple[str, ...] = ()
-    shutdown_timeout: float = 20.0
-    """Seconds that running requests get to finish at shutdown."""
-
-
-def api_keys(values: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """All accepted keys, from flags, file and environment.
-
-    Raises:
-        ModelLoadError: the file can't be used.
-    """
-    try:
-        return load_api_keys(values, file)
-    except ValueError as error:
-        raise ModelLoadError(str(error)) from None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,28 +52,29 @@ class Server:
     """One process: uvicorn on the main thread, the model loaded beside it, the engine on its own thread.
 
     Args:
-        options: the engine's.
-        mesh_shape: see `startup.start`.
-        compilation_cache: directory for compiled programs.
-        http: the HTTP side's options.
+        engine: options of the model and the engine.
+        serve: options of the process.
+        api: options of the API; keys from `serve.api_key_file` join its own.
         progress: see `startup.Progress`.
         on_ready: gets the start-up summary once requests are served.
+
+    Raises:
+        ModelLoadError: the model or an option can't be used.
     """
 
     def __init__(
         self,
-        options: EngineOptions,
+        engine: EngineOptions,
+        serve: ServeOptions,
+        api: ApiOptions,
         *,
-        mesh_shape: MeshShape | int,
-        compilation_cache: Path | None,
-        http: HttpOptions,
         progress: Progress,
         on_ready: Callable[[dict[str, str]], None],
     ) -> None:
-        self._options = options
-        self._mesh_shape = mesh_shape
-        self._compilation_cache = compilation_cache
-        self._http = http
+        self._serve = serve
+        self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
+        self._prepared = prepare(engine)
+        self._format = _chat_format(serve, self._prepared)
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
@@ -114,12 +86,12 @@ class Server:
             access_log=False,
             log_config=None,
             log_level="warning",
-            timeout_graceful_shutdown=int(http.shutdown_timeout) + 2,
+            timeout_graceful_shutdown=int(serve.shutdown_timeout) + 2,
         )
         self._uvicorn = _Uvicorn(config, self._begin_shutdown)
 
-    def run(self, bound: socket.socket) -> bool:
-        """Serves until SIGINT or SIGTERM. Returns whether the engine was alive to the end.
+    def run(self, bound: socket.socket) -> ExitCode:
+        """Serves until SIGINT or SIGTERM, or until the engine dies. Returns how the process should end.
 
         Raises:
             ModelLoadError: the model can't be served.
@@ -131,33 +103,37 @@ class Server:
         if self._failure is not None:
             raise self._failure
         if self._started is None:
-            return True
-        healthy = self._started.engine.failure is None
+            return ExitCode.FINE
+        died = self._started.engine.failure is not None
         self._started.engine.close()
-        return healthy
+        return ExitCode.ENGINE_DIED if died else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
         begun = time.monotonic()
-        use_compilation_cache(self._compilation_cache)
-        started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
+        use_compilation_cache(self._serve.compilation_cache)
+        started = start(self._prepared, progress=self._progress, on_death=self._died)
         self._started = started
-        text = _text_services(self._http, started)
-        app = create_app(started.engine, text, _settings(self._http, started, self._names()))
-        self._on_ready(_summary(started, text.format.name, self._names()[0], time.monotonic() - begun))
+        text = _text_services(self._prepared, self._format)
+        app = create_app(started.engine, text, _settings(self._api, started, self._names()))
+        self._on_ready(_summary(started, self._format.name, self._names()[0], time.monotonic() - begun))
         return app
 
     def _failed(self, error: Exception) -> None:
         self._failure = error
         self._uvicorn.should_exit = True
 
+    def _died(self, error: BaseException) -> None:
+        """On the engine's thread: requests have had their error, and nothing can be served any more."""
+        self._uvicorn.should_exit = True
+
     def _begin_shutdown(self) -> None:
         """On the first signal: running requests get their time, then an error instead of silence."""
         if self._started is not None:
-            close = partial(self._started.engine.close, self._http.shutdown_timeout)
+            close = partial(self._started.engine.close, self._serve.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
 
     def _names(self) -> tuple[str, ...]:
-        return self._http.served_model_names or (self._options.model_dir.resolve().name,)
+        return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -173,29 +149,40 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _text_services(http: HttpOptions, started: Started) -> TextServices:
-    """The model's template, format and grammars.
+def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
+    try:
+        return load_api_keys(values, file)
+    except ValueError as error:
+        raise ModelLoadError(str(error)) from None
+
+
+def _chat_format(serve: ServeOptions, prepared: Prepared) -> BoundFormat:
+    """The model's template and format.
 
     Raises:
         ModelLoadError: the template can't be used, or there is no format of the wanted name.
     """
-    tokenizer, model = started.tokenizer, started.model_config
-    template = load_chat_template(started.config.model_dir, tokenizer, path=http.chat_template)
+    tokenizer = prepared.tokenizer
+    template = load_chat_template(prepared.options.model_dir, tokenizer, path=serve.chat_template)
     source = template.source if template is not None else None
     try:
-        chosen = choose_format(model.model_type, source, tokenizer, name=http.chat_format)
+        chosen = choose_format(prepared.model_config.model_type, source, tokenizer, name=serve.chat_format)
     except ValueError as error:
         raise ModelLoadError(str(error)) from None
-    bound = bind_format(chosen, tokenizer, template)
+    return bind_format(chosen, tokenizer, template)
+
+
+def _text_services(prepared: Prepared, bound: BoundFormat) -> TextServices:
+    """The format, and grammars where the tokenizer allows them."""
     try:
-        constraints = ConstraintBuilder(bound, vocab_size=model.vocab_size)
+        constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
-        return TextServices(tokenizer, bound)
-    return TextServices(tokenizer, bound, constraints)
+        return TextServices(prepared.tokenizer, bound)
+    return TextServices(prepared.tokenizer, bound, constraints)
 
 
-def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Settings:
+def _settings(api: ApiOptions, started: Started, names: tuple[str, ...]) -> Settings:
     model = ModelInfo(
         names=names,
         context_length=started.config.max_model_len,
@@ -204,15 +191,7 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
         returns_activations=True,
         routed_experts=started.model_config.routed_experts,
     )
-    defaults = Settings(model=model)
-    return replace(
-        defaults,
-        api_keys=http.api_keys,
-        cors_origins=http.cors_origins,
-        lenient=http.lenient,
-        default_max_tokens_chat=http.default_max_tokens or defaults.default_max_tokens_chat,
-        default_max_tokens_completions=http.default_max_tokens or defaults.default_max_tokens_completions,
-    )
+    return Settings(**vars(api), model=model)
 
 
 def _summary(started: Started, chat_format: str, name: str, seconds: float) -> dict[str, str]:

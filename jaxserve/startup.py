@@ -13,14 +13,7 @@ from jaxserve.config import EngineConfig
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.sizing import (
-    DeviceFacts,
-    EngineOptions,
-    ModelFacts,
-    default_dtype,
-    default_layer_loop,
-    derive_config,
-)
+from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
     LoadedModel,
@@ -33,6 +26,7 @@ from jaxserve.models import (
     load_model,
     make_mesh,
 )
+from jaxserve.options import EngineOptions
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -73,23 +67,21 @@ def use_compilation_cache(directory: Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def start(
-    options: EngineOptions,
-    *,
-    mesh_shape: MeshShape | int = 1,
-    progress: Progress = lambda stage, done, total: None,
-    on_death: Callable[[BaseException], None] | None = None,
-) -> Started:
-    """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
+@dataclass(frozen=True)
+class Prepared:
+    """A model of which all is known and checked that can be without reading a weight."""
 
-    Args:
-        options: what the user fixed.
-        mesh_shape: devices for tensor parallelism (the axes are derived), or the three axes themselves.
-        progress: see `Progress`.
-        on_death: called on the engine thread if the loop dies.
+    options: EngineOptions
+    model_config: ModelConfig
+    tokenizer: Tokenizer
+    mesh_shape: MeshShape
+
+
+def prepare(options: EngineOptions) -> Prepared:
+    """Reads the model's small files and checks every option against them and the devices.
 
     Raises:
-        ModelLoadError: the model can't be served; one clear sentence.
+        ModelLoadError: the model can't be served so; one clear sentence.
     """
     model_config = load_config(options.model_dir)
     tokenizer = load_tokenizer(options.model_dir)
@@ -98,20 +90,38 @@ def start(
             f"the tokenizer of {options.model_dir} has {tokenizer.vocab_size} tokens, its model only "
             f"{model_config.vocab_size}"
         )
-    platform = jax.devices()[0].platform
-    shape = _mesh(model_config, mesh_shape)
-    mesh = make_mesh(shape)
-    dtype = options.dtype or default_dtype(platform)
+    check_sizes(options, model_config.max_position_embeddings, jax.devices()[0].platform)
+    return Prepared(options, model_config, tokenizer, _mesh(model_config, options.mesh))
+
+
+def start(
+    prepared: Prepared,
+    *,
+    progress: Progress = lambda stage, done, total: None,
+    on_death: Callable[[BaseException], None] | None = None,
+) -> Started:
+    """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
+
+    Args:
+        prepared: of `prepare`.
+        progress: see `Progress`.
+        on_death: called on the engine thread if the loop dies.
+
+    Raises:
+        ModelLoadError: the model can't be served; one clear sentence.
+    """
+    options, shape = prepared.options, prepared.mesh_shape
+    chosen = options.chosen(jax.devices()[0].platform)
     model = load_model(
         options.model_dir,
-        mesh=mesh,
-        dtype=dtype,
-        layer_loop=options.layer_loop or default_layer_loop(platform),
+        mesh=make_mesh(shape),
+        dtype=chosen.dtype,
+        layer_loop=chosen.layer_loop,
         weights=options.weights,
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
-    return start_loaded(model, tokenizer, options, shape, progress, on_death)
+    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death)
 
 
 def start_loaded(
@@ -167,13 +177,12 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
 
 def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     config = model.config
-    tokens = options.max_num_batched_tokens or 2048
-    seqs = options.max_num_seqs or 64
+    chosen = options.chosen(model.mesh.devices.flat[0].platform)
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
-        step_bytes=tokens * width * 4 + seqs * config.vocab_size * 16,
+        step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
     )
 

@@ -34,7 +34,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    workers = ThreadPoolExecutor(settings.max_lower_threads, thread_name_prefix="jaxserve-lower")
+    workers = ThreadPoolExecutor(settings.lower_threads, thread_name_prefix="jaxserve-lower")
     context = Context(engine, text, settings, Metrics(engine), workers)
     app = FastAPI(
         title="jaxserve",

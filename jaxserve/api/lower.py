@@ -211,7 +211,7 @@ def _max_tokens(
     room = settings.model.context_length - prompt_tokens
     if asked is None:
         chat = endpoint == "chat"
-        return min(settings.default_max_tokens_chat if chat else settings.default_max_tokens_completions, room)
+        return min(settings.max_tokens(chat=chat), room)
     if asked > room and request.context_length_exceeded_behavior == "error":
         raise ContextLengthExceeded(
             name,

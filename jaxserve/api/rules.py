@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
-from jaxserve.api.settings import Limits, ModelInfo, Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.unsupported import refuse_unsupported
 from jaxserve.errors import InvalidRequest, UnknownModel
+from jaxserve.options import Limits
 
 
 def check(request: GenerationRequest, settings: Settings) -> None:

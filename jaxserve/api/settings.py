@@ -1,8 +1,10 @@
-"""What the command line hands to the HTTP room. Frozen; a docstring under each field."""
+"""What the HTTP room knows of the server: the options of the API, and the model as clients see it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from jaxserve.options import ApiOptions
 
 
 @dataclass(frozen=True)
@@ -25,47 +27,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds that protect the server; each refusal names the field and the bound."""
+class Settings(ApiOptions):
+    """One server: what was chosen, and the model."""
 
-    max_body_bytes: int = 16 * 1024 * 1024
-    max_prompts: int = 256
-    """Prompts in one completions request."""
-    max_choices: int = 256
-    """Prompts x n."""
-    max_generated_tokens: int = 1_048_576
-    """Prompts x n x max_tokens."""
-    max_prompt_tokens: int | None = None
-    """Total over all prompts of a request; None: the context alone bounds each prompt."""
-    max_stop_length: int = 512
-    """Characters of one stop text."""
-    max_messages: int = 4096
-    max_schema_bytes: int = 256 * 1024
-    """JSON size of a schema or grammar, and of each tool's parameters."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One server."""
-
-    model: ModelInfo
-    limits: Limits = field(default_factory=Limits)
-    api_keys: tuple[str, ...] = ()
-    """Accepted bearer keys; empty: no authentication."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins that browsers may call from; empty: CORS is off."""
-    lenient: bool = False
-    """Ignore unknown request fields (and name them in a response header) instead of refusing them."""
-    default_max_tokens_chat: int = 200
-    default_max_tokens_completions: int = 16
-    keepalive_seconds: float = 10.0
-    """Silence after which a stream sends a comment; also how long a stream waits for its first token before its
-    headers go out, so that early failures keep their HTTP status."""
-    max_lower_threads: int = 2
-    """Worker threads for validation, templates and tokenizing."""
-    deployment: str | None = None
-    """`perf_metrics` entry `deployment`, left out when None."""
-    backend_host: str | None = None
-    """`perf_metrics` entry `backend-host`, left out when None."""
-    retry_after_seconds: int = 1
-    """`Retry-After` of 429 and 503 responses."""
+    model: ModelInfo = field(kw_only=True)

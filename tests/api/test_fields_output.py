@@ -93,7 +93,7 @@ def test_max_tokens(api: Api, endpoint: str, field: str) -> None:
 def test_default_max_tokens(make_api: MakeApi, endpoint: str, default: int) -> None:
     api = make_api(FakeEngine(reply=say("x" * 300)))
     assert api.send(endpoint)["usage"]["completion_tokens"] == default
-    changed = make_api(default_max_tokens_chat=5, default_max_tokens_completions=5)
+    changed = make_api(default_max_tokens=5)
     assert changed.send(endpoint)["usage"]["completion_tokens"] == 5
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, say
 
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 from jaxserve.api.unsupported import UNSUPPORTED
 
 pytest.importorskip("schemathesis")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxserve.engine.sizing import DeviceFacts, EngineOptions, ModelFacts, derive_config, parse_bytes
+from jaxserve.engine.sizing import DeviceFacts, ModelFacts, derive_config
 from jaxserve.errors import ModelLoadError
+from jaxserve.options import EngineOptions
+from jaxserve.options.values import parse_bytes
 
 CPU = DeviceFacts("cpu")
 MODEL = ModelFacts(context=4096, page_bytes=1 << 20, step_bytes=1 << 30)
