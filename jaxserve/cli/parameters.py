@@ -46,7 +46,7 @@ def _parameter(each: Declared) -> inspect.Parameter:
     told = each.option
     shared: dict[str, Any] = {
         "help": told.help,
-        "envvar": each.variables,
+        "envvar": each.variables if told.also else each.variables[0],
         "show_default": each.default_words if told.default_text or told.parse else True,
     }
     if told.positional:
@@ -68,7 +68,14 @@ def _keyword(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter
 
 def _text_only(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     """typer sends defaults, which are values already, through the parser too."""
-    return lambda value: parse(value) if isinstance(value, str) else value
+
+    def parse_text(value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse_text
 
 
 def _split(context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None) -> Any:
