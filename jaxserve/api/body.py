@@ -92,13 +92,11 @@ class Parsed(Generic[R]):
 
 
 def validate(schema: type[R], body: dict[str, Any], *, lenient: bool) -> Parsed[R]:
-    """Checks `body` against a request schema. A null for an optional field means that it isn't given.
+    """Checks `body` against a request schema.
 
     Raises:
         ApiError: 422 with every finding.
     """
-    optional = {name for name, info in schema.model_fields.items() if not info.is_required()}
-    body = {name: value for name, value in body.items() if not (value is None and name in optional)}
     ignored: list[str] = []
     while True:
         try:
