@@ -18,7 +18,6 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.formats.tools import Tool, ToolChoice
@@ -136,7 +135,7 @@ class GrammarCompiler:
 
     def _compile(self, wish: _Wish) -> _Compiled:
         lark = Lark(self._bound.marker_ids, relax=not wish.forced)
-        start = self._harmony(wish, lark) if self._bound.format.harmony and wish.chat else self._plain(wish, lark)
+        start = self._expression(wish, lark)
         source = lark.finish(start)
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
         if matcher.is_error():
@@ -145,35 +144,25 @@ class GrammarCompiler:
             source = wish.response[1]
         return matcher, tuple(lark.relaxed), source
 
-    def _plain(self, wish: _Wish, lark: Lark) -> str:
-        options = []
-        if wish.response is not None:
-            options.append(_response_rule(wish.response, lark))
-        if wish.tools:
-            options.append(self._bound.format.calls.grammar(wish.tools, lark, parallel=wish.parallel))
-        return lark.choice(options)
-
-    def _harmony(self, wish: _Wish, lark: Lark) -> str:
-        calls = self._bound.format.calls
-        assert isinstance(calls, HarmonyCalls)
+    def _expression(self, wish: _Wish, lark: Lark) -> str:
+        calls, options = self._bound.format.calls, []
         if wish.response is None and not wish.forced:
-            return lark.choice([calls.arguments_grammar(tool, lark) for tool in wish.tools])
-        options = []
+            return calls.after_trigger(wish.tools, lark, parallel=wish.parallel)
         if wish.response is not None:
-            options.append(calls.final(lark, _response_rule(wish.response, lark)))
+            answer = _response_rule(wish.response, lark)
+            options.append(calls.framed(answer, lark) if wish.chat else answer)
         if wish.tools:
             options.append(calls.grammar(wish.tools, lark, parallel=wish.parallel))
-        return f"{calls.analysis(lark)} {lark.choice(options)}"
+        before = calls.before_answer(lark) if wish.chat else ""
+        return f"{before} {lark.choice(options)}"
 
     def _start(self, wish: _Wish, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
         waits = wish.response is None and not wish.forced
         triggers = bound.format.calls.triggers(wish.tools) if waits else ()
-        if bound.format.harmony or not wish.chat:
-            return Start(triggers, replays_trigger=not bound.format.harmony)
         thinking = bound.format.thinking
-        if thinking is None or not (reasoning or reasoning_open):
-            return Start(triggers)
+        if thinking is None or not wish.chat or not (reasoning or reasoning_open):
+            return Start(triggers, replays_trigger=bound.format.calls.replays_trigger)
         return Start(
             triggers,
             reasoning_open=reasoning_open,

@@ -17,7 +17,7 @@ from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.formats.calls_tagged import TaggedCalls
 from jaxserve.text.grammar.request_grammar import GrammarCompiler, ToolChoice
-from jaxserve.text.reading.parser import Message, parse_message
+from jaxserve.text.reading.parser import ParsedMessage, parse_message
 
 
 def _load() -> Any:
@@ -49,7 +49,7 @@ STRICT = Tool(
 )
 
 
-def check(message: Message, tools: Sequence[Tool]) -> None:
+def check(message: ParsedMessage, tools: Sequence[Tool]) -> None:
     """Every call is one of a given tool, with arguments that its schema allows."""
     for call in message.calls:
         tool = next(tool for tool in tools if tool.name == call.name)
@@ -67,7 +67,9 @@ def endings(bound: BoundFormat) -> list[str]:
     return ["\n" * calls.trim_value + calls.value_close] if isinstance(calls, TaggedCalls) else []
 
 
-def drawn(bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any) -> list[Message]:
+def drawn(
+    bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any
+) -> list[ParsedMessage]:
     """Messages of random walks that came to their end."""
     grammar = compiler(bound).compile(tools=tools, tool_choice=choice, **options)
     stops = sorted({*bound.stop_ids, *bound.tokenizer.eos_ids})
@@ -114,7 +116,7 @@ def test_parallel_calls_can_be_forbidden(name: str, bound: Any, weather_tools: A
         for parallel in (True, False)
     }
     assert counts[False] == {1}
-    assert FORMATS[name].harmony or max(counts[True]) > 1
+    assert FORMATS[name].calls.frame or max(counts[True]) > 1
 
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
@@ -125,7 +127,7 @@ def test_auto_constrains_from_the_trigger_on(name: str, tokens: bool, bound: Any
     assert grammar is not None
     for trigger in the.format.calls.triggers(tools):
         before = (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.calls.frame else "Let me look. <"
         )
         free = the.tokenizer.encode(before, add_special_tokens=False)
         opening = the.tokenizer.encode(trigger, add_special_tokens=False)
