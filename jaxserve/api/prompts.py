@@ -1,4 +1,4 @@
-"""A prompt on its way to the engine: its tokens, and what of it is returned."""
+"""A prompt on its way to the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.requests import CompletionRequest
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
 
 @dataclass(frozen=True)
@@ -22,17 +21,6 @@ class PromptTokens:
     """`raw_output.prompt_fragments`."""
     added: int = 0
     """Leading tokens (BOS) that stand for nothing in `text`."""
-
-
-@dataclass(frozen=True)
-class Echo:
-    """The part of a prompt that is returned in front of the output."""
-
-    text: str = ""
-    first: int = 0
-    """Position in the prompt of the first echoed token."""
-    offsets: tuple[int, ...] = ()
-    """Where each echoed token starts in `text`."""
 
 
 def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
@@ -90,25 +78,3 @@ def _keep_last(prompt: PromptTokens, count: int) -> PromptTokens:
     head = prompt.ids[: prompt.added] if prompt.added < count else ()
     ids = head + prompt.ids[len(prompt.ids) - (count - len(head)) :]
     return PromptTokens(ids, None, ids, len(head))
-
-
-def echo_of(prompt: PromptTokens, count: int | None, tokenizer: Tokenizer) -> Echo:
-    """What to return of a prompt.
-
-    Args:
-        prompt: the prompt.
-        count: its last `count` tokens; None returns all of it.
-        tokenizer: turns tokens into text. Special tokens are shown as they are spelled, but for an added BOS.
-    """
-    first = 0 if count is None else max(len(prompt.ids) - count, 0)
-    detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=False)
-    starts, length, pieces = [], 0, []
-    for position, token in enumerate(prompt.ids):
-        starts.append(length)
-        if position >= prompt.added:
-            pieces.append(detokenizer.push(token))
-            length += len(pieces[-1])
-    pieces.append(detokenizer.flush())
-    text = prompt.text if prompt.text is not None else "".join(pieces)
-    cut = min(starts[first], len(text)) if first < len(starts) else len(text)
-    return Echo(text[cut:], first, tuple(min(start, len(text)) - cut for start in starts[first:]))
