@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from jaxserve.api.lengths import check_fits, end
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.requests import CompletionRequest
 from jaxserve.errors import InvalidRequest
@@ -35,24 +37,33 @@ class Echo:
     """Where each echoed token starts in `text`."""
 
 
-def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+def completion_prompts(
+    request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, context: int
+) -> list[PromptTokens]:
     """The prompts of a completions request, in order, cut to `prompt_truncate_len`.
 
     Raises:
         InvalidRequest: a token id is outside the vocabulary, or a prompt is empty and the tokenizer has no BOS.
+        ContextLengthExceeded: a text is so long that it can't fit the `context`, whatever its tokens are.
     """
-    prompts = _tokenized(request, tokenizer, vocab_size)
+    prompts = _tokenized(request, tokenizer, vocab_size, context)
     limit = request.prompt_truncate_len
     return prompts if limit is None else [_keep_last(prompt, limit) for prompt in prompts]
 
 
-def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+def _tokenized(
+    request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, context: int
+) -> list[PromptTokens]:
     given, parse_special = request.prompt, not request.safe_tokenization
     single = isinstance(given, str) or isinstance(given[0], int)
     prompts = []
     for index, item in enumerate([given] if single else given):
         field = "prompt" if single else f"prompt.{index}"
         if isinstance(item, str):
+            if request.prompt_truncate_len is not None:
+                item = end(tokenizer, item, request.prompt_truncate_len)
+            else:
+                check_fits(tokenizer, item, context, field, parse_special=parse_special)
             prompts.append(_from_text(item, tokenizer, field, parse_special=parse_special))
         else:
             prompts.append(_from_ids(item, tokenizer, field, vocab_size))  # type: ignore[arg-type]
@@ -61,10 +72,22 @@ def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int
 
 def _from_text(text: str, tokenizer: Tokenizer, field: str, *, parse_special: bool) -> PromptTokens:
     ids = tokenizer.encode(text, add_special_tokens=True, parse_special=parse_special)
-    bare = tokenizer.encode(text, add_special_tokens=False, parse_special=parse_special)
-    added = len(ids) - len(bare) if ids[len(ids) - len(bare) :] == bare else 0
+    before, nothing = _affixes(tokenizer)
     ids = ids or _bos(tokenizer, field)
-    return PromptTokens(tuple(ids), text, (text,), added if bare else len(ids))
+    return PromptTokens(tuple(ids), text, (text,), len(ids) if ids == nothing else before)
+
+
+@lru_cache(maxsize=8)
+def _affixes(tokenizer: Tokenizer) -> tuple[int, list[int]]:
+    """How many tokens are put before a text that gets special tokens and none after it; and what an empty text gets."""
+    bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+    before = len(whole) - len(bare)
+    nothing = tokenizer.encode("", add_special_tokens=True)
+    return before if whole[before:] == bare else 0, nothing or _bos_if_any(tokenizer)
+
+
+def _bos_if_any(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
 
 def _from_ids(ids: Sequence[int], tokenizer: Tokenizer, field: str, vocab_size: int) -> PromptTokens:

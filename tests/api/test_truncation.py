@@ -26,7 +26,7 @@ CONVERSATION = Conversation(PlainTemplate(), ByteTokenizer())
 
 
 def size(messages: list[dict[str, Any]]) -> int:
-    return len(CONVERSATION.encode(messages)[1])
+    return len(CONVERSATION.encode(messages, 10_000)[1])
 
 
 @pytest.mark.proves("prompt_truncate_len")
@@ -47,7 +47,7 @@ def test_the_earliest_go_first_and_the_system_prompt_is_cut_last(
 ) -> None:
     limit = size(kept) + spare
     response = api.chat(messages=[SYSTEM, *HISTORY, LAST], prompt_truncate_len=limit, raw_output=True)
-    assert list(api.last().prompt) == CONVERSATION.encode(kept)[1]
+    assert list(api.last().prompt) == CONVERSATION.encode(kept, 10_000)[1]
     assert response["usage"]["prompt_tokens"] <= limit
     fragments = response["choices"][0]["raw_output"]["prompt_fragments"]
     assert "".join(fragments) == PlainTemplate().render(kept)
