@@ -54,14 +54,12 @@ class Parsed(Generic[R]):
 
 
 def validate(schema: type[R], body: dict[str, Any], *, lenient: bool, limits: Limits | None = None) -> Parsed[R]:
-    """Checks `body` against a request schema. A null for an optional field means that it isn't given.
+    """Checks `body` against a request schema.
 
     Raises:
         ApiError: 422 with the findings, or because a list or dictionary is longer than any request needs.
     """
     check_lengths(body, limits or Limits())
-    optional = {name for name, info in schema.model_fields.items() if not info.is_required()}
-    body = {name: value for name, value in body.items() if not (value is None and name in optional)}
     ignored: list[str] = []
     while True:
         try:

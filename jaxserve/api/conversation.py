@@ -19,6 +19,8 @@ from jaxserve.errors import ContextLengthExceeded, TemplateError
 TemplateMessage = dict[str, Any]
 """A message as chat templates read it."""
 
+_ROLES = {"developer": "system", "function": "tool"}
+"""Roles by their names in templates."""
 _MAX_FRAGMENTS = 64
 """Conversations longer than this are one fragment: finding fragments renders once for each message."""
 
@@ -118,12 +120,12 @@ def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServic
 
 def template_message(message: ChatMessage) -> TemplateMessage:
     """A message as chat templates read it."""
-    role = "system" if message.role == "developer" else message.role
+    role = _ROLES.get(message.role, message.role)
     optional: Mapping[str, Any] = {
         "reasoning_content": message.reasoning_content,
         "tool_call_id": message.tool_call_id,
         "name": message.name,
-        "tool_calls": [call.model_dump(exclude_none=True) for call in message.tool_calls or ()] or None,
+        "tool_calls": message.calls or None,
     }
     return {"role": role, "content": message.text} | {
         key: value for key, value in optional.items() if value is not None
