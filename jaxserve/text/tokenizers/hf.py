@@ -16,7 +16,6 @@ from jaxserve.text.tokenizers.model_files import ModelFiles
 from jaxserve.text.tokenizers.special import resolve_affixes
 from jaxserve.text.tokenizers.streams import ByteStream, PieceRules, PieceStream, TokenStream
 
-
 _LONG = 2000
 """Characters from which a text is encoded as a batch of one, which lets other threads run meanwhile and finds no
 offsets: 1.0 s a megabyte; `encode` takes 5.8 s with the interpreter's lock held (DeepSeek V3's tokenizer)."""
