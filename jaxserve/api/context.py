@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.settings import Settings
@@ -21,5 +21,5 @@ class Context:
     text: TextServices
     settings: Settings
     metrics: Metrics
-    workers: ThreadPoolExecutor
+    lanes: Lanes
     """Where validation, templates and tokenizing run."""

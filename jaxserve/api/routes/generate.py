@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -58,10 +58,8 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
     except ClientDisconnect:
         record.status = CLIENT_GONE
         return ApiError(400, "body: the connection closed before it was complete", loc=("body",)).response()
-    work = asyncio.get_running_loop().run_in_executor(
-        context.workers, _prepare, record, body, schema, lower, context.text, context.settings
-    )
-    parsed, job, started = await work
+    prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
+    parsed, job, started = await context.lanes.lower(prepare)
     ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
     generation = Generation(context.engine, job)
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))

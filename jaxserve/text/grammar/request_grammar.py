@@ -156,7 +156,7 @@ class GrammarCompiler:
         source = lark.finish(self._expression(wish, lark))
         verdict = self.trials.judge(source)
         if verdict.error is not None:
-            _log.info("a grammar was refused: %.300s", verdict.error)
+            _log.info("a grammar was refused: %.300r", verdict.error)
             raise _refusal(wish, refusal_of(verdict.error))
         matcher = compile_lark(self._tokenizer, source)
         if wish.response is not None and wish.response[0] == "grammar" and not wish.tools:

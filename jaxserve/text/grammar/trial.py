@@ -19,7 +19,7 @@ from jaxserve.text.grammar.llg import Vocabulary, compile_lark
 from jaxserve.text.isolation import Limits, Workers
 from jaxserve.text.isolation.limits import resident_memory
 
-LIMITS = Limits(cpu_seconds=3.0, wall_seconds=15.0, memory_bytes=512 * 2**20)
+LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_bytes=512 * 2**20)
 """Of one grammar. The largest of the published schemas takes 0.3 s and 20 MiB."""
 
 
@@ -57,7 +57,7 @@ class Trials:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._workers = Workers(GrammarTask(vocabulary), LIMITS)
+        self._workers = Workers(GrammarTask(vocabulary), LIMITS, size=4)
 
     def start(self) -> None:
         """Starts the process of the workers, which otherwise starts with the first grammar."""

@@ -286,7 +286,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (schema_format({"type": "thing"}), "response_format", "thing"),
     (schema_format({"minimum": 3, "maximum": 1, "type": "integer"}), "response_format", "minimum"),
     (schema_format({"properties": [1]}), "response_format", "'properties' must be an object"),
-    (schema_format(False), "response_format", "Unsatisfiable"),
+    (schema_format(False), "response_format", "no value satisfies it"),
     (schema_format(5), "response_format.json_schema", "must be a JSON Schema"),
     (schema_format("{"), "response_format.json_schema", "is not JSON"),
     (schema_format(nested(100)), "response_format", "deeper than"),
