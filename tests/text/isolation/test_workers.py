@@ -19,7 +19,7 @@ from jaxserve.text.isolation import Limits, Overrun, Workers
 
 sys.path.insert(0, str(Path(__file__).parent))  # the workers import it by name
 
-from tasks import Acts, BrokenTask  # noqa: E402
+from tasks import Acts, BrokenTask
 
 MEBIBYTE = 2**20
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.5, memory_bytes=128 * MEBIBYTE)
