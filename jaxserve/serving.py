@@ -31,6 +31,8 @@ from jaxserve.text.formats import bind as bind_format
 from jaxserve.text.formats import choose_format
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 
+OVERTIME = 10.0
+"""Seconds beyond the shutdown timeout that the process may take to leave."""
 _log = logging.getLogger(__name__)
 
 
@@ -111,6 +113,7 @@ class Server:
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
+        self._text: TextServices | None = None
         self._failure: Exception | None = None
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
@@ -135,6 +138,7 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         self._uvicorn.run(sockets=[bound])
+        self._close_text()
         if self._failure is not None:
             raise self._failure
         if self._started is None:
@@ -148,7 +152,7 @@ class Server:
         use_compilation_cache(self._compilation_cache)
         started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
         self._started = started
-        text = _text_services(self._http, started)
+        text = self._text = _text_services(self._http, started)
         app = create_app(started.engine, text, _settings(self._http, started, self._names()))
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
@@ -161,10 +165,20 @@ class Server:
         self._uvicorn.should_exit = True
 
     def _begin_shutdown(self) -> None:
-        """On the first signal: running requests get their time, then an error instead of silence."""
+        """On the first signal: running requests get their time, then an error instead of silence.
+
+        Beyond that, the kernel ends the process, whatever its threads do.
+        """
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, self._http.shutdown_timeout + OVERTIME)
+        self._close_text()
         if self._started is not None:
             close = partial(self._started.engine.close, self._http.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
+
+    def _close_text(self) -> None:
+        if self._text is not None and self._text.constraints is not None:
+            self._text.constraints.close()
 
     def _names(self) -> tuple[str, ...]:
         return self._http.served_model_names or (self._options.model_dir.resolve().name,)
@@ -202,6 +216,7 @@ def _text_services(http: HttpOptions, started: Started) -> TextServices:
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
         return TextServices(tokenizer, bound)
+    constraints.start()
     return TextServices(tokenizer, bound, constraints)
 
 

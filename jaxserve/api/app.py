@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,6 +14,7 @@ from jaxserve.api.admission import Admission
 from jaxserve.api.auth import ApiKeys
 from jaxserve.api.context import PREFIXES, Context
 from jaxserve.api.errors import ApiError, as_api_error
+from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
@@ -35,9 +36,9 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    workers = ThreadPoolExecutor(settings.max_lower_threads, thread_name_prefix="jaxserve-lower")
+    lanes = Lanes(text, settings.max_lower_threads)
     admission = Admission(engine, settings)
-    context = Context(engine, text, settings, Metrics(engine), admission, workers)
+    context = Context(engine, text, settings, Metrics(engine), admission, lanes)
     app = FastAPI(
         title="jaxserve",
         version=jaxserve.__version__,
@@ -45,6 +46,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_closing(lanes),
     )
     for prefix in PREFIXES:
         app.include_router(generate.router(context), prefix=prefix)
@@ -61,6 +63,15 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         )
     app.add_middleware(Observe, metrics=context.metrics, admission=admission)
     return app
+
+
+def _closing(lanes: Lanes) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        lanes.close()
+
+    return lifespan
 
 
 def _answer(admission: Admission) -> Callable[[Request, Exception], Response]:

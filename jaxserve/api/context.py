@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from jaxserve.api.admission import Admission
+from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.settings import Settings
@@ -25,5 +25,5 @@ class Context:
     settings: Settings
     metrics: Metrics
     admission: Admission
-    workers: ThreadPoolExecutor
+    lanes: Lanes
     """Where validation, templates and tokenizing run."""

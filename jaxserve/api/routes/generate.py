@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -59,10 +59,8 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
     try:
         with context.admission.enter() as place:
             body = await read_body(http, context.settings.limits, place.hold)
-            work = asyncio.get_running_loop().run_in_executor(
-                context.workers, _prepare, record, body, schema, lower, context.text, context.settings
-            )
-            parsed, job, started = await until_disconnect(http.receive, work)
+            prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
+            parsed, job, started = await until_disconnect(http.receive, context.lanes.lower(prepare))
     except (ClientDisconnect, ClientGone):
         record.status = CLIENT_GONE
         return ApiError(400, "body: the connection closed before the request was taken", loc=("body",)).response()
