@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxserve.api.ports import Tokenizer
+from jaxserve.api.prompts import count_added
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.tokenizers.streams import REPLACEMENT
 
@@ -68,7 +69,7 @@ def echo_of(ids: Sequence[int], count: int | None, tokenizer: Tokenizer) -> Echo
         tokenizer: of the model.
     """
     first = 0 if count is None else max(len(ids) - count, 0)
-    silent = _added(ids, tokenizer)
+    silent = count_added(ids, tokenizer)
     places = TokenPlaces(tokenizer, skip_special_tokens=False)
     starts = [0] * silent + [places.push(token) for token in ids[silent:]]
     text = places.finish()
@@ -79,9 +80,3 @@ def echo_of(ids: Sequence[int], count: int | None, tokenizer: Tokenizer) -> Echo
     )
     cut = starts[first]
     return Echo(text[cut:], first, tuple(start - cut for start in starts[first:-1]), shown)
-
-
-def _added(ids: Sequence[int], tokenizer: Tokenizer) -> int:
-    """How many tokens at the prompt's beginning are those that the tokenizer puts before every text."""
-    added = tokenizer.encode("", add_special_tokens=True)
-    return len(added) if list(ids[: len(added)]) == added else 0

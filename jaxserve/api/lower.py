@@ -82,7 +82,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     """
     check(request, settings)
     wishes = chat_wishes(request, text.format)
-    return _job(request, wishes, [chat_prompt(request, wishes, text)], text, settings)
+    return _job(request, wishes, [chat_prompt(request, wishes, text, settings.model.context_length)], text, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -94,7 +94,9 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     """
     check(request, settings)
     wishes = completion_wishes(request, text.format)
-    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size)
+    prompts = completion_prompts(
+        request, text.tokenizer, settings.model.vocab_size, settings.model.context_length
+    )
     return _job(request, wishes, prompts, text, settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from jaxserve.api.context import Context
+from jaxserve.api.context import READING, Context
 from jaxserve.api.request_log import record_of
 from jaxserve.api.schema.responses import ModelCard, ModelList
 from jaxserve.api.rules import UNSUPPORTED
@@ -28,13 +28,13 @@ def router(context: Context) -> APIRouter:
     """The model list."""
     routes = APIRouter()
 
-    @routes.get("/models")
+    @routes.api_route("/models", methods=READING)
     async def list_models(request: Request) -> ModelList:
         """The names this server's model answers to."""
         record_of(request.scope).endpoint = "models"
         return {"object": "list", "data": [card(context, name) for name in context.settings.model.names]}
 
-    @routes.get("/models/{model_id:path}")
+    @routes.api_route("/models/{model_id:path}", methods=READING)
     async def get_model(request: Request, model_id: str) -> ModelCard:
         """One model: context length, vocabulary, features."""
         record_of(request.scope).endpoint = "models"
