@@ -11,7 +11,7 @@ from jaxserve.text.formats.detect import choose_format
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.reasoning import ReasoningPlan
 from jaxserve.text.formats.spec import Format
-from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.formats.tools import Tool
 
 __all__ = [
     "FORMATS",
@@ -20,7 +20,6 @@ __all__ = [
     "ReasoningPlan",
     "Renderer",
     "Tool",
-    "ToolChoice",
     "bind",
     "choose_format",
 ]
