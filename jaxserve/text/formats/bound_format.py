@@ -13,7 +13,7 @@ from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
 from jaxserve.text.formats.history import arguments_form, prepare
 from jaxserve.text.formats.neutral_forms import NeutralForms
 from jaxserve.text.formats.reasoning import ReasoningPlan, ThinkingSetting, plan_reasoning
-from jaxserve.text.formats.spec import Format, Handover
+from jaxserve.text.formats.spec import Format
 from jaxserve.text.formats.tools_in_system import ToolsExplained, ToolsInSystem
 from jaxserve.text.reading.reader import Markers
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
@@ -42,11 +42,6 @@ class BoundFormat:
     def name(self) -> str:
         """The format's name."""
         return self.format.name
-
-    @property
-    def handover(self) -> Handover:
-        """What the chat template wants of tools and earlier messages."""
-        return self.format.handover
 
     @property
     def open_reasoning_id(self) -> int | None:
