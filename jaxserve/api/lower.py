@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from jaxserve.api.budgets import token_budgets
 from jaxserve.api.conversation import chat_prompt
 from jaxserve.api.ports import OutputRules, TextServices
-from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of
+from jaxserve.api.echo import Echo, echo_of
+from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import Settings
@@ -159,7 +160,7 @@ def _parsing(wishes: Wishes, prompt: PromptTokens, bound: BoundFormat) -> Parsin
 def _echo(request: GenerationRequest, prompt: PromptTokens, text: TextServices) -> Echo | None:
     if not request.echoes:
         return None
-    return echo_of(prompt, None if request.echo else request.echo_last, text.tokenizer)
+    return echo_of(prompt.ids, None if request.echo else request.echo_last, text.tokenizer)
 
 
 def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
