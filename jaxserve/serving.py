@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.connection import guarded
+from jaxserve.api.generation_config import sampling_defaults
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import Limits, ModelInfo, Settings
 from jaxserve.api.starting import StartingApp
@@ -46,6 +48,8 @@ class HttpOptions:
     chat_template: Path | None = None
     chat_format: str | None = None
     """Name of the model's way of writing reasoning and tool calls; None = found out."""
+    generation_config: Literal["auto", "none"] = "auto"
+    """Whether the sampling defaults that the model ships apply where a request is silent."""
     default_max_tokens: int | None = None
     lenient: bool = False
     cors_origins: tuple[str, ...] = ()
@@ -228,6 +232,7 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
         created=int(time.time()),
         returns_activations=True,
         routed_experts=started.model_config.routed_experts,
+        sampling_defaults=sampling_defaults(started.config.model_dir) if http.generation_config == "auto" else {},
     )
     defaults = Settings(model=model)
     return replace(

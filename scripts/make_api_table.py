@@ -66,6 +66,13 @@ With `echo`, the tokens of the log-probabilities join to the returned text and `
 ids of an echoed prompt, sent as a prompt, give the same echo on either endpoint. What the tokenizer puts before every
 text (BOS) therefore stands for no text; other special tokens are spelled out.
 
+The sampling defaults in the model's `generation_config.json` (temperature, top_p, top_k, min_p, repetition_penalty)
+hold where a request is silent, unless the server was started with `--generation-config none`. `GET /v1/models` shows
+them, and the header `fireworks-sampling-options` says how an answer's tokens were drawn, the seed included.
+
+`model` may be any name of the model list, its last part, or `accounts/fireworks/models/` and that part. A path with
+`/v1` twice is answered as with one: some clients append it to a base URL that has it.
+
 The description of every field, response and error for machines is `GET /openapi.json`.
 
 """

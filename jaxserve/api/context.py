@@ -12,6 +12,8 @@ from jaxserve.api.settings import Settings
 
 PREFIXES = ("/v1", "/inference/v1")
 """Every API route is served under both."""
+DOUBLED = tuple(f"{prefix}/v1" for prefix in PREFIXES)
+"""What is asked for where a client that appends /v1 by itself was given a base URL with it: answered the same."""
 READING = ["GET", "HEAD"]
 """Methods of routes that only tell something."""
 

@@ -17,7 +17,7 @@ from jaxserve.api.echo import Echo, echo_of
 from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
-from jaxserve.api.settings import Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.types import Request
 from jaxserve.errors import InvalidRequest
@@ -105,7 +105,7 @@ def _job(
 ) -> Job:
     job_id = ("chatcmpl-" if request.endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
     budgets = token_budgets(request, prompts, settings)
-    sampling = _sampling(request, settings.model.vocab_size)
+    sampling = _sampling(_with_defaults(request, settings.model), settings.model.vocab_size)
     lowered = []
     for index, (prompt, max_tokens) in enumerate(zip(prompts, budgets, strict=True)):
         rules, parsing = _output_rules(wishes, prompt, text), _parsing(wishes, prompt, text.format)
@@ -192,6 +192,12 @@ def _logit_bias(request: GenerationRequest) -> tuple[tuple[int, float], ...]:
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise InvalidRequest("logit_bias", f"logit_bias: {key[:20]!r} is not a token id")
     return tuple((int(key), bias) for key, bias in biases.items())
+
+
+def _with_defaults(request: GenerationRequest, model: ModelInfo) -> GenerationRequest:
+    """The request with the model's own values for the knobs that it leaves open."""
+    silent = {name: value for name, value in model.sampling_defaults.items() if getattr(request, name) is None}
+    return request.model_copy(update=silent)
 
 
 def _cache_key(request: GenerationRequest) -> str:

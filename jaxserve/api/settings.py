@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -10,7 +11,7 @@ class ModelInfo:
     """The served model as clients see it."""
 
     names: tuple[str, ...]
-    """Names that requests may use; the first is the one the server uses itself."""
+    """Names that the model list shows; the first is the one the server uses itself."""
     context_length: int
     """Prompt plus output tokens of one sequence."""
     vocab_size: int
@@ -22,6 +23,14 @@ class ModelInfo:
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
     """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `return_routing_matrix`."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Every name that requests may use: the names, what they end in, and that as Fireworks AI spells it."""
+        bases = {name.rsplit("/", 1)[-1] for name in self.names}
+        return frozenset({*self.names, *bases, *(f"accounts/fireworks/models/{base}" for base in bases)})
 
 
 @dataclass(frozen=True)

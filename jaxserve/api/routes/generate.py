@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,11 +28,14 @@ from jaxserve.api.response import ClientGone, GenerationResponse, until_disconne
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.settings import Settings
 from jaxserve.errors import EngineStopped
+from jaxserve.sampling.params import KNOBS
 
 R = TypeVar("R", bound=GenerationRequest)
 Lower = Callable[[R, TextServices, Settings], Job]
 
 IGNORED_HEADER = "x-jaxserve-ignored-fields"
+SAMPLING_HEADER = "fireworks-sampling-options"
+"""How tokens were drawn, as JSON: what the request says, what the model's own defaults say, neutral values."""
 
 
 def router(context: Context) -> APIRouter:
@@ -67,7 +71,8 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
     ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
     generation = Generation(context.engine, job, cache_owner(http.headers, context.settings))
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
-    headers = {IGNORED_HEADER: _listed(parsed.ignored)} if parsed.ignored else {}
+    headers = {SAMPLING_HEADER: _sampling_options(job)}
+    headers |= {IGNORED_HEADER: _listed(parsed.ignored)} if parsed.ignored else {}
     return GenerationResponse(job, generation, lifter, ledger, context.settings, headers)
 
 
@@ -80,6 +85,11 @@ def _prepare(
     parsed = validate(schema, value, lenient=settings.lenient, limits=limits)
     _note(record, parsed.request)
     return parsed, lower(parsed.request, text, settings), started
+
+
+def _sampling_options(job: Job) -> str:
+    params = job.prompts[0].request.sampling
+    return json.dumps({name: getattr(params, name) for name in KNOBS if name != "logit_bias"})
 
 
 def _listed(names: Sequence[str]) -> str:

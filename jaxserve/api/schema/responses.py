@@ -304,6 +304,9 @@ class ModelCard(TypedDict):
     supports_tools: bool
     supports_image_input: bool
     features: Annotated[list[str], Field(description="Request fields beyond the plain ones that have their effect.")]
+    sampling_defaults: Annotated[
+        dict[str, float], Field(description="Values of the sampling fields that a request leaves open.")
+    ]
 
 
 @_closed
