@@ -139,7 +139,7 @@ class GuardedProtocol(H11Protocol):
             self._stop_waiting()
         elif self.between_requests:
             # While nothing of the next request has come, uvicorn's timer for idle connections runs.
-            if self.timeout_keep_alive_task is None:
+            if self.timeout_keep_alive_task is None or self.conn.trailing_data[0]:
                 self._wait_for("head", self._limits.header_timeout)
         elif self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
             self._wait_for("rest", _LINGER)

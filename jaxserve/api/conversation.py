@@ -104,12 +104,11 @@ def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServic
     """
     if text.chat is None:
         raise TemplateError("messages", "messages: this model has no chat template; use /v1/completions")
-    described = text.format.handover.needs_description
     conversation = Conversation(
         text.chat,
         text.tokenizer,
         safe=bool(request.safe_tokenization),
-        tools=tuple(tool.for_template(described=described) for tool in wishes.tools.shown),
+        tools=tuple(tool.for_template() for tool in wishes.tools.shown),
         template_args=wishes.reasoning.template_args,
     )
     messages = text.format.prepare([template_message(message) for message in request.messages], wishes.reasoning)

@@ -132,8 +132,9 @@ def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
     prompt = bytes(t for t in api.last().prompt if t < 256).decode()
     assert "=weather" in prompt
     assert "#c1sun" in prompt
-    broken = [history[0], {"role": "assistant", "tool_calls": [{**call, "function": {"name": "f", "arguments": "{"}}]}]
-    assert "messages.1.tool_calls.0" in api.refuse("chat", 422, messages=broken)["error"]["param"]
+    cut = {**call, "function": {"name": "weather", "arguments": '{"city": "Ro'}}
+    api.chat(messages=[history[0], {"role": "assistant", "tool_calls": [cut]}, history[2]], tools=TOOLS)
+    assert '=weather{"city": "Ro' in bytes(t for t in api.last().prompt if t < 256).decode()
     assert api.refuse("chat", 422, messages=[history[0], history[2]])["error"]["param"] == "messages.1"
 
 
