@@ -23,7 +23,7 @@ from jaxserve.api.lower import Job, lower_chat, lower_completion
 from jaxserve.api.ports import TextServices
 from jaxserve.api.request_log import CLIENT_GONE, Record, record_of
 from jaxserve.api.response import GenerationResponse
-from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import Settings
 from jaxserve.errors import EngineStopped
 
@@ -50,7 +50,7 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-async def _generate(context: Context, http: Request, endpoint: str, schema: type[R], lower: Lower[R]) -> Response:
+async def _generate(context: Context, http: Request, endpoint: Endpoint, schema: type[R], lower: Lower[R]) -> Response:
     record = record_of(http.scope)
     record.endpoint = endpoint
     if not context.engine.ready:
@@ -61,7 +61,7 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
         record.status = CLIENT_GONE
         return ApiError(400, "body: the connection closed before it was complete", loc=("body",)).response()
     prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
-    parsed, job, started = await context.lanes.lower(prepare)
+    parsed, job, started = await context.lanes.lower(endpoint, prepare)
     ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
     generation = Generation(context.engine, job)
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
