@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -9,18 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
 from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
+from jaxserve.api.connection import guarded
+from jaxserve.api.generation_config import sampling_defaults
 from jaxserve.api.ports import TextServices
-from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.api.settings import Limits, ModelInfo, Settings
 from jaxserve.api.starting import StartingApp
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ModelLoadError
@@ -45,9 +49,14 @@ class HttpOptions:
     chat_template: Path | None = None
     chat_format: str | None = None
     """Name of the model's way of writing reasoning and tool calls; None = found out."""
+    generation_config: Literal["auto", "none"] = "auto"
+    """Whether the sampling defaults that the model ships apply where a request is silent."""
     default_max_tokens: int | None = None
     lenient: bool = False
     cors_origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    share_prompt_cache: bool = False
+    """Whether requests with different API keys share cached prompt beginnings."""
     shutdown_timeout: float = 20.0
     """Seconds that running requests get to finish at shutdown."""
 
@@ -114,7 +123,9 @@ class Server:
         self._failure: Exception | None = None
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
-            http="h11",
+            http=guarded(http.limits),  # type: ignore[arg-type]  # uvicorn only calls it
+            ws="none",
+            timeout_keep_alive=http.limits.idle_timeout,
             lifespan="on",
             access_log=False,
             log_config=None,
@@ -149,6 +160,9 @@ class Server:
         self._started = started
         text = _text_services(self._http, started, self._closing)
         app = create_app(started.engine, text, _settings(self._http, started, self._names()))
+        # Full collections would go through all that was made so far, with every thread stopped.
+        gc.collect()
+        gc.freeze()
         self._on_ready(_summary(started, text.format.name, self._names()[0], time.monotonic() - begun))
         return app
 
@@ -222,12 +236,17 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
         created=int(time.time()),
         returns_activations=True,
         routed_experts=started.model_config.routed_experts,
+        sampling_defaults=sampling_defaults(started.config.model_dir) if http.generation_config == "auto" else {},
     )
     defaults = Settings(model=model)
     return replace(
         defaults,
         api_keys=http.api_keys,
         cors_origins=http.cors_origins,
+        limits=http.limits,
+        share_prompt_cache=http.share_prompt_cache,
+        max_waiting=started.config.max_waiting,
+        slots=started.config.max_num_seqs,
         lenient=http.lenient,
         default_max_tokens_chat=http.default_max_tokens or defaults.default_max_tokens_chat,
         default_max_tokens_completions=http.default_max_tokens or defaults.default_max_tokens_completions,

@@ -11,7 +11,7 @@ from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import meta
 
@@ -30,6 +30,24 @@ MAX_CHARS = 16_000_000
 
 Message = Mapping[str, Any]
 """A message as chat templates read it, in OpenAI's form."""
+
+
+class TemplateStopped(TemplateError):
+    """A template passed its limits; with other messages it would only take as long again."""
+
+
+class Renderer(Protocol):
+    """Messages to the prompt's text; `ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
 
 
 class ChatTemplate:
@@ -106,7 +124,8 @@ class ChatTemplate:
             template_args: further variables of the template (`enable_thinking`, `documents` ...).
 
         Raises:
-            TemplateError: the template refused the messages (its own words are quoted) or passed its limits.
+            TemplateError: the template refused the messages (its own words are quoted).
+            TemplateStopped: it passed its limits.
         """
         variables = {
             **self._special_tokens,
@@ -120,7 +139,8 @@ class ChatTemplate:
         name = "tool_use" if tools and "tool_use" in self._task.sources else "default"
         rendered = self._render(name, variables)
         if rendered.text is None:
-            raise TemplateError("messages", f"The model's chat template {rendered.problem}")
+            kind = TemplateStopped if rendered.stopped else TemplateError
+            raise kind("messages", f"The model's chat template {rendered.problem}")
         return rendered.text
 
 
