@@ -84,11 +84,17 @@ def test_what_has_a_meaning_is_not_dropped(api: Api, message: dict[str, Any], pa
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
-        ({"role": "user", "content": [{"type": "text", "text": "What is"}, {"type": "text", "text": "it?"}]}, "What is\nit?"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "What is"}, {"type": "text", "text": "it?"}]},
+            "What is\nit?",
+        ),
         ({"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]}, "a"),
         ({"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb"),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, "No."),
-        ({"role": "assistant", "content": [{"type": "text", "text": "I"}, {"type": "refusal", "refusal": "No."}]}, "I\nNo."),
+        (
+            {"role": "assistant", "content": [{"type": "text", "text": "I"}, {"type": "refusal", "refusal": "No."}]},
+            "I\nNo.",
+        ),
         ({"role": "assistant", "content": None, "refusal": "No."}, "No."),
         ({"role": "assistant", "content": "Yes.", "refusal": None}, "Yes."),
     ],
@@ -101,7 +107,9 @@ def test_parts_of_a_message(api: Api, message: dict[str, Any], shown: str) -> No
 @pytest.mark.parametrize("name", [{"name": "ping"}, {"name": "ping", "tool_call_id": None}], ids=str)
 def test_older_calls_and_results_are_those_of_tools(calling: Api, name: dict[str, Any]) -> None:
     older = {"role": "assistant", "content": None, "function_call": {"name": "ping", "arguments": "{}"}}
-    prompt = prompt_of(calling, [ASKED, older, {"role": "function", "content": "pong", **name}], functions=[PING["function"]])
+    prompt = prompt_of(
+        calling, [ASKED, older, {"role": "function", "content": "pong", **name}], functions=[PING["function"]]
+    )
     assert "<|assistant|>=ping{}<|end|><|tool|>(ping)" in prompt
     assert "pong<|end|>" in prompt
 
