@@ -3,9 +3,9 @@
     python -m benchmarks.hostile [--model DIRECTORY] [--only TEXT] [--json FILE] [-- FLAGS OF SERVE]
 
 Starts the real server, on the bundled model unless another is named, and a process that streams an innocent answer
-over and over. Each attack is then fired once (as many times at once as it says); shown are its size, the statuses and the
-size of the answers, the seconds until the last answer, and the longest silence within an innocent stream meanwhile. The first
-row is the silence with no attack at all: the machine's own.
+over and over. Each attack is then fired once (as many times at once as it says); shown are its size, the statuses and
+the size of the answers, the seconds until the last answer, and the longest silence within an innocent stream meanwhile.
+The first row is the silence with no attack at all: the machine's own.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ ATTACKS = (
     Attack("a prompt of one letter, 15 MiB", COMPLETIONS, completion(prompt="a" * 15 * MIB)),
     Attack("a prompt of 5,000 characters", COMPLETIONS, completion(prompt="Once upon a time. " * 280)),
     Attack(
-        "15 MiB cut to 100 tokens",
+        "15 MiB cut to 10 tokens",
         COMPLETIONS,
-        completion(prompt="a b " * (15 * MIB // 4), prompt_truncate_len=100, max_tokens=1),
+        completion(prompt="a b " * (15 * MIB // 4), prompt_truncate_len=10, max_tokens=1),
     ),
     Attack("16 prompts of 15 MiB at once", COMPLETIONS, completion(prompt="a b " * (15 * MIB // 4)), at_once=16),
     Attack(

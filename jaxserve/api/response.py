@@ -18,6 +18,7 @@ from jaxserve.api.usage import Ledger, perf_headers
 from jaxserve.api.lift import Chunk, Lifter
 from jaxserve.api.lower import Job
 from jaxserve.api.request_log import CLIENT_GONE, record_of
+from jaxserve.api.schema.requests import Endpoint
 from jaxserve.api.settings import Settings
 
 _log = logging.getLogger("jaxserve.api")
