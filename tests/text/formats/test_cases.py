@@ -42,7 +42,7 @@ PUBLISHED = {
 NOT_APPLICABLE = {
     "llama-3.1-002": "a schema forbids the fence that this output has: constrained, it can't come",
     "deepseek-v3.2-028": "an undeclared parameter that upstream takes for all arguments; we keep what the model wrote",
-    "qwen3-002": "cut by length, which only the engine can tell; the arguments are whole, so at a text's own end it is a call",
+    "qwen3-002": "cut by length, which only the engine can tell; at a text's own end such a call is one",
     "kimi-k2-026": "half a call: complete ones only are calls",
     "kimi-k2-035": "reasoning parsed alone, the calls left in the answer; we parse both",
     "qwen3-011": "reasoning parsed alone, the calls left in the answer; we parse both",
