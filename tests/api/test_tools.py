@@ -117,7 +117,9 @@ def test_a_named_tool_is_called_exactly_once(make_api: Make, parallel: bool | No
     api = qwen(make_api, f"{CALL}\n{CALL}")
     named = {"type": "function", "function": {"name": "weather"}}
     assert len(called(api.chat(tools=TOOLS, tool_choice=named, parallel_tool_calls=parallel))) == 1
-    assert len(called(api.chat(tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel))) == 2 - (parallel is False)
+    assert len(called(api.chat(tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel))) == 2 - (
+        parallel is False
+    )
 
 
 def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
