@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
+from jaxserve.api.connection import guarded
+from jaxserve.api.generation_config import sampling_defaults
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.starting import StartingApp
@@ -29,6 +34,8 @@ from jaxserve.text.formats import BoundFormat, choose_format
 from jaxserve.text.formats import bind as bind_format
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 
+OVERTIME = 10.0
+"""Seconds beyond the shutdown timeout that the process may take to leave."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,14 +81,18 @@ class Server:
         self._serve = serve
         self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
         self._prepared = prepare(engine)
-        self._format = _chat_format(serve, self._prepared)
+        self._closing = ExitStack()
+        """Ends the processes that work for requests."""
+        self._format = _chat_format(serve, self._prepared, self._closing)
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
-            http="h11",
+            http=guarded(api.limits),  # type: ignore[arg-type]  # uvicorn only calls it
+            ws="none",
+            timeout_keep_alive=api.limits.idle_timeout,
             lifespan="on",
             access_log=False,
             log_config=None,
@@ -100,6 +111,7 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         self._uvicorn.run(sockets=[bound])
+        self._closing.close()
         if self._failure is not None:
             raise self._failure
         if self._started is None:
@@ -113,8 +125,12 @@ class Server:
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)
         self._started = started
-        text = _text_services(self._prepared, self._format)
-        app = create_app(started.engine, text, _settings(self._api, started, self._names()))
+        text = _text_services(self._prepared, self._format, self._closing)
+        sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
+        app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
+        # Full collections would go through all that was made so far, with every thread stopped.
+        gc.collect()
+        gc.freeze()
         self._on_ready(_summary(started, self._format.name, self._names()[0], time.monotonic() - begun))
         return app
 
@@ -127,7 +143,13 @@ class Server:
         self._uvicorn.should_exit = True
 
     def _begin_shutdown(self) -> None:
-        """On the first signal: running requests get their time, then an error instead of silence."""
+        """On the first signal: running requests get their time, then an error instead of silence.
+
+        Beyond that, the kernel ends the process, whatever its threads do.
+        """
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, self._serve.shutdown_timeout + OVERTIME)
+        self._closing.close()
         if self._started is not None:
             close = partial(self._started.engine.close, self._serve.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
@@ -156,8 +178,8 @@ def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
         raise ModelLoadError(str(error)) from None
 
 
-def _chat_format(serve: ServeOptions, prepared: Prepared) -> BoundFormat:
-    """The model's template and format.
+def _chat_format(serve: ServeOptions, prepared: Prepared, closing: ExitStack) -> BoundFormat:
+    """The model's template and format; `closing` learns how to end the processes that render.
 
     Raises:
         ModelLoadError: the template can't be used, or there is no format of the wanted name.
@@ -165,6 +187,11 @@ def _chat_format(serve: ServeOptions, prepared: Prepared) -> BoundFormat:
     tokenizer = prepared.tokenizer
     template = load_chat_template(prepared.options.model_dir, tokenizer, path=serve.chat_template)
     source = template.source if template is not None else None
+    if template is not None:
+        workers = template.workers()
+        template = template.isolated(workers)
+        closing.callback(workers.close)
+        workers.start()
     try:
         chosen = choose_format(prepared.model_config.model_type, source, tokenizer, name=serve.chat_format)
     except ValueError as error:
@@ -172,17 +199,19 @@ def _chat_format(serve: ServeOptions, prepared: Prepared) -> BoundFormat:
     return bind_format(chosen, tokenizer, template)
 
 
-def _text_services(prepared: Prepared, bound: BoundFormat) -> TextServices:
-    """The format, and grammars where the tokenizer allows them."""
+def _text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
+    """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
     try:
         constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
         return TextServices(prepared.tokenizer, bound)
+    closing.callback(constraints.close)
+    constraints.start()
     return TextServices(prepared.tokenizer, bound, constraints)
 
 
-def _settings(api: ApiOptions, started: Started, names: tuple[str, ...]) -> Settings:
+def _settings(api: ApiOptions, started: Started, names: tuple[str, ...], sampling: Mapping[str, float]) -> Settings:
     model = ModelInfo(
         names=names,
         context_length=started.config.max_model_len,
@@ -190,8 +219,10 @@ def _settings(api: ApiOptions, started: Started, names: tuple[str, ...]) -> Sett
         created=int(time.time()),
         returns_activations=True,
         routed_experts=started.model_config.routed_experts,
+        sampling_defaults=sampling,
     )
-    return Settings(**vars(api), model=model)
+    more: dict[str, Any] = {"max_waiting": started.config.max_waiting, "slots": started.config.max_num_seqs}
+    return Settings(**vars(api), model=model, **more)
 
 
 def _summary(started: Started, chat_format: str, name: str, seconds: float) -> dict[str, str]:
@@ -203,7 +234,8 @@ def _summary(started: Started, chat_format: str, name: str, seconds: float) -> d
     rows = {
         "model": f"{name}: {model.model_type}, {started.num_parameters / 1e6:,.2f}M parameters",
         "device": f"{started.device}, {config.dtype}",
-        "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
+        "mesh": f"{mesh}; layers {config.layer_loop}",
+        "kernels": f"attention {started.backends.attention.name}, matmul {started.backends.matmul.name}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
         "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} whole contexts",
         "chat format": chat_format,

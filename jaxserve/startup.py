@@ -16,10 +16,14 @@ from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
+    Backends,
     LoadedModel,
     ModelConfig,
+    Target,
     cache_bytes_per_page,
     cache_layout,
+    choose_backends,
+    choose_weights,
     derive_mesh_shape,
     describe_weights,
     load_config,
@@ -44,6 +48,8 @@ class Started:
     tokenizer: Tokenizer
     model_config: ModelConfig
     config: EngineConfig
+    backends: Backends
+    """The kernels that run."""
     num_parameters: int
     device: str
     """Kind and number of devices, in words."""
@@ -75,6 +81,7 @@ class Prepared:
     model_config: ModelConfig
     tokenizer: Tokenizer
     mesh_shape: MeshShape
+    backends: Backends
 
 
 def prepare(options: EngineOptions) -> Prepared:
@@ -84,14 +91,13 @@ def prepare(options: EngineOptions) -> Prepared:
         ModelLoadError: the model can't be served so; one clear sentence.
     """
     model_config = load_config(options.model_dir)
+    device = jax.devices()[0]
+    check_sizes(options, model_config.max_position_embeddings, device.platform)
+    shape = _mesh(model_config, options.mesh)
+    layers = choose_weights(model_config, options.weights, options.quantize).layers
+    backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
     tokenizer = load_tokenizer(options.model_dir)
-    if tokenizer.vocab_size > model_config.vocab_size:
-        raise ModelLoadError(
-            f"the tokenizer of {options.model_dir} has {tokenizer.vocab_size} tokens, its model only "
-            f"{model_config.vocab_size}"
-        )
-    check_sizes(options, model_config.max_position_embeddings, jax.devices()[0].platform)
-    return Prepared(options, model_config, tokenizer, _mesh(model_config, options.mesh))
+    return Prepared(options, model_config, tokenizer, shape, backends)
 
 
 def start(
@@ -117,6 +123,7 @@ def start(
         mesh=make_mesh(shape),
         dtype=chosen.dtype,
         layer_loop=chosen.layer_loop,
+        backends=prepared.backends,
         weights=options.weights,
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
@@ -161,9 +168,10 @@ def start_loaded(
         tokenizer=tokenizer,
         model_config=model.config,
         config=config,
+        backends=model.backends,
         num_parameters=sum(leaf.size for leaf in model.leaves),
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
-        remarks=_remarks(model, options, config),
+        remarks=_remarks(model, tokenizer, options, config),
     )
 
 
@@ -181,7 +189,9 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
-        page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
+        page_bytes=cache_bytes_per_page(
+            config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
+        ),
         step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
     )
@@ -198,8 +208,11 @@ def _device_facts(model: LoadedModel) -> DeviceFacts:
     )
 
 
-def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
+def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
     remarks = list(model.report)
+    known, vocab = tokenizer.vocab_size, model.config.vocab_size
+    if known > vocab:
+        remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

@@ -1,14 +1,50 @@
-"""Rules between fields, and the server's limits: everything that can be checked without a tokenizer."""
+"""What requests are refused for that the schema lets through, as far as it can be told without a tokenizer.
+
+Rules between fields, the server's limits, and the fields of the contract whose effect isn't built.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.api.unsupported import refuse_unsupported
 from jaxserve.errors import InvalidRequest, UnknownModel
 from jaxserve.options import Limits
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A field that is in the contract and not built yet: refused by name. Building it means deleting its line."""
+
+    field: str
+    what: str
+    """The thing that can't be done, for the message."""
+    asked: Callable[[GenerationRequest], bool]
+    """Whether the request really asks for it; neutral values pass."""
+
+
+def _given(field: str) -> Callable[[GenerationRequest], bool]:
+    return lambda request: bool(getattr(request, field, None) not in (None, "", []))
+
+
+def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[GenerationRequest], bool]:
+    return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
+
+
+def _has_images(request: ChatCompletionRequest) -> bool:
+    contents = [message.content for message in request.messages if isinstance(message.content, list)]
+    return any(part.image_url is not None for content in contents for part in content)
+
+
+UNSUPPORTED: tuple[Unsupported, ...] = (
+    Unsupported("messages", "images", _chat(_has_images)),
+    Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
+    Unsupported("speculation", "speculative decoding", _given("speculation")),
+    Unsupported("prediction", "speculative decoding", _given("prediction")),
+)
 
 
 def check(request: GenerationRequest, settings: Settings) -> None:
@@ -18,12 +54,26 @@ def check(request: GenerationRequest, settings: Settings) -> None:
         UnknownModel: the request names another model.
         InvalidRequest: fields conflict, exceed a limit, or ask for what this server can't do.
     """
-    if request.model not in settings.model.names:
-        raise UnknownModel("model", f"model: {request.model[:100]!r} is not served here; see GET /v1/models")
+    check_model(request.model, settings.model)
     _check_conflicts(request)
     _check_limits(request, settings.limits)
     _check_capabilities(request, settings.model)
-    refuse_unsupported(request)
+    _refuse_unsupported(request)
+
+
+def check_model(name: str, model: ModelInfo) -> None:
+    """Refuses the name of a model that isn't served, and says which are.
+
+    Raises:
+        UnknownModel: it isn't one of the model's names or their aliases.
+    """
+    if name not in model.aliases:
+        served = ", ".join(repr(each) for each in model.names)
+        raise UnknownModel(
+            "model",
+            f"model: {name[:100]!r} is not served here. This server has {served}; the base URL of a client is its address"
+            " with /v1 or /inference/v1",
+        )
 
 
 def _check_conflicts(request: GenerationRequest) -> None:
@@ -44,11 +94,14 @@ def _check_conflicts(request: GenerationRequest) -> None:
 
 
 def _check_chat_conflicts(request: ChatCompletionRequest) -> None:
-    if request.thinking is not None and request.reasoning_effort is not None:
-        raise InvalidRequest("thinking", "thinking can't be given together with reasoning_effort")
-    if request.tool_choice not in ("auto", "none") and not (request.tools or request.functions):
+    if request.tools and request.functions:
+        raise InvalidRequest("functions", "functions can't be given together with tools")
+    if request.tools or request.functions:
+        if request.function_call is not None and request.tool_choice != "auto":
+            raise InvalidRequest("function_call", "function_call can't be given together with tool_choice")
+    elif request.tool_choice not in ("auto", "none"):
         raise InvalidRequest("tool_choice", "tool_choice needs tools")
-    if request.function_call not in (None, "auto", "none") and not (request.tools or request.functions):
+    elif request.function_call not in (None, "auto", "none"):
         raise InvalidRequest("function_call", "function_call needs functions")
 
 
@@ -79,17 +132,34 @@ def _check_limits(request: GenerationRequest, limits: Limits) -> None:
 
 def _check_schema_sizes(request: GenerationRequest, limit: int) -> None:
     schemas: list[tuple[str, object]] = []
-    if request.response_format is not None:
-        schemas.append(("response_format", request.response_format.model_dump(by_alias=True)))
+    if (wanted := request.response_format) is not None:
+        schemas += [("response_format", part) for part in (wanted.schema_, wanted.json_schema, wanted.grammar)]
     if isinstance(request, ChatCompletionRequest):
         schemas += [("tools", tool.function.parameters) for tool in request.tools if tool.function is not None]
         schemas += [("functions", function.parameters) for function in request.functions]
     for field, schema in schemas:
-        if len(json.dumps(schema)) > limit:
+        if _is_surely_larger(schema, limit) or len(json.dumps(schema)) > limit:
             raise InvalidRequest(field, f"{field}: a schema or grammar is larger than {limit} bytes")
+
+
+def _is_surely_larger(value: object, limit: int) -> bool:
+    """Whether so much is in it that it needn't be written, with every other thread standing still, to know."""
+    left, rest = limit, [value]
+    while rest and left >= 0:
+        part = rest.pop()
+        left -= max(len(part), 1) if isinstance(part, str | list | dict) else 1
+        if isinstance(part, list | dict) and left >= 0:
+            rest += part.values() if isinstance(part, dict) else part
+    return left < 0
 
 
 def count_prompts(request: CompletionRequest) -> int:
     """How many prompts the `prompt` field holds."""
     prompt = request.prompt
     return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+def _refuse_unsupported(request: GenerationRequest) -> None:
+    for entry in UNSUPPORTED:
+        if entry.asked(request):
+            raise InvalidRequest(entry.field, f"{entry.field}: {entry.what} is not supported by this server yet")

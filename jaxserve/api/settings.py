@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jaxserve.options import ApiOptions
+from jaxserve.options import ApiOptions, EngineOptions
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,7 @@ class ModelInfo:
     """The served model as clients see it."""
 
     names: tuple[str, ...]
-    """Names that requests may use; the first is the one the server uses itself."""
+    """Names that the model list shows; the first is the one the server uses itself."""
     context_length: int
     """Prompt plus output tokens of one sequence."""
     vocab_size: int
@@ -24,6 +26,19 @@ class ModelInfo:
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
     """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `return_routing_matrix`."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Every name that requests may use: the names, what they end in, and that as Fireworks AI spells it."""
+        bases = {name.rsplit("/", 1)[-1] for name in self.names}
+        return frozenset({*self.names, *bases, *(f"accounts/fireworks/models/{base}" for base in bases)})
+
+
+def spread(seconds: float) -> float:
+    """A time limit, up to a tenth longer: what was begun by hundreds at once shall not be ended at once."""
+    return seconds * random.uniform(1.0, 1.1)
 
 
 @dataclass(frozen=True)
@@ -31,3 +46,7 @@ class Settings(ApiOptions):
     """One server: what was chosen, and the model."""
 
     model: ModelInfo = field(kw_only=True)
+    max_waiting: int = EngineOptions.max_waiting
+    """Requests that may wait beyond those that find a slot; later ones are refused as overloaded."""
+    slots: int = 16
+    """Sequences that the engine runs at once."""

@@ -31,7 +31,9 @@ def _root(
 ) -> None:
     """LLM inference in JAX behind the Fireworks AI inference API."""
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     ignore_service_links()
     _spare_the_search_for_accelerators()
@@ -47,10 +49,13 @@ def serve(**options: Any) -> None:
         process, api = build(ServeOptions, options), build(ApiOptions, options)
         engine = _engine_options(options)
         from jaxserve import serving
+        from jaxserve.api.log_format import LoggedProgress, use_json
 
+        if process.log_format == "json":
+            use_json()
         bound = serving.bind(process.host, process.port)
         address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
-        with Bars() as progress:
+        with LoggedProgress() if process.log_format == "json" else Bars() as progress:
             server = serving.Server(
                 engine,
                 replace(process, compilation_cache=process.compilation_cache or default_compilation_cache()),

@@ -98,6 +98,8 @@ def derive_config(
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,
         layer_loop=chosen.layer_loop,
+        attention=options.attention,
+        matmul=options.matmul,
         prefix_caching=options.prefix_caching,
         max_waiting=options.max_waiting,
     )

@@ -25,7 +25,11 @@ class Limits(Options):
         None, "Tokens of all prompts of a request.", "Limits", least=1, default_text="the context bounds each prompt"
     )
     max_stop_length: int = option(512, "Characters of one stop text.", "Limits", least=1)
+    max_json_values: int = option(500_000, "Values in a body, at all depths together.", "Limits", least=1)
     max_messages: int = option(4096, "Messages of a conversation.", "Limits", least=1)
+    max_tools: int = option(1024, "Tools of a request.", "Limits", least=1)
+    max_metadata: int = option(64, "Entries of `metadata`.", "Limits", least=0)
+    max_images: int = option(256, "Images of a request.", "Limits", least=0)
     max_schema_bytes: int = option(
         256 << 10,
         "JSON size of a schema or grammar, and of each tool's parameters.",
@@ -33,6 +37,27 @@ class Limits(Options):
         least=1,
         **SIZE,
     )
+    max_held_bytes: int = option(
+        256 << 20,
+        "Bodies of all requests that are being read or prepared, together.",
+        "Limits",
+        least=1,
+        **SIZE,
+    )
+    max_connections: int = option(
+        2048,
+        "Open connections; beyond them the one that has been silent for longest makes room.",
+        "Limits",
+        least=1,
+    )
+    header_timeout: float = option(10.0, "Seconds in which the head of a request must have come.", "Limits", least=0.1)
+    body_timeout: float = option(
+        30.0, "Seconds in which a body must have come, and one more for each 64 KiB of it.", "Limits", least=0.1
+    )
+    write_timeout: float = option(
+        60.0, "Seconds for which a client may read nothing of an answer that waits for it.", "Limits", least=0.1
+    )
+    idle_timeout: int = option(75, "Seconds for which a connection is kept between two requests.", "Limits", least=1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +95,13 @@ class ApiOptions(Options):
     lower_threads: int = option(2, "Threads for validation, templates and tokenizing.", "HTTP", least=1)
     deployment: str | None = option(None, "Entry 'deployment' of perf_metrics.", "HTTP", default_text="left out")
     backend_host: str | None = option(None, "Entry 'backend-host' of perf_metrics.", "HTTP", default_text="left out")
-    retry_after_seconds: int = option(1, "'Retry-After' of 429 and 503 answers.", "HTTP", least=1)
+    retry_after_seconds: int = option(1, "'Retry-After' of 503 answers, and the least of 429 answers.", "HTTP", least=1)
+
+    share_prompt_cache: bool = option(
+        False,
+        "Requests with different API keys share cached prompt beginnings, which each key has for itself otherwise.",
+        "HTTP",
+    )
 
     def max_tokens(self, *, chat: bool) -> int:
         """`max_tokens` of a request that has none."""

@@ -107,6 +107,13 @@ class EngineOptions(Options):
         metavar="MESH",
     )
 
+    attention: str | None = option(
+        None, "Attention kernels by name.", "Devices", commands=_RUNS, default_text="what the devices prefer"
+    )
+    matmul: str | None = option(
+        None, "Kernels of matrix products by name.", "Devices", commands=_RUNS, default_text="what the devices prefer"
+    )
+
     def chosen(self, platform: str) -> PlatformDefaults:
         """The platform's defaults, and in their place what was chosen."""
         defaults = platform_defaults(platform)

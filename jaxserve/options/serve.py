@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jaxserve.options.declaration import Options, option
 
@@ -34,6 +35,9 @@ class ServeOptions(Options):
     chat_format: str | None = option(
         None, "How the model writes reasoning and tool calls (qwen3, llama3 ...).", "Model", default_text="found out"
     )
+    generation_config: Literal["auto", "none"] = option(
+        "auto", "Whether the sampling defaults that the model ships apply where a request is silent.", "Requests"
+    )
     compilation_cache: Path | None = option(
         None,
         "Directory for compiled programs.",
@@ -42,3 +46,6 @@ class ServeOptions(Options):
         default_text="jaxserve/xla in the user's cache directory",
     )
     shutdown_timeout: float = option(20.0, "Seconds that running requests get at shutdown.", "HTTP", least=0)
+    log_format: Literal["text", "json"] = option(
+        "text", "How log lines are written; json: one object a line, nothing else.", "HTTP"
+    )

@@ -5,12 +5,13 @@ each of which reads text and writes a grammar. In: messages, or the model's text
 events. Imports nothing of this package but `errors` and its neighbours in `text`.
 """
 
-from jaxserve.text.formats.bound_format import BoundFormat, Renderer, bind
+from jaxserve.text.chat import Renderer
+from jaxserve.text.formats.bound_format import BoundFormat, bind
 from jaxserve.text.formats.detect import choose_format
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.reasoning import ReasoningPlan
 from jaxserve.text.formats.spec import Format
-from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.formats.tools import Tool
 
 __all__ = [
     "FORMATS",
@@ -19,7 +20,6 @@ __all__ = [
     "ReasoningPlan",
     "Renderer",
     "Tool",
-    "ToolChoice",
     "bind",
     "choose_format",
 ]

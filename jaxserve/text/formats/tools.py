@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from jaxserve.errors import InvalidRequest
 
-ToolChoice = Literal["auto", "none", "required"] | tuple[Literal["named"], str]
 MAX_TOOLS = 512
 """More are refused: their grammar would take seconds to compile."""
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
@@ -34,10 +33,9 @@ class Tool:
         properties = self.parameters.get("properties")
         return properties if isinstance(properties, Mapping) else {}
 
-    def for_template(self, *, described: bool = False) -> dict[str, Any]:
-        """The tool as chat templates read it; `described`: with a description in any case."""
-        description = "" if self.description is None and described else self.description
-        about = {"description": description} if description is not None else {}
+    def for_template(self) -> dict[str, Any]:
+        """The tool as chat templates read it."""
+        about = {"description": self.description} if self.description is not None else {}
         return {
             "type": "function",
             "function": {"name": self.name, **about, "parameters": dict(self.parameters)},
