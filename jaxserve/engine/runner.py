@@ -320,6 +320,7 @@ class Runner:
             "page_size": config.page_size,
             "dtype": config.dtype,
             "mesh": self._model.mesh,
+            "backends": self._model.backends,
         }
 
     def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:
