@@ -225,9 +225,7 @@ def test_published_schema_cases(shared_dir: Path, compiler: Any) -> None:
         for value in case["invalid"]:
             assert not accepts(grammar, compact(value)), (case["id"], value)
         walked += walk_is_valid(grammar, case["schema"], random.Random(number))
-    print(
-        f"{compiled} schemas compiled, {refused} refused by name, {walked} random walks ended and were valid, {spellings} other spellings"
-    )
+    print(f"{compiled} schemas compiled, {refused} refused by name, {walked} random walks ended and were valid")
     assert spellings <= 14
     assert compiled > 100
     assert compiled + refused == len(lines)
