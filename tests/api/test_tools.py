@@ -266,7 +266,7 @@ def test_a_model_that_does_not_reason_says_so(api: Api, endpoint: str) -> None:
 
 
 def test_structured_answers_come_after_the_reasoning(make_api: Make) -> None:
-    api = qwen(make_api, '<think>hm</think>\n\n{"a": 1}')
+    api = qwen(make_api, '<think>hm</think>\n\n{"a":1}')
     wanted = {"type": "json_schema", "json_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
     message = api.chat(response_format=wanted)["choices"][0]["message"]
     assert (message["reasoning_content"], json.loads(message["content"])) == ("hm", {"a": 1})
