@@ -161,8 +161,12 @@ def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
 def _stop_ids(
     request: GenerationRequest, rules: OutputRules | None, parsing: Parsing | None, text: TextServices
 ) -> tuple[int, ...]:
-    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs."""
-    ids: list[int] = []
+    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs.
+
+    A stop text that is a special token ends it as that token where special tokens are not part of the text.
+    """
+    named = [text.tokenizer.id_of(stop) for stop in _stop_texts(request)] if parsing is None else []
+    ids = [id_ for id_ in named if id_ is not None and text.tokenizer.is_special(id_)]
     if not request.ignore_eos:
         ids += [*text.tokenizer.eos_ids, *(sorted(parsing.format.stop_ids) if parsing is not None else ())]
     return tuple(dict.fromkeys([*ids, *(rules.stop_ids if rules is not None else ())]))
