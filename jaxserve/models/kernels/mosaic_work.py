@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 SPLIT = 512
-"""Keys of one entry of a decode work list; splits are aligned at position 0, so a row's bits do not depend on others."""
+"""Keys of one entry of a decode work list, aligned at position 0: a row's bits do not depend on other rows."""
 PROCESSORS = 132
 """Streaming multiprocessors of an H100: the grid is a multiple. Other numbers change speed only."""
 SHARED_BYTES = 112 << 10
