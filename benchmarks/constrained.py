@@ -36,6 +36,7 @@ from jaxserve.startup import start
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.grammar.constraint import Constrained, ConstraintBuilder
+from jaxserve.text.grammar.wish import OutputWish
 
 VOCAB = 151_936
 SPECIALS = ("<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -148,7 +149,12 @@ def constraint_of(kind: Kind, builder: ConstraintBuilder) -> Constrained:
     }
     tools = Tool.parse([place]) if kind.tool_choice else ()
     built = builder.build(
-        kind.response_format, tools=tools, tool_choice=kind.tool_choice or "auto", ignore_eos=kind.tool_choice != "auto"
+        OutputWish(
+            kind.response_format,
+            tools=tools,
+            forced=kind.tool_choice == "required",
+            ignore_eos=kind.tool_choice != "auto",
+        )
     )
     if built is None:
         raise ValueError(f"{kind.name} constrains nothing")

@@ -35,7 +35,10 @@ class EngineConfig:
     """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
     layer_loop: Literal["scan", "unroll"] = "unroll"
     """How layers are looped: scan on TPU, unroll on CPU and GPU (measured: docs/decisions.md)."""
-    attention_backend: Literal["blocked"] = "blocked"
+    attention: str | None = None
+    """Attention kernels by name (`models.kernels.choice.ATTENTION`); None = what the devices prefer."""
+    matmul: str | None = None
+    """Kernels of matrix products by name (`models.kernels.choice.MATMUL`); None = what the devices prefer."""
     prefix_caching: bool = True
     max_waiting: int = 1024
     """Requests that may wait before new ones are refused as overloaded."""

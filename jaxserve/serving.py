@@ -224,7 +224,8 @@ def _summary(started: Started, chat_format: str, name: str, seconds: float) -> d
     rows = {
         "model": f"{name}: {model.model_type}, {started.num_parameters / 1e6:,.2f}M parameters",
         "device": f"{started.device}, {config.dtype}",
-        "mesh": f"{mesh}; attention {config.attention_backend}, layers {config.layer_loop}",
+        "mesh": f"{mesh}; layers {config.layer_loop}",
+        "kernels": f"attention {started.backends.attention.name}, matmul {started.backends.matmul.name}",
         "context": f"{config.max_model_len} tokens, {config.max_num_seqs} sequences at once",
         "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} whole contexts",
         "chat format": chat_format,

@@ -23,10 +23,14 @@ from jaxserve.engine.sizing import (
 )
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
+    Backends,
     LoadedModel,
     ModelConfig,
+    Target,
     cache_bytes_per_page,
     cache_layout,
+    choose_backends,
+    choose_weights,
     derive_mesh_shape,
     describe_weights,
     load_config,
@@ -50,6 +54,8 @@ class Started:
     tokenizer: Tokenizer
     model_config: ModelConfig
     config: EngineConfig
+    backends: Backends
+    """The kernels that run."""
     num_parameters: int
     device: str
     """Kind and number of devices, in words."""
@@ -102,11 +108,14 @@ def start(
     shape = _mesh(model_config, mesh_shape)
     mesh = make_mesh(shape)
     dtype = options.dtype or default_dtype(platform)
+    layers = choose_weights(model_config, options.weights, options.quantize).layers
+    backends = choose_backends(options.attention, options.matmul, Target.of(mesh.devices.flat[0]), layers)
     model = load_model(
         options.model_dir,
         mesh=mesh,
         dtype=dtype,
         layer_loop=options.layer_loop or default_layer_loop(platform),
+        backends=backends,
         weights=options.weights,
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
@@ -151,6 +160,7 @@ def start_loaded(
         tokenizer=tokenizer,
         model_config=model.config,
         config=config,
+        backends=model.backends,
         num_parameters=sum(leaf.size for leaf in model.leaves),
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
         remarks=_remarks(model, options, config),
@@ -172,7 +182,9 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
-        page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
+        page_bytes=cache_bytes_per_page(
+            config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
+        ),
         step_bytes=tokens * width * 4 + seqs * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
     )

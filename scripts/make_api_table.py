@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxserve.api.openapi import ERRORS, schemas
+from jaxserve.api.rules import UNSUPPORTED
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
-from jaxserve.api.unsupported import UNSUPPORTED
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "api.md"
@@ -23,6 +23,7 @@ ENDPOINTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 IMPLEMENTATION = (
     "wishes.py",
     "lower.py",
+    "budgets.py",
     "conversation.py",
     "prompts.py",
     "rules.py",
@@ -30,7 +31,6 @@ IMPLEMENTATION = (
     "logprobs.py",
     "response.py",
     "routes/generate.py",
-    "unsupported.py",
 )
 """Files of jaxserve/api that may give a field its effect, the best answer first."""
 ELSEWHERE = dict.fromkeys(("_KNOBS", "_sampling", "_logit_bias"), " and `sampling/pipeline.py: sample`")
@@ -82,7 +82,7 @@ def _holds(node: ast.AST, field: str) -> bool:
 def implemented_in(field: str) -> str:
     """The place that gives a field its effect: what reads it, else the table or the schema that knows it."""
     refused = field in {entry.field for entry in UNSUPPORTED} and field != "messages"
-    files = ("unsupported.py",) if refused else IMPLEMENTATION
+    files = ("rules.py",) if refused else IMPLEMENTATION
     for as_text in (False, True):
         for name in files:
             tree = ast.parse((ROOT / "jaxserve" / "api" / name).read_text())

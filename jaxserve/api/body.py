@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from jaxserve.api.errors import ApiError, Location, dotted, locate, validation_error
+from jaxserve.api.bounds import check_lengths
+from jaxserve.api.errors import ApiError, Location, dotted
+from jaxserve.api.findings import MAX_FINDINGS, findings_of, locate, validation_error
+from jaxserve.api.schema.base import MAX_KEYS, MAX_WRONG_OBJECTS, OutOfPatience, Patience
+from jaxserve.api.settings import Limits
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -42,46 +44,6 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"body: larger than this server's limit of {limit} bytes", loc=("body",))
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`: UTF-8, finite numbers, no half surrogate pairs.
-
-    Raises:
-        ApiError: 422 that says what is wrong and where.
-    """
-    try:
-        text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise _malformed(f"not valid UTF-8 at byte {error.start}") from None
-    except UnicodeEncodeError:
-        raise _malformed("a string holds half of a surrogate pair") from None
-    except json.JSONDecodeError as error:
-        raise _malformed(f"{error.msg} at line {error.lineno} column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise _malformed(reason) from None
-    if not isinstance(value, dict):
-        raise ApiError(422, "body: must be a JSON object", loc=("body",), code="invalid_json")
-    return value
-
-
-def _malformed(reason: str) -> ApiError:
-    return ApiError(422, f"body: malformed JSON: {reason}", loc=("body",), code="invalid_json")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is too large")
-    return value
-
-
 @dataclass(frozen=True)
 class Parsed(Generic[R]):
     """A request that matches its schema."""
@@ -91,18 +53,22 @@ class Parsed(Generic[R]):
     """Unknown fields that lenient mode left out."""
 
 
-def validate(schema: type[R], body: dict[str, Any], *, lenient: bool) -> Parsed[R]:
+def validate(schema: type[R], body: dict[str, Any], *, lenient: bool, limits: Limits | None = None) -> Parsed[R]:
     """Checks `body` against a request schema. A null for an optional field means that it isn't given.
 
     Raises:
-        ApiError: 422 with every finding.
+        ApiError: 422 with the findings, or because a list or dictionary is longer than any request needs.
     """
+    check_lengths(body, limits or Limits())
     optional = {name for name, info in schema.model_fields.items() if not info.is_required()}
     body = {name: value for name, value in body.items() if not (value is None and name in optional)}
     ignored: list[str] = []
     while True:
         try:
-            return Parsed(schema.model_validate(body), tuple(dict.fromkeys(ignored)))
+            request = schema.model_validate(body, context=Patience() if not lenient else None)
+            return Parsed(request, tuple(dict.fromkeys(ignored)))
+        except OutOfPatience:
+            raise _first_findings(schema, body) from None
         except ValidationError as error:
             unknown = _unknown_fields(error, body) if lenient else []
             if not unknown:
@@ -112,9 +78,26 @@ def validate(schema: type[R], body: dict[str, Any], *, lenient: bool) -> Parsed[
             ignored += [dotted(loc) for loc in unknown]
 
 
+def _first_findings(schema: type[BaseModel], body: dict[str, Any]) -> ApiError:
+    """What is wrong with the first items of each list, of a request in which too much is wrong."""
+    try:
+        schema.model_validate(_beginning(body))
+    except ValidationError as error:
+        return validation_error(error, body, at_least=MAX_WRONG_OBJECTS)
+    return ApiError(422, f"body: more than {MAX_WRONG_OBJECTS} objects in it are not what they should be", ("body",))
+
+
+def _beginning(value: Any, depth: int = 4) -> Any:
+    """The same JSON with the first items of its lists only."""
+    if isinstance(value, list):
+        return [_beginning(item, depth) for item in value[:MAX_FINDINGS]]
+    if isinstance(value, dict) and depth and len(value) <= MAX_KEYS:
+        return {key: _beginning(part, depth - 1) for key, part in value.items()}
+    return value
+
+
 def _unknown_fields(error: ValidationError, body: Any) -> list[Location]:
-    findings = error.errors(include_url=False, include_context=False, include_input=False)
-    unknown = [locate(finding, body) for finding in findings if finding["type"] == "extra_forbidden"]
+    unknown = [locate(finding, body) for finding in findings_of(error) if finding["type"] == "extra_forbidden"]
     return list(dict.fromkeys(unknown))
 
 

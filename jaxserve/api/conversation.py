@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxserve.api.ports import ChatRenderer, Tokenizer
+from jaxserve.api.ports import ChatRenderer, TextServices, Tokenizer
 from jaxserve.api.prompts import PromptTokens
 from jaxserve.api.safe_text import encode_safely
 from jaxserve.api.schema.messages import ChatMessage
+from jaxserve.api.schema.requests import ChatCompletionRequest
+from jaxserve.api.wishes import Wishes
 from jaxserve.errors import ContextLengthExceeded, TemplateError
 
-Message = dict[str, Any]
+TemplateMessage = dict[str, Any]
+"""A message as chat templates read it."""
 
 _MAX_FRAGMENTS = 64
 """Conversations longer than this are one fragment: finding fragments renders once for each message."""
@@ -27,10 +30,10 @@ class Conversation:
     tokenizer: Tokenizer
     safe: bool = False
     """Special tokens that messages and tools spell out are ordinary text."""
-    tools: tuple[Message, ...] = ()
+    tools: tuple[TemplateMessage, ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[TemplateMessage], *, add_generation_prompt: bool = True) -> str:
         """The prompt text of some messages."""
         return self.template.render(
             messages,
@@ -39,17 +42,17 @@ class Conversation:
             **self.template_args,
         )
 
-    def encode(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
+    def encode(self, messages: Sequence[TemplateMessage]) -> tuple[str, list[int]]:
         """The prompt text of some messages and its tokens."""
         if self.safe:
             return encode_safely(self.tokenizer, messages, self.tools, self._render_all)
         text = self.render(messages)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _render_all(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+    def _render_all(self, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage]) -> str:
         return replace(self, tools=tuple(tools)).render(messages)
 
-    def prompt(self, messages: Sequence[Message], *, fragments: bool) -> PromptTokens:
+    def prompt(self, messages: Sequence[TemplateMessage], *, fragments: bool) -> PromptTokens:
         """The prompt of some messages; `fragments` also finds out which message wrote which part.
 
         Raises:
@@ -60,7 +63,7 @@ class Conversation:
             raise TemplateError("messages", "messages: the chat template made an empty prompt of them")
         return PromptTokens(tuple(ids), text, self._fragments(messages, text) if fragments else ())
 
-    def _fragments(self, messages: Sequence[Message], text: str) -> tuple[str, ...]:
+    def _fragments(self, messages: Sequence[TemplateMessage], text: str) -> tuple[str, ...]:
         if len(messages) > _MAX_FRAGMENTS:
             return (text,)
         ends: list[int] = []
@@ -75,7 +78,30 @@ class Conversation:
         return tuple(text[a:b] for a, b in itertools.pairwise(bounds) if a < b)
 
 
-def template_message(message: ChatMessage) -> Message:
+def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServices) -> PromptTokens:
+    """The prompt of a chat request, cut to `prompt_truncate_len`.
+
+    Raises:
+        TemplateError: there is no chat template, or it refused the messages.
+        ContextLengthExceeded: what must stay is longer than `prompt_truncate_len`.
+    """
+    if text.chat is None:
+        raise TemplateError("messages", "messages: this model has no chat template; use /v1/completions")
+    described = text.format.handover.needs_description
+    conversation = Conversation(
+        text.chat,
+        text.tokenizer,
+        safe=bool(request.safe_tokenization),
+        tools=tuple(tool.for_template(described=described) for tool in wishes.tools.shown),
+        template_args=wishes.reasoning.template_args,
+    )
+    messages = text.format.prepare([template_message(message) for message in request.messages], wishes.reasoning)
+    if request.prompt_truncate_len is not None:
+        messages = truncate(conversation, messages, request.prompt_truncate_len)
+    return conversation.prompt(messages, fragments=bool(request.raw_output))
+
+
+def template_message(message: ChatMessage) -> TemplateMessage:
     """A message as chat templates read it."""
     role = "system" if message.role == "developer" else message.role
     optional: Mapping[str, Any] = {
@@ -89,7 +115,7 @@ def template_message(message: ChatMessage) -> Message:
     }
 
 
-def truncate(conversation: Conversation, messages: Sequence[Message], limit: int) -> list[Message]:
+def truncate(conversation: Conversation, messages: Sequence[TemplateMessage], limit: int) -> list[TemplateMessage]:
     """Makes a conversation fit `limit` prompt tokens.
 
     The earliest user and assistant messages go first; the last message stays whole, results of tools together with the
@@ -100,7 +126,7 @@ def truncate(conversation: Conversation, messages: Sequence[Message], limit: int
         TemplateError: the template refused the messages.
     """
 
-    def fits(candidate: Sequence[Message]) -> bool:
+    def fits(candidate: Sequence[TemplateMessage]) -> bool:
         return len(conversation.encode(candidate)[1]) <= limit
 
     if fits(messages):
@@ -132,7 +158,7 @@ def truncate(conversation: Conversation, messages: Sequence[Message], limit: int
         ) from None
 
 
-def _last_turn(messages: Sequence[Message]) -> int:
+def _last_turn(messages: Sequence[TemplateMessage]) -> int:
     """Where the part begins that makes no sense without its beginning: results of tools, and the calls they answer."""
     start = len(messages) - 1
     while start > 0 and messages[start]["role"] == "tool":
@@ -140,17 +166,17 @@ def _last_turn(messages: Sequence[Message]) -> int:
     return start
 
 
-def _cut_system(conversation: Conversation, system: list[Message], last: list[Message], limit: int) -> list[Message]:
+def _cut_system(conversation: Conversation, system: list[TemplateMessage], last: list[TemplateMessage], limit: int) -> list[TemplateMessage]:
     """Shortens the system prompt, its last message first, until it fits together with the last turn."""
 
-    def size(candidate: list[Message]) -> int:
+    def size(candidate: list[TemplateMessage]) -> int:
         return len(conversation.encode(candidate)[1]) if candidate else 0
 
     while system:
         head, tail = system[:-1], system[-1]
         ids = conversation.tokenizer.encode(tail["content"], add_special_tokens=False)
 
-        def cut(count: int, head: list[Message] = head, tail: Message = tail, ids: list[int] = ids) -> list[Message]:
+        def cut(count: int, head: list[TemplateMessage] = head, tail: TemplateMessage = tail, ids: list[int] = ids) -> list[TemplateMessage]:
             content = conversation.tokenizer.decode(ids[:count], skip_special_tokens=False).rstrip("\ufffd")
             return [*head, {**tail, "content": content}]
 
@@ -172,5 +198,5 @@ def _cut_system(conversation: Conversation, system: list[Message], last: list[Me
     )
 
 
-def _named(last: Sequence[Message]) -> str:
+def _named(last: Sequence[TemplateMessage]) -> str:
     return "the last message" if len(last) < 2 else "the last call with its results"

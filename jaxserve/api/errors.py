@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -37,6 +34,10 @@ _KINDS = {
 }
 _SERVER_ERROR = ("server_error", "internal_error")
 
+_MAX_MESSAGE = 2000
+_MAX_NAME = 100
+"""Characters of a message and of a name in it that are sent back: both may quote what the client sent."""
+
 
 @dataclass
 class ApiError(Exception):
@@ -54,9 +55,10 @@ class ApiError(Exception):
     def body(self) -> ErrorResponse:
         """The answer's body: `error`, and `detail` where a part of the request is at fault."""
         kind, code = _KINDS.get(self.status, _SERVER_ERROR)
+        message = shortened(self.message, _MAX_MESSAGE)
         response = ErrorResponse(
             error={
-                "message": self.message,
+                "message": message,
                 "type": kind,
                 "param": None if self.loc is None else dotted(self.loc[1:]) or None,
                 "code": self.code or code,
@@ -64,7 +66,7 @@ class ApiError(Exception):
         )
         detail = self.detail
         if detail is None and self.loc is not None:
-            detail = [{"loc": list(self.loc), "msg": self.message, "type": self.code or code}]
+            detail = [{"loc": short_path(self.loc), "msg": message, "type": self.code or code}]
         if detail is not None:
             response["detail"] = detail
         return response
@@ -76,7 +78,17 @@ class ApiError(Exception):
 
 def dotted(loc: Sequence[str | int]) -> str:
     """`messages.0.content` for ('messages', 0, 'content')."""
-    return ".".join(str(part) for part in loc)
+    return ".".join(str(part) for part in short_path(loc))
+
+
+def short_path(loc: Sequence[str | int]) -> list[str | int]:
+    """The path with names of a bounded length: unknown fields are named as the client spelled them."""
+    return [shortened(part, _MAX_NAME) if isinstance(part, str) else part for part in loc]
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def as_api_error(error: Exception, retry_after: int = 1) -> ApiError:
@@ -112,43 +124,3 @@ def _about_field(status: int, error: InvalidRequest, code: str) -> ApiError:
     names_field = str(parts[0]) in error.message
     message = error.message if names_field else f"{error.field}: {error.message}"
     return ApiError(status, message, loc=("body", *parts), code=code)
-
-
-def validation_error(error: ValidationError, body: Any) -> ApiError:
-    """All findings of the schema, each at the place in the body where it really is."""
-    merged: dict[Location, ValidationDetail] = {}
-    for finding in error.errors(include_url=False, include_context=False, include_input=False):
-        loc = locate(finding, body)
-        message = "unknown field" if finding["type"] == "extra_forbidden" else _sentence(finding["msg"])
-        known = merged.get(loc)
-        if known is None:
-            merged[loc] = {"loc": ["body", *loc], "msg": message, "type": finding["type"]}
-        elif message not in known["msg"]:
-            known["msg"] += f", or: {message}"
-    detail = [item for loc, item in merged.items() if not _is_noise(loc, merged)]
-    message = "; ".join(f"{dotted(item['loc'][1:]) or 'body'}: {item['msg']}" for item in detail[:8])
-    return ApiError(422, message, loc=tuple(detail[0]["loc"]), code=detail[0]["type"], detail=detail)
-
-
-def _is_noise(loc: Location, findings: Mapping[Location, ValidationDetail]) -> bool:
-    """Whether a finding only says that a union's other member was meant: a deeper finding knows what is wrong."""
-    if not findings[loc]["type"].endswith(("_type", "literal_error")):
-        return False
-    return any(len(other) > len(loc) and other[: len(loc)] == loc for other in findings)
-
-
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def locate(finding: ErrorDetails, body: Any) -> Location:
-    """The path into `body` that a finding means: without the names of union members."""
-    path: list[str | int] = []
-    here = body
-    for part in finding["loc"]:
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
-            here = here[part]  # type: ignore[index]
-            path.append(part)
-    if finding["type"] == "missing":
-        path.append(finding["loc"][-1])
-    return tuple(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from jaxserve.api.lift import Chunk
-from jaxserve.api.lower import Endpoint
+from jaxserve.api.schema.requests import Endpoint
 from jaxserve.api.schema.responses import ChatCompletionResponse, CompletionResponse
 
 Response = ChatCompletionResponse | CompletionResponse

@@ -9,8 +9,9 @@ from typing import Any, cast
 from jaxserve.api import logprobs
 from jaxserve.api.usage import Ledger
 from jaxserve.api.logprobs import Entry
-from jaxserve.api.lower import Job, LoweredPrompt, View
+from jaxserve.api.lower import Job, LoweredPrompt
 from jaxserve.api.message import MessageReader, Part
+from jaxserve.api.wishes import View
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import (
     AnyLogProbs,

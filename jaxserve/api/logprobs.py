@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxserve.api.lower import View
+from jaxserve.api.wishes import View
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import AnyLogProbs, LogProbs, NewLogProbs, NewLogProbsContent
 from jaxserve.engine.types import TokenLogprob

@@ -1,5 +1,6 @@
 """Schema to engine requests: validation of everything, templates, tokens. What leaves here, the engine trusts.
 
+A straight line: the rules are checked, the wishes read, the prompts made, and each engine request is built once.
 Runs in worker threads: templates and tokenizers take milliseconds, which the event loop must not lose.
 """
 
@@ -8,29 +9,19 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Literal
 
-from jaxserve.api.conversation import Conversation, template_message, truncate
-from jaxserve.api.wishes import (
-    Parsing,
-    completion_budget,
-    constrain,
-    follow,
-    parsing,
-    reasoning_plan,
-    tool_use,
-)
-from jaxserve.api.ports import Constrained, TextServices, Tokenizer
-from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of, keep_last
+from jaxserve.api.budgets import token_budgets
+from jaxserve.api.conversation import chat_prompt
+from jaxserve.api.ports import OutputRules, TextServices
+from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of
 from jaxserve.api.rules import check
-from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import Settings
+from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.types import Request
-from jaxserve.errors import ContextLengthExceeded, InvalidRequest, TemplateError
-from jaxserve.sampling.params import SamplingParams
-
-Endpoint = Literal["chat", "completions"]
-LogprobFormat = Literal["legacy", "new"]
+from jaxserve.errors import InvalidRequest
+from jaxserve.sampling.params import SamplingParams, check_token_ids
+from jaxserve.text.formats import BoundFormat, Tool
 
 _KNOBS = (
     "temperature",
@@ -47,16 +38,14 @@ _KNOBS = (
 
 
 @dataclass(frozen=True)
-class View:
-    """What of the engine's output a response shows."""
+class Parsing:
+    """How the text of a chat answer becomes a message."""
 
-    logprobs: LogprobFormat | None = None
-    top_logprobs: int = 0
-    token_ids: bool = False
-    raw_output: bool = False
-    perf_metrics: bool = False
-    closing_usage: bool = False
-    """End a stream with a chunk that has `usage` and no choices."""
+    format: BoundFormat
+    tools: tuple[Tool, ...] | None
+    reasoning_open: bool
+    legacy: bool = False
+    """A call ends the answer with `function_call` instead of `tool_calls`."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +80,8 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
         InvalidRequest: something in it can't be honoured; its subclasses tell what only the model can know.
     """
     check(request, settings)
-    if text.chat is None:
-        raise TemplateError("messages", "messages: this model has no chat template; use /v1/completions")
-    use, plan = tool_use(request), reasoning_plan(request, text.format)
-    conversation = Conversation(
-        text.chat,
-        text.tokenizer,
-        safe=bool(request.safe_tokenization),
-        tools=tuple(tool.for_template(described=text.format.handover.needs_description) for tool in use.tools),
-        template_args=plan.template_args,
-    )
-    messages = text.format.prepare([template_message(message) for message in request.messages], plan)
-    if request.prompt_truncate_len is not None:
-        messages = truncate(conversation, messages, request.prompt_truncate_len)
-    prompt = conversation.prompt(messages, fragments=bool(request.raw_output))
-    constraints = constrain(request, [prompt], text, use=use, reasoning=plan.enabled, budget=plan.budget)
-    reading = parsing(text.format, plan, use, prompt)
-    return _job("chat", "messages", request, [prompt], constraints, text.tokenizer, settings, reading)
+    wishes = chat_wishes(request, text.format)
+    return _job(request, wishes, [chat_prompt(request, wishes, text)], text, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -118,150 +92,105 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
         InvalidRequest: something in it can't be honoured; its subclasses tell what only the model can know.
     """
     check(request, settings)
-    prompts = completion_prompts(
-        request.prompt,
-        text.tokenizer,
-        vocab_size=settings.model.vocab_size,
-        parse_special=not request.safe_tokenization,
-    )
-    if request.prompt_truncate_len is not None:
-        prompts = [keep_last(prompt, request.prompt_truncate_len) for prompt in prompts]
-    constraints = constrain(request, prompts, text, budget=completion_budget(request, text.format))
-    return _job("completions", "prompt", request, prompts, constraints, text.tokenizer, settings)
+    wishes = completion_wishes(request, text.format)
+    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size)
+    return _job(request, wishes, prompts, text, settings)
 
 
 def _job(
-    endpoint: Endpoint,
-    field: str,
-    request: GenerationRequest,
-    prompts: list[PromptTokens],
-    constraints: list[Constrained | None],
-    tokenizer: Tokenizer,
-    settings: Settings,
-    reading: Parsing | None = None,
+    request: GenerationRequest, wishes: Wishes, prompts: list[PromptTokens], text: TextServices, settings: Settings
 ) -> Job:
-    job_id = ("chatcmpl-" if endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
-    _check_prompt_tokens(field, prompts, settings)
-    budgets = [_max_tokens(endpoint, field, request, len(prompt.ids), settings) for prompt in prompts]
-    if request.n * sum(budgets) > settings.limits.max_generated_tokens:
-        raise InvalidRequest(
-            "max_tokens",
-            f"max_tokens: n x max_tokens exceeds this server's {settings.limits.max_generated_tokens} tokens",
-        )
+    job_id = ("chatcmpl-" if request.endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
+    budgets = token_budgets(request, prompts, settings)
     sampling = _sampling(request, settings.model.vocab_size)
     lowered = []
-    for index, (prompt, budget, constrained) in enumerate(zip(prompts, budgets, constraints, strict=True)):
-        echo = _echo(request, prompt, tokenizer)
-        engine_request = _engine_request(f"{job_id}-{index}", request, prompt, budget, sampling, echo, tokenizer)
-        engine_request = follow(engine_request, constrained, reading, ignore_eos=request.ignore_eos)
-        grammar = constrained.grammar if constrained is not None else None
-        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, reading))
-    return Job(endpoint, tuple(lowered), _view(request), bool(request.stream), job_id)
-
-
-def _engine_request(
-    request_id: str,
-    request: GenerationRequest,
-    prompt: PromptTokens,
-    max_tokens: int,
-    sampling: SamplingParams,
-    echo: Echo | None,
-    tokenizer: Tokenizer,
-) -> Request:
-    view = _view(request)
-    stops = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
-    scored = view.logprobs is not None and echo is not None and echo.first < len(prompt.ids)
-    return Request(
-        id=request_id,
-        prompt=prompt.ids,
-        sampling=sampling,
-        max_tokens=max_tokens,
-        n=request.n,
-        stop=tuple(dict.fromkeys(stops)),
-        stop_token_ids=() if request.ignore_eos else tuple(tokenizer.eos_ids),
-        logprobs=view.top_logprobs if view.logprobs is not None else None,
-        prompt_logprobs_from=echo.first if scored and echo is not None else None,
-        cache_key=_cache_key(request),
-        cache_max_len=request.prompt_cache_max_len,
-        want_activations=bool(request.return_last_activation),
-        want_routing=bool(request.return_routing_matrix),
-    )
-
-
-def _check_prompt_tokens(field: str, prompts: list[PromptTokens], settings: Settings) -> None:
-    context, total = settings.model.context_length, settings.limits.max_prompt_tokens
-    for index, prompt in enumerate(prompts):
-        if len(prompt.ids) >= context:
-            where = field if len(prompts) == 1 else f"{field}.{index}"
-            raise ContextLengthExceeded(
-                where,
-                f"{where}: the prompt has {len(prompt.ids)} tokens; the model's context holds {context}"
-                " with at least one for the output",
-            )
-    if total is not None and sum(len(prompt.ids) for prompt in prompts) > total:
-        raise InvalidRequest(field, f"{field}: more than this server's limit of {total} prompt tokens")
-
-
-def _max_tokens(
-    endpoint: Endpoint, field: str, request: GenerationRequest, prompt_tokens: int, settings: Settings
-) -> int:
-    """Tokens to generate: as asked, lowered to fit the context, or refused where the caller wants that."""
-    name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
-    asked: int | None = getattr(request, name)
-    room = settings.model.context_length - prompt_tokens
-    if asked is None:
-        chat = endpoint == "chat"
-        return min(settings.default_max_tokens_chat if chat else settings.default_max_tokens_completions, room)
-    if asked > room and request.context_length_exceeded_behavior == "error":
-        raise ContextLengthExceeded(
-            name,
-            f"{name}: {asked} plus {prompt_tokens} tokens of {field} exceed the context of"
-            f" {settings.model.context_length}",
+    for index, (prompt, max_tokens) in enumerate(zip(prompts, budgets, strict=True)):
+        rules, parsing = _output_rules(wishes, prompt, text), _parsing(wishes, prompt, text.format)
+        echo = _echo(request, prompt, text)
+        scored = wishes.view.logprobs is not None and echo is not None and echo.first < len(prompt.ids)
+        engine_request = Request(
+            id=f"{job_id}-{index}",
+            prompt=prompt.ids,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            n=request.n,
+            stop=_stop_texts(request),
+            stop_token_ids=_stop_ids(request, rules, parsing, text),
+            logprobs=wishes.view.top_logprobs if wishes.view.logprobs is not None else None,
+            prompt_logprobs_from=echo.first if scored and echo is not None else None,
+            cache_key=_cache_key(request),
+            cache_max_len=request.prompt_cache_max_len,
+            # The markers of calls and reasoning are special tokens in most models; the parser takes them out.
+            skip_special_tokens=parsing is None,
+            constraint=rules.make if rules is not None else None,
+            want_activations=bool(request.return_last_activation),
+            want_routing=bool(request.return_routing_matrix),
         )
-    return min(asked, room)
+        grammar = rules.grammar if rules is not None else None
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, parsing))
+    return Job(request.endpoint, tuple(lowered), wishes.view, bool(request.stream), job_id)
+
+
+def _output_rules(wishes: Wishes, prompt: PromptTokens, text: TextServices) -> OutputRules | None:
+    """What the outputs of a prompt must follow; None when any token goes."""
+    output = wishes.output
+    asked = (output.response_format and "response_format") or (output.tools and "tools")
+    field = asked or (output.budget is not None and "reasoning_effort")
+    if not field:
+        return None
+    if text.constraints is None:
+        raise InvalidRequest(field, f"{field}: not available, this model has no end-of-sequence token")
+    return text.constraints.build(output, prompt.text)
+
+
+def _parsing(wishes: Wishes, prompt: PromptTokens, bound: BoundFormat) -> Parsing | None:
+    """How to read the answer; None leaves it as it is.
+
+    A model whose way of writing is unknown is not read for reasoning: its text is shown as it is.
+    """
+    tools = wishes.tools.shown or None
+    if not wishes.output.chat or (bound.name == "generic" and tools is None):
+        return None
+    return Parsing(bound, tools, bound.prompt_opens_reasoning(prompt.text or ""), wishes.tools.legacy)
+
+
+def _echo(request: GenerationRequest, prompt: PromptTokens, text: TextServices) -> Echo | None:
+    if not request.echoes:
+        return None
+    return echo_of(prompt, None if request.echo else request.echo_last, text.tokenizer)
+
+
+def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
+    stops = (request.stop,) if isinstance(request.stop, str) else request.stop or ()
+    return tuple(dict.fromkeys(stops))
+
+
+def _stop_ids(
+    request: GenerationRequest, rules: OutputRules | None, parsing: Parsing | None, text: TextServices
+) -> tuple[int, ...]:
+    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs."""
+    ids: list[int] = []
+    if not request.ignore_eos:
+        ids += [*text.tokenizer.eos_ids, *(sorted(parsing.format.stop_ids) if parsing is not None else ())]
+    return tuple(dict.fromkeys([*ids, *(rules.stop_ids if rules is not None else ())]))
 
 
 def _sampling(request: GenerationRequest, vocab_size: int) -> SamplingParams:
     given = {name: getattr(request, name) for name in _KNOBS if getattr(request, name) is not None}
     seed = secrets.randbits(64) if request.seed is None else request.seed
-    return SamplingParams(**given, logit_bias=_logit_bias(request, vocab_size), seed=(seed + 2**63) % 2**64 - 2**63)
+    params = SamplingParams(**given, logit_bias=_logit_bias(request), seed=(seed + 2**63) % 2**64 - 2**63)
+    check_token_ids(params, vocab_size)
+    return params
 
 
-def _logit_bias(request: GenerationRequest, vocab_size: int) -> tuple[tuple[int, float], ...]:
-    biases: dict[int, float] = {}
-    for key, bias in (request.logit_bias or {}).items():
-        if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < vocab_size):
-            raise InvalidRequest(
-                "logit_bias",
-                f"logit_bias: {key[:20]!r} is not a token id of this model (0 to {vocab_size - 1})",
-            )
-        if int(key) in biases:
-            raise InvalidRequest("logit_bias", f"logit_bias: token {int(key)} is given twice")
-        biases[int(key)] = bias
-    return tuple(biases.items())
+def _logit_bias(request: GenerationRequest) -> tuple[tuple[int, float], ...]:
+    biases = request.logit_bias or {}
+    for key in biases:
+        if not (key.isascii() and key.isdigit() and len(key) <= 10):
+            raise InvalidRequest("logit_bias", f"logit_bias: {key[:20]!r} is not a token id")
+    return tuple((int(key), bias) for key, bias in biases.items())
 
 
 def _cache_key(request: GenerationRequest) -> str:
     keys = (request.prompt_cache_isolation_key, request.prompt_cache_key)
     return "" if keys == (None, None) else json.dumps(keys)
-
-
-def _echo(request: GenerationRequest, prompt: PromptTokens, tokenizer: Tokenizer) -> Echo | None:
-    if not request.echoes:
-        return None
-    return echo_of(prompt, None if request.echo else request.echo_last, tokenizer)
-
-
-def _view(request: GenerationRequest) -> View:
-    options = request.stream_options
-    top = request.top_logprobs
-    if top is None:
-        top = request.logprobs if type(request.logprobs) is int else 0
-    return View(
-        logprobs=None if not request.wants_logprobs else "new" if request.logprobs is True else "legacy",
-        top_logprobs=top,
-        token_ids=bool(request.return_token_ids),
-        raw_output=bool(request.raw_output),
-        perf_metrics=bool(request.perf_metrics_in_response),
-        closing_usage=bool(options is not None and options.include_usage),
-    )

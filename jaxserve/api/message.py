@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
-from jaxserve.api.wishes import Parsing
+from jaxserve.api.lower import Parsing
 from jaxserve.api.schema.responses import DeltaToolCall, ToolCallFunction
 from jaxserve.text.reading.parser import CallArguments, CallStart, Content, Event, Reasoning, StreamingParser
 

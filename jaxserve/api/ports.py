@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxserve.engine.types import ConstraintFactory, Request, Sink
-from jaxserve.text.formats import BoundFormat, Tool, ToolChoice
+from jaxserve.text.formats import BoundFormat
+from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["ChatRenderer", "Constrained", "Constraints", "EngineLike", "TextServices", "Tokenizer"]
+__all__ = ["ChatRenderer", "EngineLike", "OutputRules", "TextServices", "Tokenizer", "WishCompiler"]
 
 
 class EngineLike(Protocol):
@@ -60,8 +61,8 @@ class ChatRenderer(Protocol):
         """
 
 
-class Constrained(Protocol):
-    """How the outputs of one request are constrained."""
+class OutputRules(Protocol):
+    """What the outputs of one prompt must follow."""
 
     @property
     def make(self) -> ConstraintFactory:
@@ -76,23 +77,11 @@ class Constrained(Protocol):
         """Tokens that must end the output, whatever else the request says."""
 
 
-class Constraints(Protocol):
+class WishCompiler(Protocol):
     """Compiles grammars and budgets (`jaxserve.text.grammar.constraint.ConstraintBuilder`)."""
 
-    def build(
-        self,
-        response_format: Mapping[str, Any] | None = None,
-        *,
-        tools: Sequence[Tool] = (),
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        reasoning: bool = False,
-        budget: int | None = None,
-        prompt: str | None = None,
-        chat: bool = True,
-        ignore_eos: bool = False,
-    ) -> Constrained | None:
-        """The constraint of a request; None when any token goes.
+    def build(self, wish: OutputWish, prompt: str | None = None) -> OutputRules | None:
+        """The rules of a request's outputs after a prompt of this text; None when any token goes.
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured.
@@ -106,7 +95,7 @@ class TextServices:
     tokenizer: Tokenizer
     format: BoundFormat
     """How the model writes reasoning and tool calls; holds its chat template, if there is one."""
-    constraints: Constraints | None = None
+    constraints: WishCompiler | None = None
     """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxserve.api.ports import Tokenizer
+from jaxserve.api.schema.requests import CompletionRequest
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
@@ -34,21 +35,23 @@ class Echo:
     """Where each echoed token starts in `text`."""
 
 
-def completion_prompts(
-    prompt: str | list[str] | list[int] | list[list[int]], tokenizer: Tokenizer, *, vocab_size: int, parse_special: bool
-) -> list[PromptTokens]:
-    """The prompts of a completions request, in order.
+def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+    """The prompts of a completions request, in order, cut to `prompt_truncate_len`.
 
     Raises:
         InvalidRequest: a token id is outside the vocabulary, or a prompt is empty and the tokenizer has no BOS.
     """
-    if isinstance(prompt, str):
-        return [_from_text(prompt, tokenizer, "prompt", parse_special=parse_special)]
-    if isinstance(prompt[0], int):
-        return [_from_ids(prompt, tokenizer, "prompt", vocab_size)]
+    prompts = _tokenized(request, tokenizer, vocab_size)
+    limit = request.prompt_truncate_len
+    return prompts if limit is None else [_keep_last(prompt, limit) for prompt in prompts]
+
+
+def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+    given, parse_special = request.prompt, not request.safe_tokenization
+    single = isinstance(given, str) or isinstance(given[0], int)
     prompts = []
-    for index, item in enumerate(prompt):
-        field = f"prompt.{index}"
+    for index, item in enumerate([given] if single else given):
+        field = "prompt" if single else f"prompt.{index}"
         if isinstance(item, str):
             prompts.append(_from_text(item, tokenizer, field, parse_special=parse_special))
         else:
@@ -80,7 +83,7 @@ def _bos(tokenizer: Tokenizer, field: str) -> list[int]:
     return [tokenizer.bos_id]
 
 
-def keep_last(prompt: PromptTokens, count: int) -> PromptTokens:
+def _keep_last(prompt: PromptTokens, count: int) -> PromptTokens:
     """The prompt cut to its last `count` tokens; a BOS in front stays where there is room for it."""
     if len(prompt.ids) <= count:
         return prompt

@@ -1,13 +1,49 @@
-"""Rules between fields, and the server's limits: everything that can be checked without a tokenizer."""
+"""What requests are refused for that the schema lets through, as far as it can be told without a tokenizer.
+
+Rules between fields, the server's limits, and the fields of the contract whose effect isn't built.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.settings import Limits, ModelInfo, Settings
-from jaxserve.api.unsupported import refuse_unsupported
 from jaxserve.errors import InvalidRequest, UnknownModel
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A field that is in the contract and not built yet: refused by name. Building it means deleting its line."""
+
+    field: str
+    what: str
+    """The thing that can't be done, for the message."""
+    asked: Callable[[GenerationRequest], bool]
+    """Whether the request really asks for it; neutral values pass."""
+
+
+def _given(field: str) -> Callable[[GenerationRequest], bool]:
+    return lambda request: bool(getattr(request, field, None) not in (None, "", []))
+
+
+def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[GenerationRequest], bool]:
+    return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
+
+
+def _has_images(request: ChatCompletionRequest) -> bool:
+    contents = [message.content for message in request.messages if isinstance(message.content, list)]
+    return any(part.image_url is not None for content in contents for part in content)
+
+
+UNSUPPORTED: tuple[Unsupported, ...] = (
+    Unsupported("messages", "images", _chat(_has_images)),
+    Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
+    Unsupported("speculation", "speculative decoding", _given("speculation")),
+    Unsupported("prediction", "speculative decoding", _given("prediction")),
+)
 
 
 def check(request: GenerationRequest, settings: Settings) -> None:
@@ -22,7 +58,7 @@ def check(request: GenerationRequest, settings: Settings) -> None:
     _check_conflicts(request)
     _check_limits(request, settings.limits)
     _check_capabilities(request, settings.model)
-    refuse_unsupported(request)
+    _refuse_unsupported(request)
 
 
 def _check_conflicts(request: GenerationRequest) -> None:
@@ -43,11 +79,14 @@ def _check_conflicts(request: GenerationRequest) -> None:
 
 
 def _check_chat_conflicts(request: ChatCompletionRequest) -> None:
-    if request.thinking is not None and request.reasoning_effort is not None:
-        raise InvalidRequest("thinking", "thinking can't be given together with reasoning_effort")
-    if request.tool_choice not in ("auto", "none") and not (request.tools or request.functions):
+    if request.tools and request.functions:
+        raise InvalidRequest("functions", "functions can't be given together with tools")
+    if request.tools or request.functions:
+        if request.function_call is not None and request.tool_choice != "auto":
+            raise InvalidRequest("function_call", "function_call can't be given together with tool_choice")
+    elif request.tool_choice not in ("auto", "none"):
         raise InvalidRequest("tool_choice", "tool_choice needs tools")
-    if request.function_call not in (None, "auto", "none") and not (request.tools or request.functions):
+    elif request.function_call not in (None, "auto", "none"):
         raise InvalidRequest("function_call", "function_call needs functions")
 
 
@@ -92,3 +131,9 @@ def count_prompts(request: CompletionRequest) -> int:
     """How many prompts the `prompt` field holds."""
     prompt = request.prompt
     return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+def _refuse_unsupported(request: GenerationRequest) -> None:
+    for entry in UNSUPPORTED:
+        if entry.asked(request):
+            raise InvalidRequest(entry.field, f"{entry.field}: {entry.what} is not supported by this server yet")

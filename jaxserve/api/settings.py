@@ -39,7 +39,13 @@ class Limits:
     """Total over all prompts of a request; None: the context alone bounds each prompt."""
     max_stop_length: int = 512
     """Characters of one stop text."""
+    max_json_values: int = 1_000_000
+    """Values in a body, at all depths together."""
     max_messages: int = 4096
+    max_tools: int = 1024
+    max_metadata: int = 64
+    """Entries of `metadata`."""
+    max_images: int = 256
     max_schema_bytes: int = 256 * 1024
     """JSON size of a schema or grammar, and of each tool's parameters."""
 

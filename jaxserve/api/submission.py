@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from jaxserve.api.lower import Job
 from jaxserve.api.ports import EngineLike
@@ -68,7 +69,7 @@ class Generation:
         """
         try:
             for prompt in self._job.prompts:
-                self._engine.submit(prompt.request, self._queue.put)
+                self._engine.submit(replace(prompt.request, call=self._job.id), self._queue.put)
                 self._open[prompt.request.id] = prompt.request.n
         except BaseException:
             self.abort()

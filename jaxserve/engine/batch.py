@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from jaxserve.config import EngineConfig
 from jaxserve.engine.types import Plan, PlannedRow
-from jaxserve.sampling.packing import NUM_COLUMNS
+from jaxserve.sampling.columns import NUM_COLUMNS
 
 Int32Array = npt.NDArray[np.int32]
 _A = TypeVar("_A", Int32Array, jax.Array)
@@ -36,7 +36,7 @@ class Views(Generic[_A]):
     page_tables: tuple[_A, ...]
     """[R, columns] for each page group: block b's page in column b % columns, 0 where the step needs none."""
     rows_RC: _A
-    """[R, NUM_COLUMNS] as `sampling.packing` defines them."""
+    """[R, NUM_COLUMNS] as `sampling.columns` defines them."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,14 @@ def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
     raise ValueError(f"a plan of {plan.num_tokens} tokens in {len(plan.rows)} rows exceeds every bucket")
 
 
-def build(plan: Plan, layout: Layout, pack_sampling: Callable[[Int32Array, PlannedRow], None]) -> Int32Array:
+def build(plan: Plan, layout: Layout, pack_sampling: Callable[[Int32Array, PlannedRow, int], None]) -> Int32Array:
     """Packs a plan. Always a new buffer: on CPU the device may read the host's memory while the step runs.
 
     Args:
         plan: at most `layout.tokens` tokens in at most `layout.rows` rows.
         layout: the bucket.
-        pack_sampling: writes one sampling row's knobs into its [NUM_COLUMNS] part; rows that do not sample stay zero.
+        pack_sampling: writes one sampling row's knobs into its [NUM_COLUMNS] part, given the index of the row's last
+            token in the batch; rows that do not sample stay zero.
     """
     buffer = np.zeros(layout.size, np.int32)
     views = layout.split(buffer)
@@ -103,7 +104,7 @@ def build(plan: Plan, layout: Layout, pack_sampling: Callable[[Int32Array, Plann
         views.cu_q_lens[index + 1] = start
         views.kv_lens_R[index] = row.start + row.count
         if row.samples:
-            pack_sampling(views.rows_RC[index], row)
+            pack_sampling(views.rows_RC[index], row, start - 1)
     views.cu_q_lens[len(plan.rows) + 1 :] = start
     _write_tables(plan, layout, buffer.data)
     return buffer

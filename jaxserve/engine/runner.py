@@ -25,18 +25,17 @@ from jaxserve.engine.batch import Int32Array, Layout, build, choose_layout, layo
 from jaxserve.engine.engine import MaskMaker, RowResult
 from jaxserve.engine.types import Plan, PlannedRow, SampledToken, Sequence, TokenLogprob
 from jaxserve.models import LoadedModel, cache_spec, init_cache
+from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.logprobs import unpack_scores
 from jaxserve.sampling.packing import (
     BIAS_COLUMNS,
     HISTORY_COLUMNS,
     MAX_TOP_LOGPROBS,
-    NUM_COLUMNS,
     pack_bias,
     pack_history,
     pack_params,
     pack_row,
     unpack_out,
-    uses_penalties,
 )
 from jaxserve.sampling.pipeline import write_bias, write_history
 from jaxserve.sampling.state import SlotState, abstract_state, init_state
@@ -217,7 +216,8 @@ class Runner:
             row = ticket.plan.rows[index]
             self._prime(row)
             self._rows[row.sequence].primed = False
-            self._pack_sampling(rows_RC[index], row, grammar=True)
+            token = sum(before.count for before in ticket.plan.rows[: index + 1]) - 1
+            self._pack_sampling(rows_RC[index], row, token, grammar=True)
             self._rows[row.sequence].primed = True
         arguments = (ticket.result.logits_RV, self._put(rows_RC), self._put(masks(ticket.plan, ticket.rows)))
         self._state, out = self._sample[ticket.rows](self._state, *arguments)
@@ -265,20 +265,21 @@ class Runner:
     def _prime(self, row: PlannedRow) -> None:
         """Writes what a slot must know of its sequence's prompt and committed output before it can sample."""
         sequence, params = row.sequence, row.sequence.request.sampling
-        if uses_penalties(params):
+        if params.uses_penalties:
             for packed in pack_history(sequence.slot, sequence.request.prompt, sequence.output):
                 self._state = _ready(self._write_history)(self._state, self._put(packed))
         if params.logit_bias:
             self._state = _ready(self._write_bias)(self._state, self._put(pack_bias(sequence.slot, params)))
 
-    def _pack_sampling(self, target: Int32Array, row: PlannedRow, *, grammar: bool) -> None:
-        """Writes one row's knobs; `grammar`: a mask restricts it, if the request has a constraint."""
+    def _pack_sampling(self, target: Int32Array, row: PlannedRow, token: int, *, grammar: bool) -> None:
+        """Writes one row's knobs; `token`: its last one, in the batch; `grammar`: a mask restricts constrained rows."""
         known = self._rows[row.sequence]
         pack_row(
             target,
             known.constant,
             row.sequence.slot,
             row.position,
+            token=token,
             fresh=not known.primed,
             grammar=grammar and row.sequence.request.constraint is not None,
             mu=known.mu,
@@ -319,6 +320,7 @@ class Runner:
             "page_size": config.page_size,
             "dtype": config.dtype,
             "mesh": self._model.mesh,
+            "backends": self._model.backends,
         }
 
     def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -52,7 +52,8 @@ class Scheduler:
         page_size: positions per page.
         token_budget: tokens of one step at most.
         prefix_caching: whether pages are shared between requests (choices of one request share in any case).
-        max_waiting: requests that may wait for their first step.
+        max_waiting: calls (one or several requests each) that may wait for their first step, beyond those that find a
+            free slot.
         chunk_multiple: prefill chunks start and end at multiples of this (the last one ends with the prompt), a
             multiple of page_size and by default page_size. Boundaries that don't depend on load keep results so.
         page_windows: window of each page group of the model; None = no window.
@@ -96,7 +97,8 @@ class Scheduler:
         self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
         self._running: dict[Sequence, None] = {}  # by arrival, which is also the order of admission
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
-        self._unstarted: set[str] = set()  # requests none of whose choices has ever run
+        self._calls: Counter[str] = Counter()  # unfinished requests of each call
+        self._unstarted: set[str] = set()  # calls none of whose choices has ever run
         self._stuck: tuple[Sequence, int] | None = None  # head of the queue and the pages that were too few for it
 
     @property
@@ -131,17 +133,19 @@ class Scheduler:
             Its `n` sequences, in order of their choice.
 
         Raises:
-            Overloaded: `max_waiting` requests wait already.
+            Overloaded: `max_waiting` calls wait already, and this request belongs to another one.
             ContextLengthExceeded: the prompt leaves no room for a token within max_model_len.
             InvalidRequest: an empty prompt, no choice, or the id of a request that has not ended.
         """
         self._check_request(request)
-        if len(self._unstarted) >= self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
+        if request.call not in self._calls:
+            if len(self._unstarted) >= self._max_waiting + len(self._slots):
+                raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
+            self._unstarted.add(request.call)
+        self._calls[request.call] += 1
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
         self._waiting.update(dict.fromkeys(sequences))
         self._live[request.id] = list(sequences)
-        self._unstarted.add(request.id)
         return sequences
 
     def plan(self) -> Plan | None:
@@ -201,7 +205,13 @@ class Scheduler:
         siblings.remove(sequence)
         if not siblings:
             del self._live[sequence.request.id]
-            self._unstarted.discard(sequence.request.id)
+            self._leave(sequence.request.call)
+
+    def _leave(self, call: str) -> None:
+        self._calls[call] -= 1
+        if not self._calls[call]:
+            del self._calls[call]
+            self._unstarted.discard(call)
 
     def abort(self, request_id: str) -> list[Sequence]:
         """End every choice of a request that has not ended, with reason 'abort'.
@@ -232,7 +242,9 @@ class Scheduler:
         live = [sequence for choices in self._live.values() for sequence in choices]
         if set(live) != {*self._running, *self._waiting} or len(live) != len(order):
             raise RuntimeError("the unfinished sequences are not those that run or wait")
-        if not self._unstarted <= self._live.keys():
+        if self._calls != Counter(choices[0].request.call for choices in self._live.values()):
+            raise RuntimeError("the calls are not those of the unfinished requests")
+        if not self._unstarted <= self._calls.keys():
             raise RuntimeError("a request that is over counts as waiting")
 
     # Planning
@@ -366,7 +378,7 @@ class Scheduler:
         sequence.state = SequenceState.RUNNING
         del self._waiting[sequence]
         self._running[sequence] = None
-        self._unstarted.discard(sequence.request.id)
+        self._unstarted.discard(sequence.request.call)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
 

@@ -34,6 +34,10 @@ class EngineOptions:
     token_buckets: tuple[int, ...] | None = None
     prefix_caching: bool = True
     layer_loop: Literal["scan", "unroll"] | None = None
+    attention: str | None = None
+    """Attention kernels by name."""
+    matmul: str | None = None
+    """Kernels of matrix products by name."""
     weights: Literal["keep", "dequantize"] = "keep"
     """Weights that are stored quantised stay so (as fast as float32 on CPU, in a quarter of the memory), or not."""
     quantize: Literal["int8"] | None = None
@@ -135,6 +139,8 @@ def derive_config(
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,
         layer_loop=options.layer_loop or default_layer_loop(device.platform),
+        attention=options.attention,
+        matmul=options.matmul,
         prefix_caching=options.prefix_caching,
         max_waiting=options.max_waiting,
     )

@@ -66,14 +66,10 @@ def forward(
         slots_R = unpack_rows(batch.rows_RC).slot
         in_flight_T = last_token_S[slots_R[meta.first.rows_T]]
         tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)
-    with jax.named_scope("forward"):
-        out = models.forward(graphdef, leaves, tokens_T, cache, meta)
-    with jax.named_scope("unembed"):
         last_R = jnp.maximum(batch.cu_q_lens[1:] - 1, 0)
-        hidden_RD = out.hidden_TD[last_R]
-        logits_RV = models.unembed(graphdef, leaves, hidden_RD)
-    routing = None if out.routing is None else out.routing[:, last_R]
-    return ForwardResult(out.cache, out.hidden_TD, hidden_RD, logits_RV, batch.rows_RC, routing)
+    with jax.named_scope("forward"):
+        out = models.forward(graphdef, leaves, tokens_T, cache, meta, last_R)
+    return ForwardResult(out.cache, out.hidden_TD, out.hidden_ND, out.logits_NV, batch.rows_RC, out.routing)
 
 
 def sample(

@@ -54,6 +54,11 @@ class Request:
     """Return the last layer's activation of each generated position."""
     want_routing: bool = False
     """Return the routed experts of each generated position."""
+    call: str = ""
+    """Requests that one call of a client made share it, and wait as one; "" = the request's own id."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "call", self.call or self.id)
 
 
 @dataclass(frozen=True)

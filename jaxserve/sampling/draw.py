@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxserve.sampling import chunks, masses
-from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.chunks import Prefix
-from jaxserve.sampling.packing import RowInputs
+from jaxserve.sampling.columns import RowInputs
+from jaxserve.sampling.masses import Mass
 
 LN2 = math.log(2.0)
 
@@ -201,7 +201,7 @@ def draw_listed(
     last = pool.weights[:, 0, -1]
     pool = pool._replace(weights=jnp.where(in_top_k[:, None], pool.weights, 0))
     total = Mass(*(jnp.where(limited, a, b) for a, b in zip(_add(pool.weights), total, strict=True)))
-    kept = truncate(pool, rows, ~rows.greedy, total, floor)
+    kept = truncate(pool, rows, rows.draws, total, floor)
     complete = limited | (last == 0) | ((kept[:, 0, -1] == 0) & ~rows.uses_typical_p)
     mass = _add(kept)
     token = chunks.first_by_id(pool.ids, kept, masses.increment(masses.scale(mass, word)), pool.id_bits)

@@ -43,13 +43,18 @@ def apply_grammar(logits_RV: jax.Array, bitmask_RW: jax.Array, on_R: jax.Array) 
     return jnp.where(allowed_RV | ~on_R[:, None], logits_RV, -jnp.inf)
 
 
-def count_token(counts_SV: jax.Array, slot_R: jax.Array, token_R: jax.Array, on_R: jax.Array) -> jax.Array:
-    """Output counts after one more token per row; touches R entries only. Counts stop at 32,767."""
-    S = counts_SV.shape[0]
-    slot = jnp.where(on_R, slot_R, S)  # S is out of bounds: dropped
-    old = counts_SV.at[slot, token_R].get(mode="fill", fill_value=0)
-    new = jnp.where((old & MAX_COUNT) < MAX_COUNT, old + 1, old).astype(jnp.uint16)
-    return counts_SV.at[slot, token_R].set(new, mode="drop")
+def count_token(counts_SV: jax.Array, slot_N: jax.Array, token_N: jax.Array, on_N: jax.Array) -> jax.Array:
+    """Output counts after N more tokens, of which several may be of one slot, equal or not; touches N entries only.
+
+    Counts stop at 32,767.
+    """
+    slot = jnp.where(on_N, slot_N, counts_SV.shape[0])  # out of bounds: dropped
+    old = counts_SV.at[slot, token_N].get(mode="fill", fill_value=0)
+    added = counts_SV.at[slot, token_N].add(jnp.uint16(1), mode="drop")
+    # What the wrapped sum grew by is how often this step drew the token: equal tokens of a slot write the same entry.
+    times = added.at[slot, token_N].get(mode="fill", fill_value=0) - old
+    count = jnp.minimum((old & MAX_COUNT).astype(jnp.uint32) + times, MAX_COUNT).astype(jnp.uint16)
+    return added.at[slot, token_N].set((old & jnp.uint16(IN_PROMPT)) | count, mode="drop")
 
 
 def count_history(counts_V: jax.Array, tokens_N: jax.Array, in_prompt: jax.Array) -> jax.Array:

@@ -14,8 +14,17 @@ from jax import lax
 from jaxserve.sampling import chunks, masses
 from jaxserve.sampling.draw import Tempered, log_mass
 from jaxserve.sampling.packing import MAX_TOP_LOGPROBS
+from jaxserve.sampling.records import Record, num_words, pack
 
-SCORE_COLUMNS = 1 + 2 * MAX_TOP_LOGPROBS
+SCORE: Record = np.dtype(
+    [
+        ("logprob", np.float32),
+        ("top_ids", np.int32, MAX_TOP_LOGPROBS),
+        ("top_logprobs", np.float32, MAX_TOP_LOGPROBS),
+    ]
+)
+"""One position's `Scores`."""
+SCORE_COLUMNS = num_words(SCORE)
 
 
 class Scores(NamedTuple):
@@ -74,23 +83,16 @@ def score_prompt(
 
     def piece(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
         hidden, targets = inputs
-        scores = score(unembed(hidden), jnp.maximum(targets, 0))
-        words = (scores.logprob[:, None], scores.top_ids, scores.top_logprobs)
-        return jnp.concatenate([_words(part) for part in words], axis=1)
+        return pack(score(unembed(hidden), jnp.maximum(targets, 0))._asdict(), SCORE)
 
     packed: jax.Array = lax.map(piece, (hidden_TD.reshape(-1, size, D), targets_T.reshape(-1, size)))
     return packed.reshape(T, SCORE_COLUMNS)
-
-
-def _words(part: jax.Array) -> jax.Array:
-    return part if part.dtype == jnp.int32 else lax.bitcast_convert_type(part, jnp.int32)
 
 
 def unpack_scores(
     packed: npt.NDArray[np.int32], row: int, num_logprobs: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
     """One position on the host: the target's log-probability and (token id, log-probability) alternatives."""
-    words = packed[row]
-    reals = words.view(np.float32)
-    top = zip(words[1 : 1 + num_logprobs], reals[1 + MAX_TOP_LOGPROBS :], strict=False)
-    return float(reals[0]), tuple((int(token), float(logprob)) for token, logprob in top if token >= 0)
+    found = packed[row].view(SCORE)[0]
+    top = zip(*(found[name][:num_logprobs].tolist() for name in ("top_ids", "top_logprobs")), strict=True)
+    return float(found["logprob"]), tuple((token, logprob) for token, logprob in top if token >= 0)

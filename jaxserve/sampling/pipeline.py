@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxserve.sampling import chunks, draw, knobs, masses
+from jaxserve.sampling import chunks, draw, knobs, masses, records
+from jaxserve.sampling.columns import RowInputs
 from jaxserve.sampling.draw import Drawn, Tempered
-from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.logprobs import Scores, score
-from jaxserve.sampling.params import MAX_LOGIT_BIAS
-from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
+from jaxserve.sampling.masses import Mass
+from jaxserve.sampling.packing import BIAS, HISTORY, MAX_TOP_LOGPROBS, OUT, unpack_rows
 from jaxserve.sampling.state import SlotState
 
 LIST = 128
@@ -38,24 +38,28 @@ class Choice(NamedTuple):
 def sample(
     state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
 ) -> tuple[SlotState, jax.Array]:
-    """One token per active row.
+    """One token per active sample.
+
+    Several samples may belong to one slot (a row that draws at several positions). They all see the slot's state as it
+    was before the step, so not each other's tokens: neither in penalties nor in mirostat's mu. Afterwards the counts
+    hold all of their tokens; last token and mu come from the sample packed as `last`, of which a slot has at most one.
 
     Args:
         state: slot state; donate it.
         logits_RV: float32 model logits; rows that are not active may hold anything.
-        rows_RC: int32 [R, NUM_COLUMNS], see `packing.py`. Slots of active rows are distinct.
+        rows_RC: int32 [R, NUM_COLUMNS], see `columns.py`.
         bitmask_RW: int32 or uint32 [R, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
             packed with `grammar`.
 
     Returns:
-        The state after the step, and int32 [R, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw (all
-        are banned, or NaN) is marked as failed.
+        The state after the step, and int32 [R, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw
+        (all are banned, or NaN) is marked as failed.
     """
     rows = unpack_rows(rows_RC)
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
     # Three programs in one: a branch that passed the logits on unchanged would copy them (measured: a third of a step).
-    which = jnp.where(jnp.any(edited), 2, jnp.where(jnp.any(~rows.greedy), 1, 0))
+    which = jnp.where(jnp.any(edited), 2, jnp.where(jnp.any(rows.draws), 1, 0))
     choice = lax.switch(
         which,
         (
@@ -64,10 +68,8 @@ def sample(
             lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
         ),
     )
-    forced = rows.active & (rows.forced >= 0)
-    token = jnp.where(forced, rows.forced, jnp.where(choice.failed, 0, choice.token))
-    failed = choice.failed & rows.active & ~forced
-    choice = Choice(token, failed, jnp.where(forced, 0.0, choice.sampling_logprob), jnp.where(forced, mu, choice.mu))
+    token = jnp.where(choice.failed, 0, choice.token)
+    choice = choice._replace(token=token, failed=choice.failed & rows.active)
     with jax.named_scope("logprobs"):
         scores = _scores(logits_RV, rows, token)
     return _advance(state, rows, choice), _pack(choice, scores)
@@ -129,7 +131,7 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), rows.inverse_temperature)
     with jax.named_scope("mass"):
-        chunk_mass = _masses(tempered, ~rows.greedy & (rows.top_k == 0))
+        chunk_mass = _masses(tempered, rows.draws & (rows.top_k == 0))
         total = masses.add_up(chunk_mass)
     with jax.named_scope("draw"):
         drawn = _draw(tempered, chunk_max, chunk_mass, rows, mu)
@@ -137,11 +139,11 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
         greedy = chunks.argmax(x, chunk_max)
     logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
     surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
-    follows = rows.mirostat & ~rows.greedy
+    follows = rows.mirostat & rows.draws
     return Choice(
-        jnp.where(rows.greedy, greedy, drawn.token),
+        jnp.where(rows.draws, drawn.token, greedy),
         _hopeless(tempered.maximum),
-        jnp.where(rows.greedy, 0.0, logprob),
+        jnp.where(rows.draws, logprob, 0.0),
         jnp.where(follows, mu - rows.learning_rate * (surprise - rows.tau), mu),
     )
 
@@ -158,9 +160,7 @@ def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowI
     total = masses.add_up(chunk_mass)
     floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
     word = draw.random_words(rows)
-    truncates = ~rows.greedy & (
-        (rows.top_k > 0) | rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
-    )
+    truncates = rows.draws & rows.truncates
 
     def truncated() -> Drawn:
         x, ids = chunks.top_k(tempered.x, chunk_max, min(LIST, tempered.size))
@@ -169,7 +169,7 @@ def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowI
         return draw.redraw_truncated(_merge(truncates, listed, whole), tempered, rows, short, total, floor, word)
 
     whole: Drawn = lax.cond(
-        jnp.any(~rows.greedy & ~truncates),
+        jnp.any(rows.draws & ~truncates),
         lambda: draw.draw_untruncated(tempered, chunk_mass, word),
         lambda: draw.nothing(total),
     )
@@ -183,8 +183,8 @@ def _merge(on: jax.Array, a: Drawn, b: Drawn) -> Drawn:
 
 
 def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
-    """The slot state after the step; only slots of active rows change."""
-    slot = jnp.where(rows.active, rows.slot, state.mu.shape[0])  # out of bounds: dropped
+    """The slot state after the step; only slots of active samples change."""
+    slot = jnp.where(rows.active & rows.last, rows.slot, state.mu.shape[0])  # out of bounds: dropped
     return state._replace(
         last_token=state.last_token.at[slot].set(choice.token, mode="drop"),
         mu=state.mu.at[slot].set(choice.mu, mode="drop"),
@@ -193,25 +193,25 @@ def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
 
 
 def _pack(choice: Choice, scores: Scores) -> jax.Array:
-    reals = (scores.logprob, choice.sampling_logprob, choice.mu)
-    words = [choice.token, choice.failed.astype(jnp.int32), *(lax.bitcast_convert_type(r, jnp.int32) for r in reals)]
-    tops = [scores.top_ids, lax.bitcast_convert_type(scores.top_logprobs, jnp.int32)]
-    return jnp.concatenate([jnp.stack(words, axis=1), *tops], axis=1)
+    parts = choice._asdict() | scores._asdict()
+    return records.pack(parts | {"failed": choice.failed.astype(jnp.int32)}, OUT)
 
 
 def write_history(state: SlotState, packed: jax.Array) -> SlotState:
     """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `packing.pack_history`."""
-    slot, in_prompt, clear, tokens = packed[0], packed[1] != 0, packed[2] != 0, packed[3:]
+    history = records.unpack(packed, HISTORY)
+    slot = history["slot"]
     # One slice read and one written: an indexed update would copy all counts.
     old = lax.dynamic_index_in_dim(state.counts, slot, keepdims=False)
-    new = knobs.count_history(jnp.where(clear, jnp.uint16(0), old), tokens, in_prompt)
+    cleared = jnp.where(history["clear"] != 0, jnp.uint16(0), old)
+    new = knobs.count_history(cleared, history["tokens"], history["in_prompt"] != 0)
     return state._replace(counts=lax.dynamic_update_index_in_dim(state.counts, new, slot, 0))
 
 
 def write_bias(state: SlotState, packed: jax.Array) -> SlotState:
     """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `packing.pack_bias`."""
-    slot, ids, values = packed[0], packed[1 : 1 + MAX_LOGIT_BIAS], packed[1 + MAX_LOGIT_BIAS :]
+    bias = records.unpack(packed, BIAS)
     return state._replace(
-        bias_ids=state.bias_ids.at[slot].set(ids),
-        bias_values=state.bias_values.at[slot].set(lax.bitcast_convert_type(values, jnp.float32)),
+        bias_ids=state.bias_ids.at[bias["slot"]].set(bias["ids"]),
+        bias_values=state.bias_values.at[bias["slot"]].set(bias["values"]),
     )

@@ -1,8 +1,8 @@
 """What sampling remembers of a sequence between two steps: the recurrent part, one entry per slot, on the device.
 
-Knobs are not state: they travel with every step (`packing.py`). Memory: counts are 2 bytes per slot and vocabulary entry
-(256 slots of 200,000 tokens: 102 MB), everything else together is 2 MB at 256 slots. Counts are only touched for rows
-that use penalties.
+Knobs are not state: they travel with every step (`columns.py`). Memory: counts are 2 bytes per slot and vocabulary
+entry (256 slots of 200,000 tokens: 102 MB), everything else together is 2 MB at 256 slots. Counts are only touched for
+rows that use penalties.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ RENDER_SECONDS = 10.0
 MAX_CHARS = 16_000_000
 
 Message = Mapping[str, Any]
+"""A message as chat templates read it, in OpenAI's form."""
 
 
 class ChatTemplate:

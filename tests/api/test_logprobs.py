@@ -12,7 +12,7 @@ from api_fakes import BOS, EOS, FakeEngine, logprob_of, sampling_logprob_of, say
 
 from jaxserve.api import logprobs
 from jaxserve.api.logprobs import LOWEST, Entry
-from jaxserve.api.lower import View
+from jaxserve.api.wishes import View
 from jaxserve.engine.types import TokenLogprob
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])

@@ -97,18 +97,49 @@ def test_what_can_never_run_is_refused() -> None:
     assert len(scheduler.add(ask("scored", 64, max_tokens=0))) == 1
 
 
+def waiting_room(scheduler: Scheduler, **changes: Any) -> int:
+    """How many more requests are taken."""
+    for count in range(100):
+        try:
+            scheduler.add(ask(f"more {count}", 3, **changes))
+        except Overloaded:
+            return count
+    raise AssertionError("nothing is ever refused")
+
+
+@pytest.mark.parametrize("max_waiting", [1, 2, 8])
+@pytest.mark.parametrize("slots", [1, 4, 16])
+@pytest.mark.parametrize("choices", [1, 3])
+def test_free_slots_count_before_waiting_is_refused(max_waiting: int, slots: int, choices: int) -> None:
+    assert waiting_room(make(max_waiting=max_waiting, max_num_seqs=slots), n=choices) == slots + max_waiting
+
+
 def test_overload_counts_requests_that_have_never_run() -> None:
     scheduler = make(max_waiting=2, max_num_seqs=1)
     scheduler.add(ask("a", 3, n=3))
-    scheduler.add(ask("b", 3))
-    with pytest.raises(Overloaded):
-        scheduler.add(ask("c", 3))
     step(scheduler)
-    scheduler.add(ask("c", 3))
+    assert waiting_room(scheduler) == 2
+    scheduler.abort("more 0")
+    scheduler.add(ask("again", 3))
     with pytest.raises(Overloaded):
-        scheduler.add(ask("d", 3))
-    scheduler.abort("c")
-    scheduler.add(ask("d", 3))
+        scheduler.add(ask("one more", 3))
+
+
+@pytest.mark.parametrize("size", [1, 5, 50])
+def test_a_call_waits_as_one(size: int) -> None:
+    """It is taken whole, whatever its size and however far its first requests have come."""
+    scheduler = make(max_waiting=2, max_num_seqs=1)
+    scheduler.add(ask("running", 3))
+    step(scheduler)
+    for name in ("first", "second"):
+        for index in range(size):
+            scheduler.add(ask(f"{name} {index}", 3, call=name))
+    with pytest.raises(Overloaded):
+        scheduler.add(ask("third 0", 3, call="third"))
+    for index in range(size):
+        scheduler.abort(f"first {index}")
+    scheduler.add(ask("third 0", 3, call="third"))
+    scheduler.check()
 
 
 def test_no_work_no_plan() -> None:

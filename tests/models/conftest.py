@@ -86,8 +86,8 @@ class Session:
 
 def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_tables):  # type: ignore[no-untyped-def]
     meta = models.StepMeta.from_rows(cu_q_lens, kv_lens, page_tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    return out.logits_NV, out.cache, out.routing
 
 
 @pytest.fixture(scope="session")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from jaxserve.api.body import Parsed, parse_json, read_body, validate
+from jaxserve.api.body import Parsed, read_body, validate
 from jaxserve.api.context import Context
 from jaxserve.api.errors import ApiError
+from jaxserve.api.findings import MAX_FINDINGS
+from jaxserve.api.json_body import parse_json
 from jaxserve.api.submission import Generation
 from jaxserve.api.usage import Ledger, Stopwatch
 from jaxserve.api.lift import Lifter
@@ -65,7 +67,7 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
     ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
     generation = Generation(context.engine, job)
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
-    headers = {IGNORED_HEADER: ",".join(quote(name, safe=".") for name in parsed.ignored)} if parsed.ignored else {}
+    headers = {IGNORED_HEADER: _listed(parsed.ignored)} if parsed.ignored else {}
     return GenerationResponse(job, generation, lifter, ledger, context.settings, headers)
 
 
@@ -73,9 +75,17 @@ def _prepare(
     record: Record, body: bytes, schema: type[R], lower: Lower[R], text: TextServices, settings: Settings
 ) -> tuple[Parsed[R], Job, float]:
     started = time.monotonic()
-    parsed = validate(schema, parse_json(body), lenient=settings.lenient)
+    value = parse_json(body, settings.limits.max_json_values)
+    parsed = validate(schema, value, lenient=settings.lenient, limits=settings.limits)
     _note(record, parsed.request)
     return parsed, lower(parsed.request, text, settings), started
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a header's value: no more than errors list, the rest is counted."""
+    rest = len(names) - MAX_FINDINGS
+    shown = [*names[:MAX_FINDINGS], f"and {rest} more"] if rest > 0 else names
+    return ",".join(quote(name, safe=".") for name in shown)
 
 
 def _note(record: Record, request: GenerationRequest) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from jaxserve.api.context import Context
 from jaxserve.api.request_log import record_of
 from jaxserve.api.schema.responses import ModelCard, ModelList
-from jaxserve.api.unsupported import UNSUPPORTED
+from jaxserve.api.rules import UNSUPPORTED
 from jaxserve.errors import UnknownModel
 
 _FEATURES = (

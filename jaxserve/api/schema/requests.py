@@ -1,12 +1,12 @@
 """The two request bodies: every documented field with its range, default and meaning.
 
 Fields that are documented for one endpoint and make sense for the other stand in the common base. A field that isn't
-built yet is described here all the same and refused in `unsupported`.
+built yet is described here all the same and refused in `rules`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,7 @@ from jaxserve.api.schema.tools import (
 )
 from jaxserve.sampling.params import MAX_LOGIT_BIAS
 
+Endpoint = Literal["chat", "completions"]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 StopText = Annotated[str, Field(min_length=1)]
@@ -37,6 +38,10 @@ class StreamOptions(StrictModel):
 
 class GenerationRequest(StrictModel):
     """What both endpoints share."""
+
+    endpoint: ClassVar[Endpoint]
+    prompt_field: ClassVar[str]
+    """The field that holds the prompt."""
 
     model: str = Field(
         min_length=1, description="Name of the served model (see `GET /v1/models`).", examples=["stories"]
@@ -164,6 +169,9 @@ class GenerationRequest(StrictModel):
 class ChatCompletionRequest(GenerationRequest):
     """Body of `POST /v1/chat/completions`."""
 
+    endpoint = "chat"
+    prompt_field = "messages"
+
     messages: list[ChatMessage] = Field(
         min_length=1, description="The conversation so far.", examples=[[{"role": "user", "content": "Hello!"}]]
     )
@@ -224,6 +232,9 @@ Prompt = Annotated[str | list[str] | list[TokenId] | list[list[TokenId]], WrapVa
 
 class CompletionRequest(GenerationRequest):
     """Body of `POST /v1/completions`."""
+
+    endpoint = "completions"
+    prompt_field = "prompt"
 
     prompt: Prompt = Field(
         description="The prompt, or several: a string, strings, token ids, or arrays of token ids.",

@@ -43,6 +43,11 @@ class FunctionNameSpec(StrictModel):
 
     name: str = Field(description="Name of one of the given functions.")
 
+    @property
+    def called(self) -> str:
+        """The function to call."""
+        return self.name
+
 
 class FunctionSelection(StrictModel):
     """Forces one function, as `{"type", "function": {"name"}}` or `{"type", "name"}`."""
@@ -56,6 +61,11 @@ class FunctionSelection(StrictModel):
         if (self.function is None) == (self.name is None):
             raise PydanticCustomError("one_name", "give the function's name once: as function.name or as name")
         return self
+
+    @property
+    def called(self) -> str:
+        """The function to call, in whichever form."""
+        return self.function.name if self.function is not None else self.name or ""
 
 
 class ResponseFormat(StrictModel):

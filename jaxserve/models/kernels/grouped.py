@@ -13,52 +13,25 @@ its neighbours nor on the bucket (measured on XLA:CPU, float32: rows agree for 2
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec
-from jaxserve.models.mlp import glu
-from jaxserve.models.parameters import multiply
-from jaxserve.models.quantization import Weight
+from jaxserve.models.kernels.matmul_backend import Experts, Projection
+from jaxserve.models.kernels.products import multiply
 from jaxserve.models.reductions import ordered_sum
 
 _FEWEST_ROWS, _MOST_ROWS = 4, 64
 """Bounds of the rows per block: small blocks waste less on a lone row, large ones read the weights less often."""
 
 
-class Projection(NamedTuple):
-    """One projection of all experts at hand."""
-
-    weight_EOI: Weight
-    bias_EO: jax.Array | None
-
-
-class Experts(NamedTuple):
-    """The three projections of the gated layers."""
-
-    gate: Projection
-    up: Projection
-    down: Projection
-
-
 def apply_experts(
     x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
 ) -> jax.Array:
-    """Weighted sum over each token's A experts.
-
-    Args:
-        x_TD: inputs.
-        weights_TA: float32 weight of each chosen expert.
-        experts_TA: int32 numbers of the chosen experts; those that are not in [0, E) count as zero.
-        experts: the projections of E experts.
-        spec: their activation.
-
-    Returns:
-        float32 [T, D].
-    """
+    """Weighted sum over each token's A experts; see `MatmulBackend.apply_experts`."""
     count = experts.gate.weight_EOI.count
     chosen_TA = jnp.where((experts_TA >= 0) & (experts_TA < count), experts_TA, count)
     ragged = _blocked if experts.gate.weight_EOI.format is not None else _ragged

@@ -10,7 +10,7 @@ from jaxserve.text.formats.detect import choose_format
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.reasoning import ReasoningPlan
 from jaxserve.text.formats.spec import Format
-from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.formats.tools import Tool
 
 __all__ = [
     "FORMATS",
@@ -19,7 +19,6 @@ __all__ = [
     "ReasoningPlan",
     "Renderer",
     "Tool",
-    "ToolChoice",
     "bind",
     "choose_format",
 ]

@@ -66,11 +66,6 @@ class BoundFormat:
         """The token that opens the reasoning, if it is one."""
         return self.marker_ids.get(self.format.thinking.open) if self.format.thinking else None
 
-    @property
-    def close_reasoning_id(self) -> int | None:
-        """The token that closes the reasoning, if it is one."""
-        return self.marker_ids.get(self.format.thinking.close) if self.format.thinking else None
-
     def prompt_opens_reasoning(self, prompt: str) -> bool:
         """Whether a rendered prompt ends inside the reasoning."""
         thinking = self.format.thinking
@@ -79,11 +74,11 @@ class BoundFormat:
     def plan_reasoning(
         self, effort: str | int | bool | None, thinking: ThinkingSetting = None, history: str | None = None
     ) -> ReasoningPlan:
-        """See `plan.plan_reasoning`."""
+        """See `reasoning.plan_reasoning`."""
         return plan_reasoning(self.format, effort, thinking, history)
 
     def prepare(self, messages: Sequence[Mapping[str, Any]], plan: ReasoningPlan) -> list[dict[str, Any]]:
-        """See `handover.prepare`."""
+        """See `history.prepare`."""
         return prepare(self.format, messages, plan.history, as_objects=self.arguments == "object")
 
 
@@ -94,7 +89,7 @@ def bind(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) ->
     marker_ids = {text: id_ for text in candidates if (id_ := _single_token(text, tokenizer)) is not None}
     special = {tokenizer.token_text(i) for i in range(tokenizer.vocab_size) if tokenizer.is_special(i)} - {""}
     special |= set(format.stops)
-    kept = set(thinking) | (set(format.calls.markers) if format.harmony else set())
+    kept = {*thinking, *format.calls.frame}
     with_calls = kept | set(format.calls.markers)
     return BoundFormat(
         format,

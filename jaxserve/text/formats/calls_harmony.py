@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.syntax import Reading
+from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.reading.json_reader import read_value
-from jaxserve.text.reading.reader import Markers, Steps
+from jaxserve.text.reading.reader import Markers, Steps, drop
 
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
@@ -27,12 +27,12 @@ _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 
 
 @dataclass(frozen=True)
-class HarmonyCalls:
+class HarmonyCalls(CallSyntax):
     """Calls as messages to `functions.NAME`."""
 
     @property
     def opens(self) -> tuple[str, ...]:
-        """See `CallSyntax`. The whole output is read by `read_messages`."""
+        """See `CallSyntax`. The whole output is read by `read_frame`."""
         return ()
 
     @property
@@ -62,17 +62,31 @@ class HarmonyCalls:
             calls.append(f"({before} | {after}) {lark.arguments(tool)}")
         return lark.choice(calls)
 
-    def analysis(self, lark: Lark) -> str:
-        """A Lark expression for reasoning that may precede what is constrained."""
+    @property
+    def frame(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return self.markers
+
+    def read_frame(self, reading: Reading) -> Steps[None]:
+        """See `CallSyntax`: messages until the end."""
+        return _read_messages(reading)
+
+    def before_answer(self, lark: Lark) -> str:
+        """See `CallSyntax`: the analysis channel."""
         text = lark.text(f"{CHANNEL}analysis{MESSAGE}")
         return lark.rule(f"({text} {lark.free()} {lark.text(f'{END}{START}assistant')})?")
 
-    def final(self, lark: Lark, answer: str) -> str:
-        """A Lark expression for an answer."""
+    def framed(self, answer: str, lark: Lark) -> str:
+        """See `CallSyntax`: the final channel."""
         return lark.rule(f"{lark.text(f'{CHANNEL}final{MESSAGE}')} {answer}")
 
-    def arguments_grammar(self, tool: Tool, lark: Lark) -> str:
-        """What follows the trigger ` to=functions.`: the name, the rest of the header in either order, arguments."""
+    @property
+    def replays_trigger(self) -> bool:
+        """See `CallSyntax`."""
+        return False
+
+    def after_trigger(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
+        """See `CallSyntax`: the name, the rest of the header in either order, arguments."""
         header = lark.choice(
             [
                 lark.text(f"{CHANNEL}commentary {CONSTRAIN}json{MESSAGE}"),
@@ -81,11 +95,10 @@ class HarmonyCalls:
                 lark.text(MESSAGE),
             ]
         )
-        return f"{lark.text(tool.name)} {header} {lark.arguments(tool)}"
+        return lark.choice([f"{lark.text(tool.name)} {header} {lark.arguments(tool)}" for tool in tools])
 
 
-def read_messages(reading: Reading, *, with_calls: bool) -> Steps[None]:
-    """Reads a whole output: messages until the end."""
+def _read_messages(reading: Reading) -> Steps[None]:
     reader = reading.reader
     first = True
     while (yield from reader.peek()):
@@ -94,7 +107,7 @@ def read_messages(reading: Reading, *, with_calls: bool) -> Steps[None]:
         else:
             header, marker = yield from reader.text_until(_HEADER_ENDS)
             if marker == MESSAGE:
-                yield from _message(header, reading, with_calls=with_calls)
+                yield from _message(header, reading)
         first = False
 
 
@@ -108,16 +121,16 @@ def _has_header(reading: Reading) -> Steps[bool]:
     return found
 
 
-def _message(header: str, reading: Reading, *, with_calls: bool) -> Steps[None]:
+def _message(header: str, reading: Reading) -> Steps[None]:
     out = reading.out
     channels, recipients = _CHANNEL.findall(header), _RECIPIENT.findall(header)
     recipient = recipients[-1] if recipients else ""
-    if recipient.startswith("functions.") and with_calls:
+    if recipient.startswith("functions.") and reading.tools is not None:
         yield from _call(recipient.removeprefix("functions."), reading)
         return
     emit: Callable[[str], None] = out.content
     if recipient not in ("", "assistant", "user"):
-        emit = _drop
+        emit = drop
     elif channels and channels[-1] == "analysis":
         emit = out.reasoning
     marker = yield from _body(reading, emit)
@@ -144,8 +157,4 @@ def _call(name: str, reading: Reading) -> Steps[None]:
         out.arguments("{}")
     if complete or not reader.ended:
         out.end_call()
-    yield from reader.until(_BODY_ENDS, _drop)
-
-
-def _drop(text: str) -> None:
-    """Text that is for nobody."""
+    yield from reader.until(_BODY_ENDS, drop)

@@ -14,7 +14,7 @@ from jaxserve.text.reading.reader import WHITESPACE, Markers, Steps
 
 
 @dataclass(frozen=True)
-class JsonCalls:
+class JsonCalls(CallSyntax):
     """A JSON object for each call, between markers, in an array, or bare.
 
     Read: any order of keys, missing closing markers, arguments as an object or as a JSON text of one.

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.syntax import Reading
+from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.reading.json_reader import read_value
-from jaxserve.text.reading.reader import Markers, Steps
+from jaxserve.text.reading.reader import Markers, Steps, drop
 
 _INDEXED = re.compile(r"(?:functions\.)?([\w.-]+):(\d+)\Z")
 
 
 @dataclass(frozen=True)
-class NamedCalls:
+class NamedCalls(CallSyntax):
     """`section_open (call_open name name_close {json} call_close)* section_close`."""
 
     call_open: str
@@ -67,7 +67,7 @@ class NamedCalls:
             yield from self._call(reading)
             return
         inside = Markers((self.call_open, self.section_close))
-        while (yield from reading.reader.until(inside, _drop)) == self.call_open:
+        while (yield from reading.reader.until(inside, drop)) == self.call_open:
             if (yield from self._call(reading)) == self.section_close:
                 return
 
@@ -79,7 +79,7 @@ class NamedCalls:
         if marker != self.name_close:
             return marker
         if not name:
-            return (yield from reading.reader.until(ends, _drop))
+            return (yield from reading.reader.until(ends, drop))
         yield from reading.reader.skip()
         if self.before_json:
             yield from reading.reader.accept(self.before_json)
@@ -93,7 +93,7 @@ class NamedCalls:
             reading.out.end_call()
         if not self.call_close:
             return None
-        return (yield from reading.reader.until(ends, _drop))
+        return (yield from reading.reader.until(ends, drop))
 
     def _name(self, header: str) -> tuple[str, str | None]:
         header = header.strip()
@@ -117,7 +117,3 @@ class NamedCalls:
         one = lark.choice(calls)
         more = f" ({lark.text(self.between)} {one})*" if parallel else ""
         return lark.rule(f"{lark.text(self.section_open)} {one}{more} {lark.text(self.section_close)}")
-
-
-def _drop(text: str) -> None:
-    """Text between markers that means nothing."""

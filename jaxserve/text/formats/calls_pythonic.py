@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.formats.syntax import Reading
+from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool, find_tool
 from jaxserve.text.reading.reader import WHITESPACE, Steps
 
@@ -19,7 +19,7 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True)
-class PythonicCalls:
+class PythonicCalls(CallSyntax):
     """A list of calls with keyword arguments, anywhere in the answer. Values are Python literals or JSON."""
 
     marker: str = ""

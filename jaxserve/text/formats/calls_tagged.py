@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxserve.text.formats.lark import Lark, Tail
-from jaxserve.text.formats.syntax import Reading
+from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool, find_tool
 from jaxserve.text.formats.values import ALL_TYPES, convert, is_text, schema_types
-from jaxserve.text.reading.reader import Markers, Steps
+from jaxserve.text.reading.reader import Markers, Steps, drop
 
 _TEXT = frozenset({"string"})
 
 
 @dataclass(frozen=True)
-class TaggedCalls:
+class TaggedCalls(CallSyntax):
     """`section_open CALL* section_close`.
 
     Each CALL is `call_open NAME name_close (key_open KEY key_close value_open VALUE value_close)* call_close`.
@@ -75,7 +75,7 @@ class TaggedCalls:
             yield from self._call(reading)
             return
         inside = Markers((self.call_open, self.section_close))
-        while (yield from reading.reader.until(inside, _drop)) == self.call_open:
+        while (yield from reading.reader.until(inside, drop)) == self.call_open:
             yield from self._call(reading)
 
     def _call(self, reading: Reading) -> Steps[None]:
@@ -85,17 +85,17 @@ class TaggedCalls:
         if marker is None or not name:
             return
         reading.out.start_call(name)
-        tool = find_tool(reading.tools, name)
+        tool = find_tool(reading.tools or (), name)
         count = 0
         inside = Markers((self.key_open, self.call_close, *filter(None, (self.section_close,))))
         if marker == self.name_close:
-            marker = yield from reading.reader.until(inside, _drop)
+            marker = yield from reading.reader.until(inside, drop)
         while marker == self.key_open:
             reading.out.arguments("{" if not count else ", ")
             count += 1
             if not (yield from self._argument(tool, reading)):
                 return
-            marker = yield from reading.reader.until(inside, _drop)
+            marker = yield from reading.reader.until(inside, drop)
         if marker is None:
             return
         reading.out.arguments("}" if count else "{}")
@@ -201,7 +201,3 @@ def _types(tool: Tool | None, key: str, attribute: str) -> frozenset[str]:
     elif attribute != "false":
         return _TEXT
     return types
-
-
-def _drop(text: str) -> None:
-    """Text between tags that means nothing."""

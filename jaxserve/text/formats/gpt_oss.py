@@ -20,5 +20,4 @@ GPT_OSS = Format(
     model_types=("gpt_oss",),
     template_marks=("<|channel|>", "<|message|>"),
     priority=3,
-    harmony=True,
 )

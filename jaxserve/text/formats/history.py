@@ -11,7 +11,8 @@ from typing import Any
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.spec import Format, HistoryMode
 
-Message = dict[str, Any]
+Draft = dict[str, Any]
+"""A message on its way into the form that the template wants."""
 _AS_OBJECT = re.compile(r"(arguments|function)['\"\]]*\s*\|\s*(tojson|items)|_args\.items\(\)|arguments\.items\(\)")
 _CHECKED = re.compile(r"arguments['\"\]]*\s+is\s+string")
 
@@ -31,7 +32,7 @@ def prepare(
     history: HistoryMode | None,
     *,
     as_objects: bool,
-) -> list[Message]:
+) -> list[Draft]:
     """Messages for the template.
 
     Args:
@@ -63,7 +64,7 @@ def prepare(
     return _one_call_each(prepared) if format.handover.one_call_each else prepared
 
 
-def _check_tool_messages(messages: Sequence[Message]) -> None:
+def _check_tool_messages(messages: Sequence[Draft]) -> None:
     open_ids: set[str] | None = None
     for index, message in enumerate(messages):
         if message.get("role") != "tool":
@@ -106,7 +107,7 @@ class _Ids:
         self._unanswered.append(key)
         return rewritten
 
-    def answer(self, message: Message) -> None:
+    def answer(self, message: Draft) -> None:
         """Completes a tool message."""
         key = message.get("tool_call_id")
         if key is None and self._unanswered:
@@ -118,7 +119,7 @@ class _Ids:
             message.setdefault("name", name)
 
 
-def _call(call: Mapping[str, Any], place: str, ids: _Ids, *, as_objects: bool) -> Message:
+def _call(call: Mapping[str, Any], place: str, ids: _Ids, *, as_objects: bool) -> Draft:
     function = call.get("function")
     if not isinstance(function, Mapping) or not function.get("name"):
         raise InvalidRequest(f"{place}.function", f"{place}.function: needs the name of the called function")
@@ -146,7 +147,7 @@ def _arguments(given: Any, place: str) -> Mapping[str, Any]:
     return given
 
 
-def _filter_reasoning(messages: Sequence[Message], history: HistoryMode | None, key: str) -> None:
+def _filter_reasoning(messages: Sequence[Draft], history: HistoryMode | None, key: str) -> None:
     users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
     last_user = users[-1] if users else -1
     for index, message in enumerate(messages):
@@ -156,9 +157,9 @@ def _filter_reasoning(messages: Sequence[Message], history: HistoryMode | None, 
             message[key] = reasoning
 
 
-def _one_call_each(messages: Sequence[Message]) -> list[Message]:
+def _one_call_each(messages: Sequence[Draft]) -> list[Draft]:
     """Splits messages with several calls; each part is followed by its own answer."""
-    split: list[Message] = []
+    split: list[Draft] = []
     index = 0
     while index < len(messages):
         message = messages[index]
@@ -175,8 +176,8 @@ def _one_call_each(messages: Sequence[Message]) -> list[Message]:
     return split
 
 
-def _interleave(message: Message, calls: Sequence[Message], answers: Sequence[Message]) -> list[Message]:
-    parts: list[Message] = []
+def _interleave(message: Draft, calls: Sequence[Draft], answers: Sequence[Draft]) -> list[Draft]:
+    parts: list[Draft] = []
     left = list(answers)
     for number, call in enumerate(calls):
         first = message if number == 0 else {"role": "assistant", "content": ""}

@@ -51,7 +51,7 @@ def plan_reasoning(
     template_args = {key: not off if enabled else off for key, off in rules.switch.items()} | dict(arguments)
     if rules.level_argument and enabled:
         template_args[rules.level_argument] = level
-    return ReasoningPlan((enabled and format.thinking is not None) or format.harmony, budget, template_args, mode)
+    return ReasoningPlan(enabled, budget, template_args, mode)
 
 
 def _level(format: Format, name: str, asked: str | int | bool | None) -> tuple[str, int | None]:  # noqa: A002

@@ -86,7 +86,5 @@ class Format:
     renderer: Literal["template", "deepseek_v32", "tools_in_system"] = "template"
     """Who writes the prompt: the model's template, an encoder of ours, or the template with tools put into the system
     message."""
-    harmony: bool = False
-    """The output is a sequence of harmony messages."""
     note: str = ""
     """Told to the operator when this format is chosen."""

@@ -18,11 +18,16 @@ class Reading:
 
     reader: Reader
     out: Emitter
-    tools: Sequence[Tool]
+    tools: Sequence[Tool] | None
+    """The request's; None = calls are not looked for."""
 
 
 class CallSyntax(Protocol):
-    """A way of writing tool calls."""
+    """A way of writing tool calls; `calls_*.py` derive from it.
+
+    Most families write a text in which calls stand between markers. What has a body below is right for them; only a
+    family whose whole output is framed (harmony) says otherwise.
+    """
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -43,7 +48,30 @@ class CallSyntax(Protocol):
         """A Lark expression for one call (several if `parallel`) of some tools, from the text that opens it on."""
 
     def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
-        """Texts in a free answer at which the grammar takes over; what `grammar` yields begins with each of them.
+        """Texts in a free answer at which the grammar takes over. Never empty when there are tools."""
 
-        Never empty when there are tools.
-        """
+    @property
+    def frame(self) -> tuple[str, ...]:
+        """Markers of every output, with calls or without; they never reach the answer as text."""
+        return ()
+
+    def read_frame(self, reading: Reading) -> Steps[None] | None:
+        """Reads a whole framed output; None when the output is a text that may hold reasoning and calls."""
+        return None
+
+    def framed(self, answer: str, lark: Lark) -> str:
+        """A Lark expression for an answer in the frame that the family writes around answers."""
+        return answer
+
+    def before_answer(self, lark: Lark) -> str:
+        """A Lark expression for what the frame lets come before a constrained answer or call; "" for nothing."""
+        return ""
+
+    @property
+    def replays_trigger(self) -> bool:
+        """Whether what `after_trigger` yields begins with the trigger; otherwise it begins behind it."""
+        return True
+
+    def after_trigger(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
+        """A Lark expression for calls that a trigger in a free answer has begun."""
+        return self.grammar(tools, lark, parallel=parallel)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from jaxserve.errors import InvalidRequest
 
-ToolChoice = Literal["auto", "none", "required"] | tuple[Literal["named"], str]
 MAX_TOOLS = 512
 """More are refused: their grammar would take seconds to compile."""
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")

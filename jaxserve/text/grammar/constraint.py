@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.formats.tools import Tool
 from jaxserve.text.grammar.matcher import allow, forbid
 from jaxserve.text.grammar.request_grammar import GrammarCompiler, Matcher
+from jaxserve.text.grammar.wish import OutputWish
 
 Int32 = npt.NDArray[np.int32]
 ALL_ALLOWED = np.int32(-1)
@@ -201,50 +202,23 @@ class ConstraintBuilder:
         self._bound = bound
         self._compiler = GrammarCompiler(bound, vocab_size=vocab_size)
 
-    def build(
-        self,
-        response_format: Mapping[str, Any] | None = None,
-        *,
-        tools: Sequence[Tool] = (),
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        reasoning: bool = False,
-        budget: int | None = None,
-        prompt: str | None = None,
-        chat: bool = True,
-        ignore_eos: bool = False,
-    ) -> Constrained | None:
+    def build(self, wish: OutputWish, prompt: str | None = None) -> Constrained | None:
         """The constraint of a request's outputs; None when any token goes.
 
         Args:
-            response_format: see `GrammarCompiler.compile`, as are the arguments for tools.
-            tools: none if empty.
-            tool_choice: see there.
-            parallel_tool_calls: see there.
-            reasoning: the model may reason before it answers.
-            budget: reasoning tokens at most; 0 closes any reasoning as soon as it is open.
+            wish: of the request.
             prompt: text of the prompt, which may have opened the reasoning.
-            chat: False for plain completions.
-            ignore_eos: a stop token only comes where the grammar allows nothing else, and then ends the output.
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
         """
         opened = prompt is not None and self._bound.prompt_opens_reasoning(prompt)
-        compiled = self._compiler.compile(
-            response_format,
-            tools=tools or None,
-            tool_choice=tool_choice,
-            parallel_tool_calls=parallel_tool_calls,
-            reasoning=reasoning,
-            reasoning_open=opened and chat,
-            chat=chat,
-        )
-        rules = self._budget(budget, opened=opened, tools=tools)
+        compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat)
+        rules = self._budget(wish.budget, opened=opened, tools=wish.tools)
         if compiled is None and rules is None:
             return None
         stops = compiled.rules.stop_ids if compiled is not None else ()
-        withheld = stops if ignore_eos else ()
+        withheld = stops if wish.ignore_eos else ()
         place = compiled.place if compiled is not None else "reasoning_effort"
 
         def make() -> OutputConstraint:

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,15 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.calls_harmony import HarmonyCalls
 from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
-from jaxserve.text.formats.tools import Tool, ToolChoice
+from jaxserve.text.formats.tools import Tool
 from jaxserve.text.grammar.gbnf import GbnfError, gbnf_to_lark
 from jaxserve.text.grammar.llg import LIMITS, build_tokenizer
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
+from jaxserve.text.grammar.wish import OutputWish
 
-__all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher", "ToolChoice"]
+__all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]
 
 MAX_GRAMMAR_CHARS = 200_000
 
@@ -49,8 +49,8 @@ class CompiledGrammar:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What one request wants, resolved."""
+class _Task:
+    """What one request wants, resolved to what a grammar is made of."""
 
     response: tuple[str, str] | None
     """(kind: schema or grammar, its text)."""
@@ -86,108 +86,81 @@ class GrammarCompiler:
         self._cache_size = cache_size
         self._lock = threading.Lock()
 
-    def compile(
-        self,
-        response_format: Mapping[str, Any] | None = None,
-        *,
-        tools: Sequence[Tool] | None = None,
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        reasoning: bool = False,
-        reasoning_open: bool = False,
-        chat: bool = True,
-    ) -> CompiledGrammar | None:
+    def compile(self, wish: OutputWish, *, reasoning_open: bool = False) -> CompiledGrammar | None:
         """The grammar of a request, or None when nothing is constrained.
 
         Args:
-            response_format: {"type": "text" | "json_object" | "json_schema" | "grammar", ...} with `schema`,
-                `json_schema` (bare or in OpenAI's wrapper) or `grammar`.
-            tools: None = none.
-            tool_choice: auto constrains calls from their first marker on, required and named the whole answer.
-            parallel_tool_calls: whether an answer may hold several calls.
-            reasoning: the model may reason before it answers; reasoning is never constrained.
+            wish: of the request; its reasoning budget is no grammar's business.
             reasoning_open: the prompt has opened the reasoning.
-            chat: False for plain completions, where the format's channels don't exist.
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
         """
-        response = _response(response_format)
-        chosen, forced = _chosen(tools, tool_choice)
-        if response is None and not chosen:
+        response = _response(wish.response_format)
+        if response is None and not wish.tools:
             return None
-        wish = _Wish(response, chosen, forced, parallel_tool_calls, chat)
-        prototype, relaxed, source = self._remembered(wish)
-        rules = self._rules(prototype, self._start(wish, reasoning, reasoning_open), banned=self._banned(wish))
-        return CompiledGrammar(rules, relaxed, source, _place(wish))
+        task = _Task(response, wish.tools, wish.forced, wish.parallel, wish.chat)
+        prototype, relaxed, source = self._remembered(task)
+        start = self._start(task, wish.reasoning, reasoning_open)
+        return CompiledGrammar(self._rules(prototype, start, banned=self._banned(task)), relaxed, source, _place(task))
 
-    def _remembered(self, wish: _Wish) -> _Compiled:
-        key = repr((wish.response, wish.forced, wish.parallel, wish.chat, wish.tools))
+    def _remembered(self, task: _Task) -> _Compiled:
+        key = repr((task.response, task.forced, task.parallel, task.chat, task.tools))
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        compiled = self._compile(wish)
+        compiled = self._compile(task)
         with self._lock:
             self._cache[key] = compiled
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return compiled
 
-    def _compile(self, wish: _Wish) -> _Compiled:
-        lark = Lark(self._bound.marker_ids, relax=not wish.forced)
-        start = self._harmony(wish, lark) if self._bound.format.harmony and wish.chat else self._plain(wish, lark)
+    def _compile(self, task: _Task) -> _Compiled:
+        lark = Lark(self._bound.marker_ids, relax=not task.forced)
+        start = self._expression(task, lark)
         source = lark.finish(start)
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
         if matcher.is_error():
-            raise _refusal(wish, matcher.get_error())
-        if wish.response is not None and wish.response[0] == "grammar" and not wish.tools:
-            source = wish.response[1]
+            raise _refusal(task, matcher.get_error())
+        if task.response is not None and task.response[0] == "grammar" and not task.tools:
+            source = task.response[1]
         return matcher, tuple(lark.relaxed), source
 
-    def _plain(self, wish: _Wish, lark: Lark) -> str:
-        options = []
-        if wish.response is not None:
-            options.append(_response_rule(wish.response, lark))
-        if wish.tools:
-            options.append(self._bound.format.calls.grammar(wish.tools, lark, parallel=wish.parallel))
-        return lark.choice(options)
+    def _expression(self, task: _Task, lark: Lark) -> str:
+        calls, options = self._bound.format.calls, []
+        if task.response is None and not task.forced:
+            return calls.after_trigger(task.tools, lark, parallel=task.parallel)
+        if task.response is not None:
+            answer = _response_rule(task.response, lark)
+            options.append(calls.framed(answer, lark) if task.chat else answer)
+        if task.tools:
+            options.append(calls.grammar(task.tools, lark, parallel=task.parallel))
+        before = calls.before_answer(lark) if task.chat else ""
+        return f"{before} {lark.choice(options)}"
 
-    def _harmony(self, wish: _Wish, lark: Lark) -> str:
-        calls = self._bound.format.calls
-        assert isinstance(calls, HarmonyCalls)
-        if wish.response is None and not wish.forced:
-            return lark.choice([calls.arguments_grammar(tool, lark) for tool in wish.tools])
-        options = []
-        if wish.response is not None:
-            options.append(calls.final(lark, _response_rule(wish.response, lark)))
-        if wish.tools:
-            options.append(calls.grammar(wish.tools, lark, parallel=wish.parallel))
-        return f"{calls.analysis(lark)} {lark.choice(options)}"
-
-    def _start(self, wish: _Wish, reasoning: bool, reasoning_open: bool) -> Start:
+    def _start(self, task: _Task, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
-        waits = wish.response is None and not wish.forced
-        triggers = bound.format.calls.triggers(wish.tools) if waits else ()
-        if bound.format.harmony or not wish.chat:
-            return Start(triggers, replays_trigger=not bound.format.harmony)
+        waits = task.response is None and not task.forced
+        triggers = bound.format.calls.triggers(task.tools) if waits else ()
         thinking = bound.format.thinking
-        if thinking is None or not (reasoning or reasoning_open):
-            return Start(triggers)
+        if thinking is None or not task.chat or not (reasoning or reasoning_open):
+            return Start(triggers, replays_trigger=bound.format.calls.replays_trigger)
         return Start(
             triggers,
             reasoning_open=reasoning_open,
             may_reason=not reasoning_open and bound.open_reasoning_id is not None,
             think_open=thinking.open,
             think_close=thinking.close,
-            enders=bound.format.calls.triggers(wish.tools) if thinking.ended_by_calls and wish.tools else (),
+            enders=bound.format.calls.triggers(task.tools) if thinking.ended_by_calls and task.tools else (),
             layout="" if waits else thinking.after_close,
         )
 
-    def _banned(self, wish: _Wish) -> tuple[int, ...]:
+    def _banned(self, task: _Task) -> tuple[int, ...]:
         """Tokens that would begin a call without the trigger the grammar waits for."""
         calls = self._bound.format.calls
-        opens = set(calls.opens) - set(calls.triggers(wish.tools)) if wish.tools else set()
+        opens = set(calls.opens) - set(calls.triggers(task.tools)) if task.tools else set()
         return tuple(sorted(id_ for text, id_ in self._bound.marker_ids.items() if text in opens))
 
     def _rules(self, prototype: LLMatcher, start: Start, *, banned: tuple[int, ...]) -> Rules:
@@ -215,22 +188,6 @@ class GrammarCompiler:
             marker = ids.get(part.decode("utf-8", "replace"))
             tokens += [marker] if marker is not None else self._tokenizer.tokenize_bytes(part)
         return tokens
-
-
-def _chosen(tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[tuple[Tool, ...], bool]:
-    """The tools that may be called, and whether one must be."""
-    given = tuple(tools or ())
-    if choice == "none":
-        return (), False
-    if choice in ("auto", "required"):
-        if choice == "required" and not given:
-            raise InvalidRequest("tool_choice", "tool_choice: 'required' needs tools")
-        return given, choice == "required"
-    name = choice[1]
-    named = tuple(tool for tool in given if tool.name == name)
-    if not named:
-        raise InvalidRequest("tool_choice", f"tool_choice: there is no tool named {str(name)[:64]!r}")
-    return named, True
 
 
 def _response(response_format: Mapping[str, Any] | None) -> tuple[str, str] | None:
@@ -283,15 +240,15 @@ def _gbnf(text: str, lark: Lark) -> str:
         raise InvalidRequest(place, f"{place}: {str(error)[:300]}") from None
 
 
-def _refusal(wish: _Wish, error: str) -> InvalidRequest:
+def _refusal(task: _Task, error: str) -> InvalidRequest:
     """What llguidance says, without the grammar that it quotes."""
     reason = re.sub(r"^(?:(?:at )?\d+\(\d+\): |failed to compile JSON schema: )+", "", " ".join(error.split()))[:300]
-    place = _place(wish)
-    return InvalidRequest(place, f"{place}: {'not' if wish.response else 'a schema is not'} supported: {reason}")
+    place = _place(task)
+    return InvalidRequest(place, f"{place}: {'not' if task.response else 'a schema is not'} supported: {reason}")
 
 
-def _place(wish: _Wish) -> str:
+def _place(task: _Task) -> str:
     """The field that asks for the grammar."""
-    if wish.response is None:
+    if task.response is None:
         return "tools"
-    return "response_format.grammar" if wish.response[0] == "grammar" else "response_format"
+    return "response_format.grammar" if task.response[0] == "grammar" else "response_format"

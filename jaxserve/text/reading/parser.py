@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.calls_harmony import read_messages
 from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.reading.events import (
@@ -27,8 +26,8 @@ __all__ = [
     "CallStart",
     "Content",
     "Event",
-    "Message",
     "ParsedCall",
+    "ParsedMessage",
     "Reasoning",
     "StreamingParser",
     "parse_message",
@@ -92,10 +91,11 @@ class StreamingParser:
             self._running = False
 
     def _run(self, reasoning_open: bool) -> Steps[None]:
-        reading = Reading(self._reader, self._out, self._tools or ())
-        if self._bound.format.harmony:
-            yield from read_messages(reading, with_calls=self._tools is not None)
-            return
+        reading = Reading(self._reader, self._out, self._tools)
+        framed = self._calls.read_frame(reading)
+        yield from framed if framed is not None else self._text(reading, reasoning_open)
+
+    def _text(self, reading: Reading, reasoning_open: bool) -> Steps[None]:
         yield from self._reasoning_first(reasoning_open)
         yield from self._answer(reading)
 
@@ -164,7 +164,7 @@ class ParsedCall:
 
 
 @dataclass
-class Message:
+class ParsedMessage:
     """What the events of one choice add up to."""
 
     content: str = ""
@@ -185,10 +185,12 @@ class Message:
             self.calls[event.index].complete = True
 
 
-def parse_message(bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool) -> Message:
+def parse_message(
+    bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool
+) -> ParsedMessage:
     """The message of a whole output."""
     parser = StreamingParser(bound, tools=tools, reasoning_open=reasoning_open)
-    message = Message()
+    message = ParsedMessage()
     for event in [*parser.push(text), *parser.flush()]:
         message.add(event)
     return message

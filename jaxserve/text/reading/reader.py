@@ -16,6 +16,10 @@ Steps = Generator[None, None, T]
 WHITESPACE = " \t\r\n"
 
 
+def drop(text: str) -> None:
+    """Takes text that is for nobody."""
+
+
 class Markers:
     """A set of texts to look for. Immutable."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool
-from jaxserve.text.reading.parser import Message, StreamingParser
+from jaxserve.text.reading.parser import ParsedMessage, StreamingParser
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text("utf-8").splitlines()]
 PUBLISHED = {
@@ -62,7 +62,7 @@ def parse(
 ) -> tuple[str, str, list[tuple[str, str, bool]], list[str]]:
     """(answer, reasoning, calls, call ids) of an output that arrives in pieces."""
     parser = StreamingParser(bound, tools=tools, reasoning_open=reasoning_open)
-    message = Message()
+    message = ParsedMessage()
     for piece in pieces:
         for event in parser.push(piece):
             message.add(event)

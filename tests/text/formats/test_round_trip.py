@@ -11,7 +11,7 @@ import pytest
 
 from jaxserve.text.formats import BoundFormat, Tool, choose_format
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
-from jaxserve.text.reading.parser import Message, parse_message
+from jaxserve.text.reading.parser import ParsedMessage, parse_message
 
 TEMPLATES = {
     "Qwen-Qwen3-0.6B": "qwen3",
@@ -93,7 +93,7 @@ def written(bound: BoundFormat, message: Mapping[str, Any], tools: Any) -> tuple
         head = head[: max(head.rfind("<") if head.rfind("<") > head.rfind(">") else len(head), 0)]
     ends = ("<|im_end|>", "<|eot_id|>", "<|end|>", "</s>", *bound.format.stops)
     text = whole[len(head) :]
-    if bound.format.harmony:
+    if bound.format.calls.frame:
         return text.removesuffix("<|return|>").removesuffix("<|call|>"), False
     cut = min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))
     return text[:cut], bound.prompt_opens_reasoning(prompt) and len(head) == len(prompt)
@@ -108,7 +108,7 @@ def as_asked(message: Mapping[str, Any]) -> tuple[str, str, list[tuple[str, Any]
     )
 
 
-def as_parsed(message: Message) -> tuple[str, str, list[tuple[str, Any]]]:
+def as_parsed(message: ParsedMessage) -> tuple[str, str, list[tuple[str, Any]]]:
     return message.content, message.reasoning, [(call.name, json.loads(call.arguments)) for call in message.calls]
 
 

@@ -11,6 +11,7 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import FORMATS
 from jaxserve.text.formats.reasoning import plan_reasoning
 from jaxserve.text.grammar.constraint import ConstraintBuilder
+from jaxserve.text.grammar.wish import OutputWish
 
 GIVEN = (None, "none", "low", "medium", "high", True, False, 500)
 LEVELS = ("low", "medium", "high", True)
@@ -114,7 +115,7 @@ def test_a_spent_budget_is_closed_as_the_model_closes(bound: Any) -> None:
     """The layout before the close marker counts; after the forced tokens any token goes."""
     the = bound("qwen3")
     built = ConstraintBuilder(the, vocab_size=the.tokenizer.vocab_size).build(
-        reasoning=True, budget=5, prompt="<|im_start|>assistant\n<think>"
+        OutputWish(reasoning=True, budget=5), prompt="<|im_start|>assistant\n<think>"
     )
     assert built is not None
     constraint, ids = built.make(), []

@@ -16,8 +16,9 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.formats.calls_tagged import TaggedCalls
-from jaxserve.text.grammar.request_grammar import GrammarCompiler, ToolChoice
-from jaxserve.text.reading.parser import Message, parse_message
+from jaxserve.text.grammar.request_grammar import GrammarCompiler
+from jaxserve.text.grammar.wish import OutputWish
+from jaxserve.text.reading.parser import ParsedMessage, parse_message
 
 
 def _load() -> Any:
@@ -49,7 +50,7 @@ STRICT = Tool(
 )
 
 
-def check(message: Message, tools: Sequence[Tool]) -> None:
+def check(message: ParsedMessage, tools: Sequence[Tool]) -> None:
     """Every call is one of a given tool, with arguments that its schema allows."""
     for call in message.calls:
         tool = next(tool for tool in tools if tool.name == call.name)
@@ -67,9 +68,9 @@ def endings(bound: BoundFormat) -> list[str]:
     return ["\n" * calls.trim_value + calls.value_close] if isinstance(calls, TaggedCalls) else []
 
 
-def drawn(bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: int, **options: Any) -> list[Message]:
-    """Messages of random walks that came to their end."""
-    grammar = compiler(bound).compile(tools=tools, tool_choice=choice, **options)
+def drawn(bound: BoundFormat, tools: Sequence[Tool], count: int, *, parallel: bool = True) -> list[ParsedMessage]:
+    """Messages of random walks that were forced to call and came to their end."""
+    grammar = compiler(bound).compile(OutputWish(tools=tuple(tools), forced=True, parallel=parallel))
     stops = sorted({*bound.stop_ids, *bound.tokenizer.eos_ids})
     messages = []
     for seed in range(count):
@@ -85,7 +86,7 @@ def drawn(bound: BoundFormat, tools: Sequence[Tool], choice: ToolChoice, count: 
 @pytest.mark.parametrize("name", FORMATS)
 def test_required_gives_valid_calls(name: str, tokens: bool, bound: Any, weather_tools: Any) -> None:
     tools = Tool.parse(weather_tools)
-    messages = drawn(bound(name, tokens=tokens), tools, "required", 8)
+    messages = drawn(bound(name, tokens=tokens), tools, 8)
     assert messages
     for message in messages:
         assert message.calls
@@ -97,7 +98,7 @@ def test_required_gives_valid_calls(name: str, tokens: bool, bound: Any, weather
 def test_named_gives_that_call(name: str, bound: Any, weather_tools: Any) -> None:
     tools = (*Tool.parse(weather_tools), STRICT)
     for chosen in ("ping", "strict"):
-        messages = drawn(bound(name), tools, ("named", chosen), 8, parallel_tool_calls=False)
+        messages = drawn(bound(name), [tool for tool in tools if tool.name == chosen], 8, parallel=False)
         assert messages
         for message in messages:
             assert [call.name for call in message.calls] == [chosen]
@@ -108,24 +109,22 @@ def test_named_gives_that_call(name: str, bound: Any, weather_tools: Any) -> Non
 def test_parallel_calls_can_be_forbidden(name: str, bound: Any, weather_tools: Any) -> None:
     tools = Tool.parse(weather_tools)[1:]
     counts = {
-        parallel: {
-            len(message.calls) for message in drawn(bound(name), tools, "required", 40, parallel_tool_calls=parallel)
-        }
+        parallel: {len(message.calls) for message in drawn(bound(name), tools, 40, parallel=parallel)}
         for parallel in (True, False)
     }
     assert counts[False] == {1}
-    assert FORMATS[name].harmony or max(counts[True]) > 1
+    assert FORMATS[name].calls.frame or max(counts[True]) > 1
 
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "plain"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_auto_constrains_from_the_trigger_on(name: str, tokens: bool, bound: Any, weather_tools: Any) -> None:
     the, tools = bound(name, tokens=tokens), Tool.parse(weather_tools)
-    grammar = compiler(the).compile(tools=tools)
+    grammar = compiler(the).compile(OutputWish(tools=tools))
     assert grammar is not None
     for trigger in the.format.calls.triggers(tools):
         before = (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.harmony else "Let me look. <"
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" if the.format.calls.frame else "Let me look. <"
         )
         free = the.tokenizer.encode(before, add_special_tokens=False)
         opening = the.tokenizer.encode(trigger, add_special_tokens=False)
@@ -164,7 +163,7 @@ BARE = ('{"type"', '{"function"', '{ "name"', "{\n")
 
 def test_a_trigger_that_no_call_follows_is_answer(bound: Any, weather_tools: Any) -> None:
     the = bound("llama3")
-    matcher = compiler(the).compile(tools=Tool.parse(weather_tools)).matcher()
+    matcher = compiler(the).compile(OutputWish(tools=Tool.parse(weather_tools))).matcher()
     free = 'In C: int main() {\n return 0; } and in JSON {"type": 1}. '
     for token in the.tokenizer.encode(free, add_special_tokens=False):
         assert matcher.consume(token)
@@ -180,22 +179,12 @@ def test_a_trigger_that_no_call_follows_is_answer(bound: Any, weather_tools: Any
 
 def test_auto_without_a_trigger_never_constrains(bound: Any, weather_tools: Any) -> None:
     the = bound("hermes")
-    matcher = compiler(the).compile(tools=Tool.parse(weather_tools)).matcher()
+    matcher = compiler(the).compile(OutputWish(tools=Tool.parse(weather_tools))).matcher()
     for token in the.tokenizer.encode("An answer about <tool_cal and <b>.", add_special_tokens=False):
         assert matcher.consume(token)
         assert not matcher.constrains
     assert matcher.is_accepting()
     assert not matcher.is_stopped()
-
-
-def test_choices_are_checked(bound: Any, weather_tools: Any) -> None:
-    the, tools = compiler(bound("hermes")), Tool.parse(weather_tools)
-    assert the.compile(tools=tools, tool_choice="none") is None
-    assert the.compile(tools=()) is None
-    for choice in ("required", ("named", "x")):
-        with pytest.raises(InvalidRequest) as caught:
-            the.compile(tools=(), tool_choice=choice)
-        assert caught.value.field == "tool_choice"
 
 
 def unsupported(strict: bool) -> Tool:
@@ -206,8 +195,8 @@ def unsupported(strict: bool) -> Tool:
 def test_unsupported_keywords_are_refused_where_calls_are_forced(bound: Any) -> None:
     the = compiler(bound("hermes"))
     refused: list[Callable[[], object]] = [
-        lambda: the.compile(tools=[unsupported(True)]),
-        lambda: the.compile(tools=[unsupported(False)], tool_choice="required"),
+        lambda: the.compile(OutputWish(tools=(unsupported(True),))),
+        lambda: the.compile(OutputWish(tools=(unsupported(False),), forced=True)),
     ]
     for attempt in refused:
         with pytest.raises(InvalidRequest, match="'uniqueItems'") as caught:
@@ -216,7 +205,7 @@ def test_unsupported_keywords_are_refused_where_calls_are_forced(bound: Any) -> 
 
 
 def test_unsupported_keywords_of_tools_that_are_not_strict_are_reported(bound: Any) -> None:
-    grammar = compiler(bound("hermes")).compile(tools=[unsupported(False)])
+    grammar = compiler(bound("hermes")).compile(OutputWish(tools=(unsupported(False),)))
     assert grammar.relaxed == ("f: /properties/ids/uniqueItems",)
 
 
@@ -225,7 +214,7 @@ def test_unsupported_keywords_of_tools_that_are_not_strict_are_reported(bound: A
 def test_text_can_not_hold_what_closes_it(name: str, tokens: bool, bound: Any) -> None:
     the = bound(name, tokens=tokens)
     tool = Tool("f", {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]})
-    grammar = compiler(the).compile(tools=[tool], tool_choice="required", parallel_tool_calls=False)
+    grammar = compiler(the).compile(OutputWish(tools=(tool,), forced=True, parallel=False))
     calls = the.format.calls
     head = calls.section_open + calls.before_call + calls.after_section_open + calls.call_open + "f" + calls.name_close
     attribute = f"{calls.string_attribute}true" if calls.string_attribute else ""
@@ -242,7 +231,7 @@ def test_text_can_not_hold_what_closes_it(name: str, tokens: bool, bound: Any) -
 def test_text_of_markers_in_a_schema_is_text(bound: Any) -> None:
     """A schema may hold what is a token of the model: it is then written in other tokens."""
     tool = Tool("f", {"type": "object", "properties": {"x": {"const": "</tool_call>"}}, "required": ["x"]})
-    for message in drawn(bound("hermes"), [tool], "required", 3, parallel_tool_calls=False):
+    for message in drawn(bound("hermes"), [tool], 3, parallel=False):
         check(message, [tool])
 
 
@@ -264,7 +253,7 @@ def test_required_with_published_tokenizers(directory: str, name: str, shared_di
     stops = sorted({*the.stop_ids, *tokenizer.eos_ids})
     ended = 0
     for seed in range(4):
-        grammar = grammars.compile(tools=tools, tool_choice="required", parallel_tool_calls=False)
+        grammar = grammars.compile(OutputWish(tools=tools, forced=True, parallel=False))
         tokens, end = walks.walk(grammar, tokenizer, random.Random(seed), stops=stops, vocab_size=size, limit=120)
         if end == "stop":
             ended += 1

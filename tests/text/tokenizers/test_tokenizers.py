@@ -60,7 +60,7 @@ def test_tiktoken_file_and_tokenizer_json_of_one_vocabulary_agree(pair: list[Tok
 
 @pytest.fixture(scope="module")
 def pair() -> list[Tokenizer]:
-    root = Path(__file__).resolve().parents[1] / "fixtures" / "tokenizers"
+    root = Path(__file__).resolve().parents[2] / "fixtures" / "tokenizers"
     return [load_tokenizer(root / name) for name in ("byte_level", "tiktoken")]
 
 

@@ -17,7 +17,7 @@ from jaxserve.text.reading.parser import (
     CallStart,
     Content,
     Event,
-    Message,
+    ParsedMessage,
     Reasoning,
     StreamingParser,
 )
@@ -63,8 +63,8 @@ def events_of(
     return [*(event for piece in pieces for event in parser.push(piece)), *parser.flush()]
 
 
-def message_of(events: Iterable[Event]) -> Message:
-    message = Message()
+def message_of(events: Iterable[Event]) -> ParsedMessage:
+    message = ParsedMessage()
     for event in events:
         message.add(event)
     for call in message.calls:

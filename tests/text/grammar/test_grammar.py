@@ -18,6 +18,7 @@ from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler, MaskFiller
+from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.reading.parser import parse_message
 
 
@@ -140,7 +141,7 @@ def accepts(grammar: CompiledGrammar | None, text: str) -> bool:
 @pytest.mark.parametrize("case", OWN_CASES, ids=lambda case: json.dumps(case[0])[:40])
 def test_schema_accepts_what_is_valid_only(case: tuple[Any, list[Any], list[Any]], compiler: Any) -> None:
     schema, valid, invalid = case
-    grammar = compiler.compile(schema_format(schema))
+    grammar = compiler.compile(OutputWish(schema_format(schema)))
     for value in valid:
         assert accepts(grammar, json.dumps(value)), value
         assert accepts(grammar, json.dumps(value, indent=1)), value
@@ -157,7 +158,7 @@ def test_random_choices_are_valid_with_every_kind_of_tokenizer(fixture: str) -> 
     finished = 0
     for seed in range(12):
         schema = (PERSON, RECURSIVE, UNION)[seed % 3]
-        grammar = grammars.compile(schema_format(schema))
+        grammar = grammars.compile(OutputWish(schema_format(schema)))
         tokens, end = walks.walk(
             grammar, tokenizer, random.Random(seed), stops=stops, vocab_size=tokenizer.vocab_size + 37
         )
@@ -176,29 +177,31 @@ def test_spellings_of_a_response_format(compiler: Any) -> None:
         schema_format({"name": "x", "strict": True, "schema": schema}),
         {"type": "json_schema", "schema": schema},
     ):
-        grammar = compiler.compile(given)
+        grammar = compiler.compile(OutputWish(given))
         assert accepts(grammar, "12")
         assert not accepts(grammar, '"a"')
 
 
 def test_json_object_is_an_object(compiler: Any) -> None:
-    anything = compiler.compile({"type": "json_object"})
+    anything = compiler.compile(OutputWish({"type": "json_object"}))
     assert accepts(anything, '{"a": [1, {"b": null}]}')
     assert not accepts(anything, "[1]")
-    limited = compiler.compile({"type": "json_object", "schema": {"properties": {"a": {"type": "integer"}}}})
+    limited = compiler.compile(
+        OutputWish({"type": "json_object", "schema": {"properties": {"a": {"type": "integer"}}}})
+    )
     assert accepts(limited, '{"a": 1}')
     assert not accepts(limited, '{"a": "x"}')
     assert not accepts(limited, "1")
 
 
 def test_text_is_free(compiler: Any) -> None:
-    assert compiler.compile({"type": "text"}) is None
-    assert compiler.compile(None) is None
+    assert compiler.compile(OutputWish({"type": "text"})) is None
+    assert compiler.compile(OutputWish()) is None
 
 
 def test_blanks_are_bounded(compiler: Any) -> None:
     """A model can't write white space for ever."""
-    assert not accepts(compiler.compile({"type": "json_object"}), "{" + " " * 200 + "}")
+    assert not accepts(compiler.compile(OutputWish({"type": "json_object"})), "{" + " " * 200 + "}")
 
 
 def test_published_schema_cases(shared_dir: Path, compiler: Any) -> None:
@@ -207,7 +210,7 @@ def test_published_schema_cases(shared_dir: Path, compiler: Any) -> None:
     for number, line in enumerate(lines):
         case = json.loads(line)
         try:
-            grammar = compiler.compile(schema_format(case["schema"]))
+            grammar = compiler.compile(OutputWish(schema_format(case["schema"])))
         except InvalidRequest as error:
             refused += error.field.startswith("response_format") and len(error.message) > 40
             continue
@@ -247,7 +250,7 @@ class _Bytes:
 @pytest.mark.parametrize("name", GBNF)
 def test_gbnf(name: str, compiler: Any) -> None:
     text, good, bad = GBNF[name]
-    grammar = compiler.compile({"type": "grammar", "grammar": text})
+    grammar = compiler.compile(OutputWish({"type": "grammar", "grammar": text}))
     for sample in good:
         assert accepts(grammar, sample), sample
     for sample in bad:
@@ -257,7 +260,7 @@ def test_gbnf(name: str, compiler: Any) -> None:
 @pytest.mark.parametrize("name", PUBLISHED_GBNF)
 def test_published_gbnf(name: str, shared_dir: Path, compiler: Any) -> None:
     text = (shared_dir / "real/schemas/gbnf" / f"{name}.gbnf").read_text("utf-8")
-    grammar = compiler.compile({"type": "grammar", "grammar": text})
+    grammar = compiler.compile(OutputWish({"type": "grammar", "grammar": text}))
     for sample in PUBLISHED_GBNF[name]:
         assert accepts(grammar, sample), sample
     assert not accepts(grammar, "\x00")
@@ -307,7 +310,7 @@ def test_refusals_name_field_and_keyword(case: tuple[Any, str, str], compiler: A
     given, field, message = case
     started = time.monotonic()
     with pytest.raises(InvalidRequest, match=message) as caught:
-        compiler.compile(given)
+        compiler.compile(OutputWish(given))
     assert caught.value.field == field
     assert time.monotonic() - started < 2
     assert len(caught.value.message) < 600
@@ -358,7 +361,7 @@ def test_explosions_are_bounded(name: str, compiler: Any) -> None:
     """Refused, or worked off in bounded steps: a mask that passes its limits is empty and says why."""
     started = time.monotonic()
     try:
-        grammar = compiler.compile(EXPLOSIVE[name])
+        grammar = compiler.compile(OutputWish(EXPLOSIVE[name]))
     except InvalidRequest:
         assert time.monotonic() - started < 3
         return
@@ -397,8 +400,8 @@ def mask(matcher: Any, vocab_size: int) -> list[int]:
 
 def test_reasoning_is_free_and_the_answer_is_not(bound: Any) -> None:
     the = bound("qwen3")
-    size, opening, closing = the.tokenizer.vocab_size, the.open_reasoning_id, the.close_reasoning_id
-    grammar = compiler_of(the).compile(schema_format({"type": "integer"}), reasoning=True)
+    size, opening, closing = the.tokenizer.vocab_size, the.open_reasoning_id, the.marker_ids["</think>"]
+    grammar = compiler_of(the).compile(OutputWish(schema_format({"type": "integer"}), reasoning=True))
     matcher = grammar.matcher()
     assert matcher.constrains
     first = mask(matcher, size)
@@ -419,7 +422,7 @@ def test_reasoning_is_free_and_the_answer_is_not(bound: Any) -> None:
 def test_line_breaks_may_precede_the_reasoning(bound: Any) -> None:
     the = bound("glm45")
     size = the.tokenizer.vocab_size
-    matcher = compiler_of(the).compile(schema_format({"type": "integer"}), reasoning=True).matcher()
+    matcher = compiler_of(the).compile(OutputWish(schema_format({"type": "integer"}), reasoning=True)).matcher()
     assert {ord("\n"), the.open_reasoning_id, ord("1")} <= set(mask(matcher, size))
     assert matcher.consume(ord("\n"))
     # In front of the answer they would be part of it.
@@ -431,13 +434,13 @@ def test_line_breaks_may_precede_the_reasoning(bound: Any) -> None:
     assert matcher.consume(ord("\n"))
     assert matcher.consume(the.open_reasoning_id)
     assert not matcher.constrains
-    assert matcher.consume(the.close_reasoning_id)
+    assert matcher.consume(the.marker_ids["</think>"])
     assert the.open_reasoning_id not in mask(matcher, size)
 
 
 def test_reasoning_opened_by_the_prompt(bound: Any) -> None:
     the = bound("minimax_m2", tokens=False)
-    grammar = compiler_of(the).compile(schema_format({"type": "integer"}), reasoning_open=True)
+    grammar = compiler_of(the).compile(OutputWish(schema_format({"type": "integer"})), reasoning_open=True)
     matcher = grammar.matcher()
     for token in b"Hm </thin </think>":
         assert not matcher.constrains
@@ -448,7 +451,7 @@ def test_reasoning_opened_by_the_prompt(bound: Any) -> None:
 
 def test_answer_or_call(bound: Any, weather_tools: Any) -> None:
     the = bound("hermes")
-    grammar = compiler_of(the).compile(schema_format({"type": "integer"}), tools=Tool.parse(weather_tools))
+    grammar = compiler_of(the).compile(OutputWish(schema_format({"type": "integer"}), tools=Tool.parse(weather_tools)))
     first = mask(grammar.matcher(), the.tokenizer.vocab_size)
     assert the.marker_ids["<tool_call>"] in first
     assert ord("5") in first
@@ -457,7 +460,7 @@ def test_answer_or_call(bound: Any, weather_tools: Any) -> None:
 
 def test_harmony_answers_in_its_final_channel(bound: Any) -> None:
     the = bound("gpt_oss")
-    grammar = compiler_of(the).compile(schema_format(PERSON), reasoning=True)
+    grammar = compiler_of(the).compile(OutputWish(schema_format(PERSON), reasoning=True))
     stops = sorted({*the.stop_ids, 256})
     ended = 0
     for seed in range(6):
@@ -471,14 +474,14 @@ def test_harmony_answers_in_its_final_channel(bound: Any) -> None:
 
 
 def test_completions_have_no_channels(bound: Any) -> None:
-    grammar = compiler_of(bound("gpt_oss")).compile(schema_format({"type": "integer"}), chat=False)
+    grammar = compiler_of(bound("gpt_oss")).compile(OutputWish(schema_format({"type": "integer"}), chat=False))
     assert accepts(grammar, "12")
 
 
 def test_rollback(bound: Any, weather_tools: Any) -> None:
     the = bound("qwen3")
     size = the.tokenizer.vocab_size
-    grammar = compiler_of(the).compile(tools=Tool.parse(weather_tools), reasoning=True)
+    grammar = compiler_of(the).compile(OutputWish(tools=Tool.parse(weather_tools), reasoning=True))
     text = '<think>a</think>Hm.<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
     tokens = the.tokenizer.encode(text, add_special_tokens=False)
     matcher = grammar.matcher()
@@ -497,19 +500,19 @@ def test_rollback(bound: Any, weather_tools: Any) -> None:
 
 
 def test_a_forbidden_token_empties_the_mask_until_it_is_taken_back(compiler: Any) -> None:
-    matcher = compiler.compile(schema_format({"type": "integer"})).matcher()
+    matcher = compiler.compile(OutputWish(schema_format({"type": "integer"}))).matcher()
     assert matcher.consume(ord("1"))
     before = mask(matcher, 257)
     assert not matcher.consume(ord("x"))
     assert mask(matcher, 257) == []
     assert matcher.error
-    matcher2 = compiler.compile(schema_format({"type": "integer"})).matcher()
+    matcher2 = compiler.compile(OutputWish(schema_format({"type": "integer"}))).matcher()
     assert matcher2.consume(ord("1"))
     assert mask(matcher2, 257) == before
 
 
 def test_matchers_of_one_grammar_are_independent(compiler: Any) -> None:
-    grammar = compiler.compile(schema_format({"enum": ["ab", "cd"]}))
+    grammar = compiler.compile(OutputWish(schema_format({"enum": ["ab", "cd"]})))
     first, second = grammar.matcher(), grammar.matcher()
     assert all(first.consume(token) for token in b'"a')
     assert all(second.consume(token) for token in b'"c')
@@ -522,10 +525,10 @@ def test_batches_are_filled_as_single_rows_are(bound: Any, weather_tools: Any) -
     size = the.tokenizer.vocab_size
     grammars = compiler_of(the)
     matchers = [
-        grammars.compile(schema_format(PERSON)).matcher(),
-        grammars.compile(schema_format({"type": "integer"}), reasoning=True).matcher(),
-        grammars.compile(tools=Tool.parse(weather_tools)).matcher(),
-        grammars.compile(schema_format({"const": 1})).matcher(),
+        grammars.compile(OutputWish(schema_format(PERSON))).matcher(),
+        grammars.compile(OutputWish(schema_format({"type": "integer"}), reasoning=True)).matcher(),
+        grammars.compile(OutputWish(tools=Tool.parse(weather_tools))).matcher(),
+        grammars.compile(OutputWish(schema_format({"const": 1}))).matcher(),
     ]
     assert matchers[3].consume(ord("1"))
     rows = [4, 0, 2, 5]
@@ -540,16 +543,16 @@ def test_batches_are_filled_as_single_rows_are(bound: Any, weather_tools: Any) -
 
 def test_grammars_are_remembered(bound: Any) -> None:
     grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300, cache_size=2)
-    first = grammars.compile(schema_format(PERSON))
-    assert grammars.compile(schema_format(PERSON)).rules.prototype is first.rules.prototype
+    first = grammars.compile(OutputWish(schema_format(PERSON)))
+    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is first.rules.prototype
     for number in range(2):
-        grammars.compile(schema_format({"const": number}))
-    assert grammars.compile(schema_format(PERSON)).rules.prototype is not first.rules.prototype
+        grammars.compile(OutputWish(schema_format({"const": number})))
+    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is not first.rules.prototype
 
 
 def test_ids_beyond_the_tokenizer_are_never_allowed(bound: Any) -> None:
     the = bound("generic")
     grammars: Any = GrammarCompiler(the, vocab_size=the.tokenizer.vocab_size + 100)
-    grammar = grammars.compile({"type": "json_object"})
+    grammar = grammars.compile(OutputWish({"type": "json_object"}))
     choices: Mapping[int, None] = dict.fromkeys(mask(grammar.matcher(), the.tokenizer.vocab_size + 100))
     assert max(choices) < the.tokenizer.vocab_size
