@@ -43,12 +43,13 @@ _MASKED = -1e30
 _BLOCKS_PER_PROCESSOR = 2
 
 
-class Rows(NamedTuple):
-    """X queries, each over the keys of some row of the page table."""
+class DecodeWork(NamedTuple):
+    """Work list of X queries, each over the keys of some row of the page table; entry i is (query, split)."""
 
-    table_rows_X: jax.Array
-    ends_X: jax.Array
-    """Keys that the query sees end here (its position + 1); 0 = no query, its result is zero."""
+    entries: jax.Array
+    """int32 [4, I]: query, number of its split from position 0, row of the page table, end of what the query sees."""
+    starts: jax.Array
+    """int32 [X + 1]: entries before each query; the last is the number of entries."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,21 @@ class _Shape:
         """Keys that one copy moves: a page, or a block of a longer page."""
         return min(self.page, _KEYS)
 
-    def splits(self) -> int:
-        """Most splits of a row."""
-        visible = self.columns * self.page
-        if self.window is not None:
-            visible = min(visible, self.window)
-            return (visible + 2 * SPLIT - 2) // SPLIT
-        return -(-visible // SPLIT)
 
+def list_splits(rows_X: jax.Array, ends_X: jax.Array, positions: int, window: int | None) -> DecodeWork:
+    """The work list of X queries.
 
-def supports(head_dim: int, group: int, page: int, dtype: jnp.dtype) -> bool:
-    """Whether the kernels take these sizes."""
-    fits = head_dim % 16 == 0 and head_dim <= 256 and group <= _TILE_ROWS
-    return fits and page % _SUBLANES == 0 and page & (page - 1) == 0 and dtype in (jnp.bfloat16, jnp.float16)
+    Args:
+        rows_X: int32, the row of the page table whose keys a query sees.
+        ends_X: int32, the end of what it sees (its position + 1); 0 = no query, its result is zero.
+        positions: most that a row of the page table holds.
+        window: positions that a query sees, None = all.
+    """
+    first_X = jnp.zeros_like(ends_X) if window is None else jnp.maximum(ends_X - window, 0)
+    splits_X = jnp.where(ends_X > 0, (ends_X - 1) // SPLIT - first_X // SPLIT + 1, 0)
+    most = -(-positions // SPLIT) if window is None else (min(positions, window) + 2 * SPLIT - 2) // SPLIT
+    x, number, starts = spread(splits_X, ends_X.shape[0] * most)
+    return DecodeWork(jnp.stack([x, number + (first_X // SPLIT)[x], rows_X[x], ends_X[x]]), starts)
 
 
 def decode(
@@ -107,13 +110,12 @@ def decode(
     kv: jax.Array,
     page_table: jax.Array,
     first_page: jax.Array | int,
-    rows: Rows,
+    work: DecodeWork,
     *,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks_N: jax.Array | None = None,
-    interpret: Any = None,
 ) -> jax.Array:
     """Attention of single queries.
 
@@ -122,9 +124,8 @@ def decode(
         kv: [pages, page, 2K, H] of the same dtype, K and V interleaved.
         page_table: int32 [R, C], a ring of pages within the layer.
         first_page: the layer's page 0.
-        rows: what each query sees.
-        scale, window, softcap, sinks_N: as `backend.Attend`.
-        interpret: run on the CPU, for tests.
+        work: of these queries, and for this window.
+        scale, window, softcap, sinks_N: as `AttentionBackend.write_and_attend`.
 
     Returns:
         [X, N, H] in the dtype of q.
@@ -132,25 +133,28 @@ def decode(
     count, heads, head_dim = q_XNH.shape
     kv_heads = kv.shape[2] // 2
     shape = _Shape(kv_heads, heads // kv_heads, head_dim, kv.shape[1], page_table.shape[1], scale, window, softcap)
-    first_X = jnp.zeros_like(rows.ends_X) if window is None else jnp.maximum(rows.ends_X - window, 0)
-    splits_X = jnp.where(rows.ends_X > 0, (rows.ends_X - 1) // SPLIT - first_X // SPLIT + 1, 0)
-    entries = count * shape.splits()
-    x, number, starts = spread(splits_X, entries)
-    work = jnp.stack([x, number + (first_X // SPLIT)[x], rows.table_rows_X[x], rows.ends_X[x]])
     q_XKMH = q_XNH.reshape(count, kv_heads, shape.group, head_dim)
     q_XKMH = jnp.pad(q_XKMH, ((0, 0), (0, 0), (0, shape.padded_group - shape.group), (0, 0)))
     base = jnp.asarray(first_page, jnp.int32).reshape(1)
-    parts, weights = _split_kernel(shape, entries, q_XNH.dtype, interpret)(
-        work, starts[-1:], page_table, base, q_XKMH.reshape(-1, head_dim), kv.reshape(-1, 2 * kv_heads * head_dim)
+    split, combine = (
+        _split_kernel(shape, work.entries.shape[1], q_XNH.dtype),
+        _combine_kernel(shape, count, q_XNH.dtype),
     )
-    sinks = jnp.full((kv_heads, shape.padded_group), _MASKED, jnp.float32)
+    flat = kv.reshape(-1, 2 * kv_heads * head_dim)
+    parts, weights = split(work.entries, work.starts[-1:], page_table, base, q_XKMH.reshape(-1, head_dim), flat)
+    out_XNH: jax.Array = combine(work.starts, parts, weights, _sinks(shape, sinks_N))
+    return out_XNH
+
+
+def _sinks(shape: _Shape, sinks_N: jax.Array | None) -> jax.Array:
+    """Base-2 logits [rows of a split's result]; where there is no sink one that weighs nothing."""
+    sinks = jnp.full((shape.kv_heads, shape.padded_group), _MASKED, jnp.float32)
     if sinks_N is not None:
-        sinks = sinks.at[:, : shape.group].set(sinks_N.astype(jnp.float32).reshape(kv_heads, -1) * LOG2_E)
-    sinks = jnp.pad(sinks.reshape(-1), (0, shape.partial_rows - sinks.size))
-    return _combine_kernel(shape, count, q_XNH.dtype, interpret)(starts, parts, weights, sinks)
+        sinks = sinks.at[:, : shape.group].set(sinks_N.astype(jnp.float32).reshape(shape.kv_heads, -1) * LOG2_E)
+    return jnp.pad(sinks.reshape(-1), (0, shape.partial_rows - sinks.size))
 
 
-def _split_kernel(shape: _Shape, entries: int, dtype: jnp.dtype, interpret: Any) -> Any:
+def _split_kernel(shape: _Shape, entries: int, dtype: jnp.dtype) -> Any:
     head_dim = shape.head_dim
     return plgpu.kernel(
         partial(_split_body, shape),
@@ -168,7 +172,6 @@ def _split_kernel(shape: _Shape, entries: int, dtype: jnp.dtype, interpret: Any)
         grid=(PROCESSORS * _BLOCKS_PER_PROCESSOR,),
         grid_names=("blocks",),
         compiler_params=compiler_params(),
-        interpret=interpret,
     )
 
 
@@ -311,7 +314,7 @@ def _fold(
     return mosaic_work.accumulate(acc, likely.astype(q_tile.dtype), values), highest, mass
 
 
-def _combine_kernel(shape: _Shape, count: int, dtype: jnp.dtype, interpret: Any) -> Any:
+def _combine_kernel(shape: _Shape, count: int, dtype: jnp.dtype) -> Any:
     return plgpu.kernel(
         partial(_combine_body, shape),
         out_type=jax.ShapeDtypeStruct((count, shape.kv_heads * shape.group, shape.head_dim), dtype),
@@ -319,7 +322,6 @@ def _combine_kernel(shape: _Shape, count: int, dtype: jnp.dtype, interpret: Any)
         grid=(shape.partial_rows // _TILE_ROWS, count),
         grid_names=("tile", "x"),
         compiler_params=compiler_params(),
-        interpret=interpret,
     )
 
 

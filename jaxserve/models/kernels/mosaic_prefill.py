@@ -1,4 +1,4 @@
-"""Prefill attention over paged keys and values on Hopper (Pallas Mosaic GPU), after FlashAttention-3 (Shah et al. 2024).
+"""Prefill attention over paged keys and values on Hopper (Pallas Mosaic GPU); FlashAttention-3 (Shah et al. 2024).
 
 A tile is 128 query vectors of one key/value head: some tokens of a row, each with its group of heads. Two warpgroups
 hold 64 of them each; a third fetches pages into a ring of shared memory. XLA puts queries into whole tiles before and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,21 @@ _SHARED_BYTES = 224 << 10
 """Shared memory of the one thread block on a multiprocessor."""
 
 
+class PrefillWork(NamedTuple):
+    """Tiles of the rows with several new tokens, W at most, and where tokens are in them; Q tokens are in a tile."""
+
+    tiles: jax.Array
+    """int32 [3, W]: row, position of the first token, end of the positions of its tokens."""
+    count: jax.Array
+    """int32 [1]: valid tiles."""
+    tokens_WQ: jax.Array
+    """int32: token of each place."""
+    tile_T: jax.Array
+    """int32: tile of each token (anything for tokens of other rows)."""
+    place_T: jax.Array
+    """int32: its place in the tile."""
+
+
 @dataclass(frozen=True)
 class _Shape:
     """Static sizes of the kernel."""
@@ -44,11 +59,6 @@ class _Shape:
     scale: float
     window: int | None
     softcap: float | None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a tile; group * tokens vectors of it are used."""
-        return _TILE_ROWS // self.group
 
     @property
     def block(self) -> int:
@@ -67,62 +77,80 @@ class _Shape:
         return min(self.page, self.block)
 
 
+def list_tiles(meta: AttentionMeta, group: int) -> PrefillWork:
+    """Cut the rows with several new tokens into tiles; `group` heads share a key/value head."""
+    tokens, rows, per_tile = meta.rows_T.shape[0], meta.kv_lens.shape[0], _TILE_ROWS // group
+    several_R = jnp.where(meta.q_lens > 1, meta.q_lens, 0)
+    row_W, number_W, starts = spread(-(-several_R // per_tile), tokens // per_tile + min(rows, tokens // 2))
+    begin_W = meta.kv_lens[row_W] - meta.q_lens[row_W] + number_W * per_tile
+    first_W = meta.cu_q_lens[row_W] + number_W * per_tile
+    offset_T = jnp.arange(tokens, dtype=jnp.int32) - meta.cu_q_lens[meta.rows_T]
+    return PrefillWork(
+        tiles=jnp.stack([row_W, begin_W, jnp.minimum(begin_W + per_tile, meta.kv_lens[row_W])]),
+        count=starts[-1:],
+        tokens_WQ=jnp.minimum(first_W[:, None] + jnp.arange(per_tile, dtype=jnp.int32), tokens - 1),
+        tile_T=jnp.clip(starts[meta.rows_T] + offset_T // per_tile, 0, row_W.shape[0] - 1),
+        place_T=offset_T % per_tile,
+    )
+
+
 def prefill(
     q_TNH: jax.Array,
     kv: jax.Array,
-    meta: AttentionMeta,
+    page_table: jax.Array,
     first_page: jax.Array | int,
+    work: PrefillWork,
     *,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks_N: jax.Array | None = None,
-    interpret: Any = None,
 ) -> jax.Array:
     """Attention of the rows with several new tokens.
 
     Args:
         q_TNH: bfloat16 or float16.
         kv: [pages, page, 2K, H] of the same dtype, K and V interleaved.
-        meta: the ragged batch.
-        first_page, scale, window, softcap, sinks_N: as `backend.Attend`.
-        interpret: run on the CPU, for tests.
+        page_table: int32 [R, C], a ring of pages within the layer.
+        first_page: the layer's page 0.
+        work: of these tokens.
+        scale, window, softcap, sinks_N: as `AttentionBackend.write_and_attend`.
 
     Returns:
         [T, N, H] in the dtype of q; anything for tokens of other rows.
     """
     tokens, heads, head_dim = q_TNH.shape
-    kv_heads, rows = kv.shape[2] // 2, meta.kv_lens.shape[0]
+    kv_heads, (tiles, per_tile) = kv.shape[2] // 2, work.tokens_WQ.shape
     group = heads // kv_heads
-    per_tile = _TILE_ROWS // group
-    tiles = tokens // per_tile + min(rows, tokens // 2)
-    shape = _Shape(kv_heads, group, head_dim, kv.shape[1], meta.page_table.shape[1], tiles, scale, window, softcap)
-    several_R = jnp.where(meta.q_lens > 1, meta.q_lens, 0)
-    row_W, number_W, starts = spread(-(-several_R // per_tile), tiles)
-    first_W = meta.cu_q_lens[row_W] + number_W * per_tile
-    begin_W = meta.kv_lens[row_W] - meta.q_lens[row_W] + number_W * per_tile
-    work = jnp.stack([row_W, begin_W, jnp.minimum(begin_W + per_tile, meta.kv_lens[row_W])])
-    chosen = jnp.minimum(first_W[:, None] + jnp.arange(per_tile), tokens - 1)
-    q_WQKGH = q_TNH[chosen].reshape(tiles, per_tile, kv_heads, group, head_dim)
-    spare = _TILE_ROWS - per_tile * group
-    q_KWMH = q_WQKGH.transpose(2, 0, 1, 3, 4).reshape(kv_heads, tiles, per_tile * group, head_dim)
-    q_KWMH = jnp.pad(q_KWMH, ((0, 0), (0, 0), (0, spare), (0, 0)))
-    sinks = jnp.full((kv_heads, _TILE_ROWS), _MASKED, jnp.float32)
-    if sinks_N is not None:
-        per_head = jnp.tile(sinks_N.astype(jnp.float32).reshape(kv_heads, group) * LOG2_E, (1, per_tile))
-        sinks = jnp.pad(per_head, ((0, 0), (0, spare)))
+    shape = _Shape(kv_heads, group, head_dim, kv.shape[1], page_table.shape[1], tiles, scale, window, softcap)
     base = jnp.asarray(first_page, jnp.int32).reshape(1)
+    q_tiles, sinks = _tiled(q_TNH, shape, work), _sinks(shape, sinks_N)
     flat = kv.reshape(-1, 2 * kv_heads * head_dim)
-    o_KWMH = _kernel(shape, q_TNH.dtype, interpret)(
-        work, starts[-1:], meta.page_table, base, sinks, q_KWMH.reshape(-1, head_dim), flat
-    ).reshape(kv_heads, tiles, _TILE_ROWS, head_dim)
-    offset_T = jnp.arange(tokens, dtype=jnp.int32) - meta.cu_q_lens[meta.rows_T]
-    tile_T = jnp.clip(starts[meta.rows_T] + offset_T // per_tile, 0, tiles - 1)
-    o_KWQGH = o_KWMH[:, :, : per_tile * group].reshape(kv_heads, tiles, per_tile, group, head_dim)
-    return o_KWQGH.transpose(1, 2, 0, 3, 4)[tile_T, offset_T % per_tile].reshape(tokens, heads, head_dim)
+    out = _kernel(shape, q_TNH.dtype)(work.tiles, work.count, page_table, base, sinks, q_tiles, flat)
+    o_KWMH = out.reshape(kv_heads, tiles, _TILE_ROWS, head_dim)[:, :, : per_tile * group]
+    o_WQKGH = o_KWMH.reshape(kv_heads, tiles, per_tile, group, head_dim).transpose(1, 2, 0, 3, 4)
+    o_TNH: jax.Array = o_WQKGH[work.tile_T, work.place_T].reshape(tokens, heads, head_dim)
+    return o_TNH
 
 
-def _kernel(shape: _Shape, dtype: jnp.dtype, interpret: Any) -> Any:
+def _tiled(q_TNH: jax.Array, shape: _Shape, work: PrefillWork) -> jax.Array:
+    """Queries in tiles [K * W * 128, H]."""
+    q_WQKGH = q_TNH[work.tokens_WQ].reshape(*work.tokens_WQ.shape, shape.kv_heads, shape.group, shape.head_dim)
+    q_KWMH = q_WQKGH.transpose(2, 0, 1, 3, 4).reshape(shape.kv_heads, shape.tiles, -1, shape.head_dim)
+    spare = _TILE_ROWS - q_KWMH.shape[2]
+    return jnp.pad(q_KWMH, ((0, 0), (0, 0), (0, spare), (0, 0))).reshape(-1, shape.head_dim)
+
+
+def _sinks(shape: _Shape, sinks_N: jax.Array | None) -> jax.Array:
+    """Base-2 logits [K, 128] of a tile's query vectors; where there is no sink one that weighs nothing."""
+    if sinks_N is None:
+        return jnp.full((shape.kv_heads, _TILE_ROWS), _MASKED, jnp.float32)
+    sinks_KG = sinks_N.astype(jnp.float32).reshape(shape.kv_heads, shape.group) * LOG2_E
+    sinks_KM = jnp.tile(sinks_KG, (1, _TILE_ROWS // shape.group))
+    return jnp.pad(sinks_KM, ((0, 0), (0, _TILE_ROWS - sinks_KM.shape[1])))
+
+
+def _kernel(shape: _Shape, dtype: jnp.dtype) -> Any:
     head_dim, transforms = shape.head_dim, Tile(shape.head_dim).transforms()
     arrivals = shape.block // shape.copy_rows
     return plgpu.kernel(
@@ -140,7 +168,6 @@ def _kernel(shape: _Shape, dtype: jnp.dtype, interpret: Any) -> Any:
         num_threads=3,
         thread_name="warpgroup",
         compiler_params=compiler_params(),
-        interpret=interpret,
     )
 
 
