@@ -283,7 +283,7 @@ def _softmax(
 def _clear_values(shape: _Shape, block: Any, first: jax.Array, end: jax.Array) -> None:
     """Zero values outside [first, end): pages may hold anything there, NaN too."""
     values = block.at[:, pl.ds(shape.head_dim, shape.head_dim)]
-    where = plgpu.broadcasted_iota(jnp.int32, (_KEYS, shape.head_dim), 0, layout=plgpu.Layout.WGMMA)
+    where = mosaic_work.iota((_KEYS, shape.head_dim), 0)
     held = mosaic_work.load(values, plgpu.Layout.WGMMA)
     values[...] = jnp.where((where >= first) & (where < end), held, jnp.zeros_like(held))
     plgpu.commit_smem()
@@ -296,12 +296,12 @@ def _fold(
     acc, peak, mass = carry
     keys, values = (block.at[:, pl.ds(side * shape.head_dim, shape.head_dim)] for side in range(2))
 
-    scores = mosaic_work.product(q_tile, plgpu.transpose_ref(keys, (1, 0)))
+    scores = mosaic_work.products(q_tile, keys)
     if shape.softcap is None:
         scores = scores * (shape.scale * LOG2_E)
     else:
         scores = jnp.tanh(scores * (shape.scale / shape.softcap)) * (shape.softcap * LOG2_E)
-    where = plgpu.broadcasted_iota(jnp.int32, scores.shape, 1, layout=plgpu.Layout.WGMMA)
+    where = mosaic_work.iota(scores.shape, 1)
     seen = where < end
     if shape.window is not None:
         seen &= where >= first

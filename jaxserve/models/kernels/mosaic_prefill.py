@@ -227,7 +227,9 @@ def _body(
             lax.fori_loop(0, tile.blocks, lambda number, _: step(number), None)
             return fetched + tile.blocks
 
-        lax.fori_loop(0, turns, entry, jnp.int32(0))
+        fetched = lax.fori_loop(0, turns, entry, jnp.int32(0))
+        for slot in range(shape.stages):  # nothing may be on its way to a barrier that is gone
+            pl.when(slot < fetched)(partial(plgpu.barrier_wait, kv_used.at[slot]))
 
     @pl.when(warpgroup < 2)
     def _compute() -> None:
@@ -329,8 +331,8 @@ def _softmax(
 
 def _seen(shape: _Shape, begin: jax.Array, warpgroup: jax.Array, scores_shape: tuple[int, int]) -> jax.Array:
     """Which keys of a block each query sees; `begin` is the tile's first position, counted from the block's."""
-    vector = plgpu.broadcasted_iota(jnp.int32, scores_shape, 0, layout=plgpu.Layout.WGMMA) + warpgroup * _HALF
-    key = plgpu.broadcasted_iota(jnp.int32, scores_shape, 1, layout=plgpu.Layout.WGMMA)
+    vector = mosaic_work.iota(scores_shape, 0) + warpgroup * _HALF
+    key = mosaic_work.iota(scores_shape, 1)
     position = lax.div(vector, jnp.full_like(vector, shape.group)) + begin
     seen = key <= position
     return seen if shape.window is None else seen & (key > position - shape.window)
@@ -339,7 +341,7 @@ def _seen(shape: _Shape, begin: jax.Array, warpgroup: jax.Array, scores_shape: t
 def _clear_values(shape: _Shape, block: Any, end: jax.Array) -> None:
     """Zero values from `end` on: pages may hold anything there, NaN too. Both warpgroups write the same."""
     values = block.at[:, pl.ds(shape.head_dim, shape.head_dim)]
-    where = plgpu.broadcasted_iota(jnp.int32, (shape.block, shape.head_dim), 0, layout=plgpu.Layout.WGMMA)
+    where = mosaic_work.iota((shape.block, shape.head_dim), 0)
     held = mosaic_work.load(values, plgpu.Layout.WGMMA)
     values[...] = jnp.where(where < end, held, jnp.zeros_like(held))
     plgpu.commit_smem()
@@ -349,7 +351,7 @@ def _fold(shape: _Shape, carry: tuple[jax.Array, ...], q_tile: Any, block: Any, 
     """One block of keys and values into the running state."""
     acc, peak, mass = carry
     keys, values = (block.at[:, pl.ds(side * shape.head_dim, shape.head_dim)] for side in range(2))
-    scores = mosaic_work.product(q_tile, plgpu.transpose_ref(keys, (1, 0)))
+    scores = mosaic_work.products(q_tile, keys)
     if shape.softcap is None:
         scores = scores * (shape.scale * LOG2_E)
     else:

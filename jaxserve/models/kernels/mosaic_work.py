@@ -58,15 +58,21 @@ def filled(shape: tuple[int, ...], value: float, layout: Any) -> jax.Array:
     return full
 
 
-def product(left: Any, right: Any) -> jax.Array:
-    """float32 product of two operands in shared memory."""
+def iota(shape: tuple[int, int], dimension: int) -> jax.Array:
+    """int32 registers that hold their index in a dimension of a matrix tile."""
+    index: jax.Array = plgpu.broadcasted_iota(jnp.int32, shape, dimension, layout=plgpu.Layout.WGMMA)
+    return index
+
+
+def products(queries: Any, keys: Any) -> jax.Array:
+    """Every query times every key, float32 [queries, keys], both in shared memory."""
 
     def multiply(out: Any) -> jax.Array:
-        plgpu.wgmma(out, left, right)
+        plgpu.wgmma(out, queries, keys.transpose((1, 0)))
         result: jax.Array = out[...]
         return result
 
-    return pl.run_scoped(multiply, plgpu.ACC((left.shape[0], right.shape[1]), jnp.float32))
+    return pl.run_scoped(multiply, plgpu.ACC((queries.shape[0], keys.shape[0]), jnp.float32))
 
 
 def accumulate(total: jax.Array, left: jax.Array, right: Any) -> jax.Array:
