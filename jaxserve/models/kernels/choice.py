@@ -41,6 +41,7 @@ ATTENTION: Mapping[str, Entry] = {
 }
 MATMUL: Mapping[str, Entry] = {
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
+    "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
 }
 
 

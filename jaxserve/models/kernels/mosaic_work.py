@@ -75,6 +75,16 @@ def products(queries: Any, keys: Any) -> jax.Array:
     return pl.run_scoped(multiply, plgpu.ACC((queries.shape[0], keys.shape[0]), jnp.float32))
 
 
+def add_products(total: jax.Array, queries: Any, keys: Any) -> jax.Array:
+    """`total` plus every query times every key, both in shared memory."""
+
+    def multiply(out: Any) -> None:
+        plgpu.wgmma(out, queries, keys.transpose((1, 0)))
+
+    result: jax.Array = pl.run_state(multiply)(plgpu.ACC.init(total))
+    return result
+
+
 def accumulate(total: jax.Array, left: jax.Array, right: Any) -> jax.Array:
     """`total` plus the product of registers and an operand in shared memory."""
 
