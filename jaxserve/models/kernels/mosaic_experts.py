@@ -52,7 +52,8 @@ class _Shape:
     def stages(self) -> int:
         """Steps in flight."""
         spare = SHARED_BYTES - self.tile * self.rows * self.out_bytes - 2048
-        return max(2, min(8, self.inputs // self.depth, spare // ((self.tile + self.rows) * self.depth * 2)))
+        fitting = max(2, spare // ((self.tile + self.rows) * self.depth * 2))
+        return min(8, fitting, self.inputs // self.depth)
 
 
 def supports(inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
