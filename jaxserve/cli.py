@@ -110,6 +110,10 @@ def serve(
     default_max_tokens: Annotated[
         int | None, typer.Option(min=1, help="max_tokens where a request has none. Default: chat 200, completions 16.")
     ] = None,
+    generation_config: Annotated[
+        Literal["auto", "none"],
+        typer.Option(help="Sampling defaults that the model ships apply where a request is silent."),
+    ] = "auto",
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Ignore unknown request fields instead of refusing.")
     ] = False,
@@ -139,6 +143,7 @@ def serve(
                     chat_format=chat_format,
                     default_max_tokens=default_max_tokens,
                     lenient=lenient,
+                    generation_config=generation_config,
                     cors_origins=tuple(cors_origin or ()),
                     shutdown_timeout=shutdown_timeout,
                 ),

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
 from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
+from jaxserve.api.connection import guarded
+from jaxserve.api.generation_config import sampling_defaults
 from jaxserve.api.ports import TextServices
-from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.api.settings import Limits, ModelInfo, Settings
 from jaxserve.api.starting import StartingApp
 from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ModelLoadError
@@ -29,6 +33,8 @@ from jaxserve.text.formats import bind as bind_format
 from jaxserve.text.formats import choose_format
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 
+OVERTIME = 10.0
+"""Seconds beyond the shutdown timeout that the process may take to leave."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,9 +48,14 @@ class HttpOptions:
     chat_template: Path | None = None
     chat_format: str | None = None
     """Name of the model's way of writing reasoning and tool calls; None = found out."""
+    generation_config: Literal["auto", "none"] = "auto"
+    """Whether the sampling defaults that the model ships apply where a request is silent."""
     default_max_tokens: int | None = None
     lenient: bool = False
     cors_origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    share_prompt_cache: bool = False
+    """Whether requests with different API keys share cached prompt beginnings."""
     shutdown_timeout: float = 20.0
     """Seconds that running requests get to finish at shutdown."""
 
@@ -106,10 +117,13 @@ class Server:
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
+        self._text: TextServices | None = None
         self._failure: Exception | None = None
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
-            http="h11",
+            http=guarded(http.limits),  # type: ignore[arg-type]  # uvicorn only calls it
+            ws="none",
+            timeout_keep_alive=http.limits.idle_timeout,
             lifespan="on",
             access_log=False,
             log_config=None,
@@ -128,6 +142,7 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         self._uvicorn.run(sockets=[bound])
+        self._close_text()
         if self._failure is not None:
             raise self._failure
         if self._started is None:
@@ -141,8 +156,11 @@ class Server:
         use_compilation_cache(self._compilation_cache)
         started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
         self._started = started
-        text = _text_services(self._http, started)
+        text = self._text = _text_services(self._http, started)
         app = create_app(started.engine, text, _settings(self._http, started, self._names()))
+        # Full collections would go through all that was made so far, with every thread stopped.
+        gc.collect()
+        gc.freeze()
         self._on_ready(_summary(started, text.format.name, self._names()[0], time.monotonic() - begun))
         return app
 
@@ -151,10 +169,20 @@ class Server:
         self._uvicorn.should_exit = True
 
     def _begin_shutdown(self) -> None:
-        """On the first signal: running requests get their time, then an error instead of silence."""
+        """On the first signal: running requests get their time, then an error instead of silence.
+
+        Beyond that, the kernel ends the process, whatever its threads do.
+        """
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, self._http.shutdown_timeout + OVERTIME)
+        self._close_text()
         if self._started is not None:
             close = partial(self._started.engine.close, self._http.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
+
+    def _close_text(self) -> None:
+        if self._text is not None and self._text.constraints is not None:
+            self._text.constraints.close()
 
     def _names(self) -> tuple[str, ...]:
         return self._http.served_model_names or (self._options.model_dir.resolve().name,)
@@ -192,6 +220,7 @@ def _text_services(http: HttpOptions, started: Started) -> TextServices:
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
         return TextServices(tokenizer, bound)
+    constraints.start()
     return TextServices(tokenizer, bound, constraints)
 
 
@@ -203,12 +232,17 @@ def _settings(http: HttpOptions, started: Started, names: tuple[str, ...]) -> Se
         created=int(time.time()),
         returns_activations=True,
         routed_experts=started.model_config.routed_experts,
+        sampling_defaults=sampling_defaults(started.config.model_dir) if http.generation_config == "auto" else {},
     )
     defaults = Settings(model=model)
     return replace(
         defaults,
         api_keys=http.api_keys,
         cors_origins=http.cors_origins,
+        limits=http.limits,
+        share_prompt_cache=http.share_prompt_cache,
+        max_waiting=started.config.max_waiting,
+        slots=started.config.max_num_seqs,
         lenient=http.lenient,
         default_max_tokens_chat=http.default_max_tokens or defaults.default_max_tokens_chat,
         default_max_tokens_completions=http.default_max_tokens or defaults.default_max_tokens_completions,

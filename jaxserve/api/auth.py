@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from starlette.datastructures import Headers
+
+from jaxserve.api.settings import Settings
+
 ENVIRONMENT_NAMES = ("JAXSERVE_API_KEY", "JAXSERVE_API_KEYS")
 """Environment variables read for keys, comma separated."""
 
@@ -63,10 +67,24 @@ class ApiKeys:
         """Whether an `Authorization` header carries an accepted bearer key; takes equally long for any wrong key."""
         if not self._digests:
             return True
-        scheme, _, key = (authorization or b"").partition(b" ")
-        presented = _digest(key.strip())
+        scheme, key = _bearer(authorization or b"")
+        presented = _digest(key)
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        return scheme.lower() == b"bearer" and any(matches)
+        return scheme == b"bearer" and any(matches)
+
+
+def cache_owner(headers: Headers, settings: Settings) -> str:
+    """Whose cached prompts a request may use: a digest of the key it came with; "" without one, or where all share.
+
+    How fast an answer begins tells whether its prompt was cached, so a shared cache tells what others have asked.
+    """
+    scheme, key = _bearer(headers.get("authorization", "").encode("latin-1"))
+    return "" if settings.share_prompt_cache or scheme != b"bearer" else _digest(key).hex()
+
+
+def _bearer(authorization: bytes) -> tuple[bytes, bytes]:
+    scheme, _, key = authorization.partition(b" ")
+    return scheme.lower(), key.strip()
 
 
 def _digest(key: bytes) -> bytes:

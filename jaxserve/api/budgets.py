@@ -19,7 +19,8 @@ def token_budgets(request: GenerationRequest, prompts: Sequence[PromptTokens], s
     """
     field, limits = request.prompt_field, settings.limits
     for index, prompt in enumerate(prompts):
-        _check_fits(field if len(prompts) == 1 else f"{field}.{index}", prompt, settings.model.context_length)
+        place = field if len(prompts) == 1 else f"{field}.{index}"
+        _check_fits(place, prompt, settings.model.context_length, generates=_asked(request) != 0)
     total = limits.max_prompt_tokens
     if total is not None and sum(len(prompt.ids) for prompt in prompts) > total:
         raise InvalidRequest(field, f"{field}: more than this server's limit of {total} prompt tokens")
@@ -32,24 +33,28 @@ def token_budgets(request: GenerationRequest, prompts: Sequence[PromptTokens], s
     return budgets
 
 
-def _check_fits(where: str, prompt: PromptTokens, context: int) -> None:
-    if len(prompt.ids) >= context:
+def _check_fits(where: str, prompt: PromptTokens, context: int, *, generates: bool) -> None:
+    if len(prompt.ids) + generates > context:
         raise ContextLengthExceeded(
             where,
             f"{where}: the prompt has {len(prompt.ids)} tokens; the model's context holds {context}"
-            " with at least one for the output",
+            + " with at least one for the output" * generates,
         )
 
 
+def _asked(request: GenerationRequest) -> int | None:
+    return request.max_tokens if request.max_tokens is not None else request.max_completion_tokens
+
+
 def _budget(request: GenerationRequest, prompt_tokens: int, settings: Settings) -> int:
-    name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
-    asked: int | None = getattr(request, name)
+    asked = _asked(request)
     context = settings.model.context_length
     room = context - prompt_tokens
     if asked is None:
         chat = request.endpoint == "chat"
         return min(settings.default_max_tokens_chat if chat else settings.default_max_tokens_completions, room)
     if asked > room and request.context_length_exceeded_behavior == "error":
+        name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
         raise ContextLengthExceeded(
             name,
             f"{name}: {asked} plus {prompt_tokens} tokens of {request.prompt_field} exceed the context of {context}",

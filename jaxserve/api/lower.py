@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from jaxserve.api.budgets import token_budgets
 from jaxserve.api.conversation import chat_prompt
 from jaxserve.api.ports import OutputRules, TextServices
-from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of
+from jaxserve.api.echo import Echo, echo_of
+from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
-from jaxserve.api.settings import Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.types import Request
 from jaxserve.errors import InvalidRequest
@@ -81,7 +82,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     """
     check(request, settings)
     wishes = chat_wishes(request, text.format)
-    return _job(request, wishes, [chat_prompt(request, wishes, text)], text, settings)
+    return _job(request, wishes, [chat_prompt(request, wishes, text, settings.model.context_length)], text, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -93,7 +94,9 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     """
     check(request, settings)
     wishes = completion_wishes(request, text.format)
-    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size)
+    prompts = completion_prompts(
+        request, text.tokenizer, settings.model.vocab_size, settings.model.context_length
+    )
     return _job(request, wishes, prompts, text, settings)
 
 
@@ -102,7 +105,7 @@ def _job(
 ) -> Job:
     job_id = ("chatcmpl-" if request.endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
     budgets = token_budgets(request, prompts, settings)
-    sampling = _sampling(request, settings.model.vocab_size)
+    sampling = _sampling(_with_defaults(request, settings.model), settings.model.vocab_size)
     lowered = []
     for index, (prompt, max_tokens) in enumerate(zip(prompts, budgets, strict=True)):
         rules, parsing = _output_rules(wishes, prompt, text), _parsing(wishes, prompt, text.format)
@@ -157,7 +160,7 @@ def _parsing(wishes: Wishes, prompt: PromptTokens, bound: BoundFormat) -> Parsin
 def _echo(request: GenerationRequest, prompt: PromptTokens, text: TextServices) -> Echo | None:
     if not request.echoes:
         return None
-    return echo_of(prompt, None if request.echo else request.echo_last, text.tokenizer)
+    return echo_of(prompt.ids, None if request.echo else request.echo_last, text.tokenizer)
 
 
 def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
@@ -189,6 +192,12 @@ def _logit_bias(request: GenerationRequest) -> tuple[tuple[int, float], ...]:
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise InvalidRequest("logit_bias", f"logit_bias: {key[:20]!r} is not a token id")
     return tuple((int(key), bias) for key, bias in biases.items())
+
+
+def _with_defaults(request: GenerationRequest, model: ModelInfo) -> GenerationRequest:
+    """The request with the model's own values for the knobs that it leaves open."""
+    silent = {name: value for name, value in model.sampling_defaults.items() if getattr(request, name) is None}
+    return request.model_copy(update=silent)
 
 
 def _cache_key(request: GenerationRequest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxserve.engine.types import ConstraintFactory, Request, Sink
@@ -87,6 +87,12 @@ class WishCompiler(Protocol):
             InvalidRequest: the schema, grammar or tools can't be honoured.
         """
 
+    def close(self) -> None:
+        """Ends what may still be working for a request."""
+
+    def known(self) -> WishCompiler:
+        """The same for callers who must not wait: `build` raises `NotReady` where a grammar has to be compiled."""
+
 
 @dataclass(frozen=True)
 class TextServices:
@@ -97,6 +103,10 @@ class TextServices:
     """How the model writes reasoning and tool calls; holds its chat template, if there is one."""
     constraints: WishCompiler | None = None
     """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
+
+    def known(self) -> TextServices:
+        """The same, in so far as it takes no waiting."""
+        return self if self.constraints is None else replace(self, constraints=self.constraints.known())
 
     @property
     def chat(self) -> ChatRenderer | None:

@@ -53,12 +53,26 @@ def check(request: GenerationRequest, settings: Settings) -> None:
         UnknownModel: the request names another model.
         InvalidRequest: fields conflict, exceed a limit, or ask for what this server can't do.
     """
-    if request.model not in settings.model.names:
-        raise UnknownModel("model", f"model: {request.model[:100]!r} is not served here; see GET /v1/models")
+    check_model(request.model, settings.model)
     _check_conflicts(request)
     _check_limits(request, settings.limits)
     _check_capabilities(request, settings.model)
     _refuse_unsupported(request)
+
+
+def check_model(name: str, model: ModelInfo) -> None:
+    """Refuses the name of a model that isn't served, and says which are.
+
+    Raises:
+        UnknownModel: it isn't one of the model's names or their aliases.
+    """
+    if name not in model.aliases:
+        served = ", ".join(repr(each) for each in model.names)
+        raise UnknownModel(
+            "model",
+            f"model: {name[:100]!r} is not served here. This server has {served}; the base URL of a client is its address"
+            " with /v1 or /inference/v1",
+        )
 
 
 def _check_conflicts(request: GenerationRequest) -> None:

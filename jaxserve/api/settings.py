@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -10,7 +11,7 @@ class ModelInfo:
     """The served model as clients see it."""
 
     names: tuple[str, ...]
-    """Names that requests may use; the first is the one the server uses itself."""
+    """Names that the model list shows; the first is the one the server uses itself."""
     context_length: int
     """Prompt plus output tokens of one sequence."""
     vocab_size: int
@@ -22,6 +23,14 @@ class ModelInfo:
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
     """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `return_routing_matrix`."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Every name that requests may use: the names, what they end in, and that as Fireworks AI spells it."""
+        bases = {name.rsplit("/", 1)[-1] for name in self.names}
+        return frozenset({*self.names, *bases, *(f"accounts/fireworks/models/{base}" for base in bases)})
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Limits:
     """Total over all prompts of a request; None: the context alone bounds each prompt."""
     max_stop_length: int = 512
     """Characters of one stop text."""
-    max_json_values: int = 1_000_000
+    max_json_values: int = 500_000
     """Values in a body, at all depths together."""
     max_messages: int = 4096
     max_tools: int = 1024
@@ -48,6 +57,18 @@ class Limits:
     max_images: int = 256
     max_schema_bytes: int = 256 * 1024
     """JSON size of a schema or grammar, and of each tool's parameters."""
+    max_held_bytes: int = 256 * 1024 * 1024
+    """Bodies of all requests that are being read or prepared, together."""
+    max_connections: int = 2048
+    """Open connections; beyond them the one that has been silent for longest makes room."""
+    header_timeout: float = 10.0
+    """Seconds in which the head of a request must have come."""
+    body_timeout: float = 30.0
+    """Seconds in which a body must have come, and one more for each 64 KiB of it."""
+    write_timeout: float = 60.0
+    """Seconds for which a client may read nothing of an answer that waits for it."""
+    idle_timeout: int = 75
+    """Seconds for which a connection is kept between two requests."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +95,10 @@ class Settings:
     backend_host: str | None = None
     """`perf_metrics` entry `backend-host`, left out when None."""
     retry_after_seconds: int = 1
-    """`Retry-After` of 429 and 503 responses."""
+    """`Retry-After` of 503 responses, and the least of 429 responses."""
+    share_prompt_cache: bool = False
+    """Requests with different API keys share cached prompt beginnings; otherwise each key has its own."""
+    max_waiting: int = 1024
+    """Requests that may wait beyond those that find a slot; later ones are refused as overloaded."""
+    slots: int = 16
+    """Sequences that the engine runs at once."""

@@ -13,6 +13,11 @@ from jaxserve.text.formats import BoundFormat, ReasoningPlan, Tool
 from jaxserve.text.grammar.wish import OutputWish
 
 LogprobFormat = Literal["legacy", "new"]
+StreamUsage = Literal["last chunk", "closing chunk", "none"]
+
+
+_STREAM_USAGE: Mapping[bool | None, StreamUsage] = {None: "last chunk", True: "closing chunk", False: "none"}
+"""By `stream_options.include_usage`."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class View:
     token_ids: bool = False
     raw_output: bool = False
     perf_metrics: bool = False
-    closing_usage: bool = False
-    """End a stream with a chunk that has `usage` and no choices."""
+    stream_usage: StreamUsage = "last chunk"
+    """Where a stream has its `usage`: the closing chunk has no choices."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _view(request: GenerationRequest) -> View:
         token_ids=bool(request.return_token_ids),
         raw_output=bool(request.raw_output),
         perf_metrics=bool(request.perf_metrics_in_response),
-        closing_usage=bool(options is not None and options.include_usage),
+        stream_usage=_STREAM_USAGE[options.include_usage if options is not None else None],
     )
 
 

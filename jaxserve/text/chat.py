@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 from jinja2 import meta
@@ -27,6 +27,24 @@ MAX_CHARS = 16_000_000
 
 Message = Mapping[str, Any]
 """A message as chat templates read it, in OpenAI's form."""
+
+
+class TemplateStopped(TemplateError):
+    """A template passed its limits; with other messages it would only take as long again."""
+
+
+class Renderer(Protocol):
+    """Messages to the prompt's text; `ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
 
 
 class ChatTemplate:
@@ -90,7 +108,8 @@ class ChatTemplate:
             template_args: further variables of the template (`enable_thinking`, `documents` ...).
 
         Raises:
-            TemplateError: the template refused the messages (its own words are quoted) or passed its limits.
+            TemplateError: the template refused the messages (its own words are quoted).
+            TemplateStopped: it passed its limits.
         """
         variables = {
             **self._special_tokens,
@@ -107,7 +126,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise TemplateError("messages", f"The model's chat template refused: {error.message}") from error
         except TemplateLimit as error:
-            raise TemplateError("messages", f"The model's chat template was stopped: {error}.") from error
+            raise TemplateStopped("messages", f"The model's chat template was stopped: {error}.") from error
         except Exception as error:  # a template can raise whatever its expressions raise
             reason = f"{type(error).__name__}: {error}"
             raise TemplateError("messages", f"The model's chat template failed: {reason}") from error

@@ -22,10 +22,10 @@ from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.engine.types import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.errors import Overloaded, TemplateError
-from jaxserve.text.grammar.constraint import ConstraintBuilder
-from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.formats import FORMATS, bind
+from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.matcher import MaskFiller
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.reading.stop import StopMatcher
 from jaxserve.text.tokenizers.streams import ByteStream
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api, check, events
-from api_fakes import FakeEngine, PlainTemplate, say
+from api_fakes import FakeEngine, say
 
 from jaxserve.api.settings import Limits
 from jaxserve.errors import EngineStopped, Overloaded, RequestFailed

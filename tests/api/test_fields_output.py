@@ -31,7 +31,7 @@ def test_messages_are_rendered_by_the_template(api: Api) -> None:
             {"role": "user", "content": "D"},
         ]
     )
-    prompt = "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
+    prompt = "<s><|system|>Be kind.<|end|><|user|>(ann)A\nB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
     assert list(api.last().prompt) == ids_of(prompt)
 
 
@@ -149,7 +149,7 @@ def test_stream_options_include_usage(api: Api, endpoint: str) -> None:
 @BOTH
 @pytest.mark.proves("echo")
 def test_echo(api: Api, endpoint: str) -> None:
-    prompt = "<s><|user|>Hi<|end|><|assistant|>" if endpoint == "chat" else "Hi"
+    prompt = "<|user|>Hi<|end|><|assistant|>" if endpoint == "chat" else "Hi"
     assert text_of(api.send(endpoint, echo=True)["choices"][0]) == prompt + "Hello world"
     assert text_of(api.send(endpoint, echo=False)["choices"][0]) == "Hello world"
 
@@ -162,7 +162,7 @@ def test_echo(api: Api, endpoint: str) -> None:
         (0, "", ""),
         (1, "<|assistant|>", "i"),
         (2, "<|end|><|assistant|>", "Hi"),
-        (99, "<s><|user|>Hi<|end|><|assistant|>", "Hi"),
+        (99, "<|user|>Hi<|end|><|assistant|>", "Hi"),
     ],
 )
 def test_echo_last(api: Api, endpoint: str, count: int, chat: str, plain: str) -> None:

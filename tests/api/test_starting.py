@@ -34,6 +34,8 @@ def test_the_app_takes_over_when_it_is_ready() -> None:
             response = client.get(path)
             assert (response.status_code, response.headers["retry-after"]) == (503, "5")
             check(response.json(), "ErrorResponse")
+            assert response.headers["x-request-id"].startswith("req-")
+        assert client.get("/ready", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
         gate.set()
         assert eventually(lambda: client.get("/ready").status_code == 200)
         assert client.get("/health").json() == {"status": "ok"}

@@ -96,9 +96,28 @@ def test_parallel_calls_can_be_forbidden(make_api: Make) -> None:
 
 @pytest.mark.proves("functions", "function_call")
 def test_functions_are_tools_under_their_older_name(make_api: Make) -> None:
-    answer = qwen(make_api, CALL).chat(functions=[FUNCTION], function_call={"name": "weather"})
-    assert called(answer)[0][0] == "weather"
-    assert answer["choices"][0]["finish_reason"] == "function_call"
+    api = qwen(make_api, f"{CALL}\n{CALL}")
+    for choice in ({"name": "weather"}, "auto", None):
+        fields = {"functions": [FUNCTION], "function_call": choice}
+        answer = api.chat(**fields)["choices"][0]
+        assert answer["finish_reason"] == "function_call"
+        assert answer["message"]["content"] is None
+        assert "tool_calls" not in answer["message"]
+        assert answer["message"]["function_call"]["name"] == "weather"
+        assert json.loads(answer["message"]["function_call"]["arguments"])["city"] == "Rome"
+        deltas = [choice["delta"] for chunk in api.stream("chat", **fields) for choice in chunk["choices"]]
+        pieces = [delta["function_call"] for delta in deltas if "function_call" in delta]
+        assert [piece["name"] for piece in pieces if "name" in piece] == ["weather"]
+        assert "".join(piece["arguments"] for piece in pieces) == answer["message"]["function_call"]["arguments"]
+        assert not any("tool_calls" in delta for delta in deltas)
+
+
+@pytest.mark.parametrize("parallel", [True, False, None])
+def test_a_named_tool_is_called_exactly_once(make_api: Make, parallel: bool | None) -> None:
+    api = qwen(make_api, f"{CALL}\n{CALL}")
+    named = {"type": "function", "function": {"name": "weather"}}
+    assert len(called(api.chat(tools=TOOLS, tool_choice=named, parallel_tool_calls=parallel))) == 1
+    assert len(called(api.chat(tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel))) == 2 - (parallel is False)
 
 
 def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
@@ -113,8 +132,9 @@ def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
     prompt = bytes(t for t in api.last().prompt if t < 256).decode()
     assert "=weather" in prompt
     assert "#c1sun" in prompt
-    broken = [history[0], {"role": "assistant", "tool_calls": [{**call, "function": {"name": "f", "arguments": "{"}}]}]
-    assert "messages.1.tool_calls.0" in api.refuse("chat", 422, messages=broken)["error"]["param"]
+    cut = {**call, "function": {"name": "weather", "arguments": '{"city": "Ro'}}
+    api.chat(messages=[history[0], {"role": "assistant", "tool_calls": [cut]}, history[2]], tools=TOOLS)
+    assert '=weather{"city": "Ro' in bytes(t for t in api.last().prompt if t < 256).decode()
     assert api.refuse("chat", 422, messages=[history[0], history[2]])["error"]["param"] == "messages.1"
 
 

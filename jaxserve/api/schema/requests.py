@@ -33,7 +33,11 @@ StopText = Annotated[str, Field(min_length=1)]
 class StreamOptions(StrictModel):
     """How a stream ends."""
 
-    include_usage: bool | None = Field(None, description="Send a closing chunk without choices that carries `usage`.")
+    include_usage: bool | None = Field(
+        None,
+        description="true: send a closing chunk without choices that carries `usage`; false: send none. Without it,"
+        " `usage` comes with the last finish reason.",
+    )
 
 
 class GenerationRequest(StrictModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +202,21 @@ class ConstraintBuilder:
     def __init__(self, bound: BoundFormat, *, vocab_size: int) -> None:
         self._bound = bound
         self._compiler = GrammarCompiler(bound, vocab_size=vocab_size)
+        self._wait = True
+
+    def start(self) -> None:
+        """Starts the processes that try grammars; without it they start with the first grammar."""
+        self._compiler.trials.start()
+
+    def close(self) -> None:
+        """Ends them, whatever they do."""
+        self._compiler.trials.close()
+
+    def known(self) -> ConstraintBuilder:
+        """The same for callers who must not wait: `build` raises `NotReady` where something has to be compiled."""
+        quick = copy(self)
+        quick._wait = False
+        return quick
 
     def build(self, wish: OutputWish, prompt: str | None = None) -> Constrained | None:
         """The constraint of a request's outputs; None when any token goes.
@@ -211,9 +227,11 @@ class ConstraintBuilder:
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
+            NotReady: see `known`.
+            Overloaded: too many grammars wait to be compiled.
         """
         opened = prompt is not None and self._bound.prompt_opens_reasoning(prompt)
-        compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat)
+        compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat, wait=self._wait)
         rules = self._budget(wish.budget, opened=opened, tools=wish.tools)
         if compiled is None and rules is None:
             return None

@@ -239,18 +239,6 @@ class Matcher:
         self._dead = self._dead and count == 0
         return True
 
-    def fill_mask(self, row: Int32) -> None:
-        """Writes the allowed tokens of the next position.
-
-        Args:
-            row: int32 [ceil(vocab_size / 32)], contiguous; bit i of word w is token 32 w + i. All zero when nothing is
-                allowed any more (`error` says why).
-        """
-        prepared = self.prepare(row)
-        if prepared is not None:
-            prepared.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-            self.complete(row)
-
     def prepare(self, row: Int32) -> Any:
         """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
         if not self.constrains:

@@ -17,6 +17,7 @@ import pytest
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
+from jaxserve.text.grammar.memory import NotReady
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler, MaskFiller
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.reading.parser import parse_message
@@ -289,7 +290,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (schema_format({"type": "thing"}), "response_format", "thing"),
     (schema_format({"minimum": 3, "maximum": 1, "type": "integer"}), "response_format", "minimum"),
     (schema_format({"properties": [1]}), "response_format", "'properties' must be an object"),
-    (schema_format(False), "response_format", "Unsatisfiable"),
+    (schema_format(False), "response_format", "no value satisfies it"),
     (schema_format(5), "response_format.json_schema", "must be a JSON Schema"),
     (schema_format("{"), "response_format.json_schema", "is not JSON"),
     (schema_format(nested(100)), "response_format", "deeper than"),
@@ -535,19 +536,25 @@ def test_batches_are_filled_as_single_rows_are(bound: Any, weather_tools: Any) -
     bitmask = np.full((6, (size + 31) // 32), 7, np.int32)
     MaskFiller(2).fill(zip(rows, matchers, strict=True), bitmask)
     for row, matcher in zip(rows, matchers, strict=True):
-        alone = np.zeros_like(bitmask[row])
-        matcher.fill_mask(alone)
-        assert np.array_equal(bitmask[row], alone)
+        alone = np.zeros_like(bitmask[:1])
+        MaskFiller(1).fill([(0, matcher)], alone)
+        assert np.array_equal(bitmask[row], alone[0])
     assert (bitmask[[1, 3]] == 7).all()
 
 
-def test_grammars_are_remembered(bound: Any) -> None:
-    grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300, cache_size=2)
+def test_grammars_and_refusals_are_remembered(bound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300)
+    with pytest.raises(NotReady):
+        grammars.compile(OutputWish(schema_format(PERSON)), wait=False)
     first = grammars.compile(OutputWish(schema_format(PERSON)))
-    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is first.rules.prototype
-    for number in range(2):
-        grammars.compile(OutputWish(schema_format({"const": number})))
-    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is not first.rules.prototype
+    refused = OutputWish(schema_format({"type": "thing"}))
+    with pytest.raises(InvalidRequest) as told:
+        grammars.compile(refused)
+    monkeypatch.setattr(grammars.trials, "judge", None)  # nothing is worked out again
+    assert grammars.compile(OutputWish(schema_format(PERSON)), wait=False).rules.prototype is first.rules.prototype
+    with pytest.raises(InvalidRequest) as again:
+        grammars.compile(refused, wait=False)
+    assert (again.value.field, again.value.message) == (told.value.field, told.value.message)
 
 
 def test_ids_beyond_the_tokenizer_are_never_allowed(bound: Any) -> None:
