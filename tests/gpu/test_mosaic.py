@@ -95,7 +95,7 @@ def error(out, expected):
 )
 def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, options):
     """Small buckets: rows of one token, of several, of none; more than one split; padding."""
-    monkeypatch.setattr("jaxserve.models.kernels.mosaic_decode.PROCESSORS", 1)
+    monkeypatch.setattr("jaxserve.models.kernels.mosaic_split.PROCESSORS", 1)
     out, expected = attention([(0, 1), (69, 2), (600, 1)], 5, heads, kv_heads, head_dim, **options)
     assert error(out, expected) < 4e-3
     assert not out[4:].any()
@@ -107,7 +107,7 @@ def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, 
 )
 def test_tiles_beside_rows_that_decode(monkeypatch, heads, kv_heads, head_dim, options):
     """Larger buckets: a row of several tiles, a continued one, one that decodes, padding."""
-    for module in ("mosaic_decode", "mosaic_prefill"):
+    for module in ("mosaic_split", "mosaic_tile"):
         monkeypatch.setattr(f"jaxserve.models.kernels.{module}.PROCESSORS", 1)
     out, expected = attention([(0, 70), (200, 1), (130, 20)], 96, heads, kv_heads, head_dim, **options)
     assert error(out, expected) < 4e-3
@@ -118,7 +118,7 @@ def test_a_row_keeps_its_bits_beside_others(monkeypatch):
     """Splits are fixed and combined in order, whichever block takes them."""
     out = []
     for blocks, other in ((1, 0), (3, 1)):
-        monkeypatch.setattr("jaxserve.models.kernels.mosaic_decode.PROCESSORS", blocks)
+        monkeypatch.setattr("jaxserve.models.kernels.mosaic_split.PROCESSORS", blocks)
         out.append(attention([(600, 1), (20, other)], 2, 4, 1, 64)[0])
     assert np.array_equal(out[0][0], out[1][0])
     assert out[1][1].any()

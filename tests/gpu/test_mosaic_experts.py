@@ -9,7 +9,7 @@ import pytest
 from jax._src.pallas.mosaic_gpu.interpret.params import force_gpu_interpret_mode
 
 from jaxserve.models.config import GluSpec
-from jaxserve.models.kernels import mosaic_work
+from jaxserve.models.kernels import grouped, mosaic_work
 from jaxserve.models.kernels.matmul_backend import Experts, Projection
 from jaxserve.models.kernels.mosaic_matmul import MosaicMatmul, cut_into_blocks
 from jaxserve.models.kernels.xla import Xla
@@ -67,3 +67,14 @@ def test_each_assignment_has_a_row_of_its_expert(tokens):
         assert block < blocks.count[0]
         assert blocks.experts_W[block] == chosen[token, place]
         assert blocks.tokens_WR[block, row] == token
+
+
+def test_a_loop_over_every_block_changes_no_bit():
+    """What `grouped.py` does on GPUs where experts are quantised."""
+    rng = np.random.default_rng(3)
+    chosen = jnp.asarray(rng.integers(0, COUNT + 1, (9, 2)), jnp.int32)
+    x = jnp.asarray(rng.standard_normal((9, WIDTH)), jnp.float32)
+    experts = jax.tree.map(lambda array: array.astype(jnp.float32), random_experts(rng, bias=True))
+    needed, every = (grouped._blocked(x, chosen, experts, GluSpec("silu"), every=every) for every in (False, True))
+    assert np.array_equal(needed, every)
+    assert np.asarray(needed).any()

@@ -21,6 +21,8 @@ PROCESSORS = 132
 SHARED_BYTES = 112 << 10
 """Shared memory of one thread block that lets two of them live on a multiprocessor (228 KiB on Hopper)."""
 LOG2_E = 1.4426950408889634
+MASKED = -1e30
+"""Score of a key that a query does not see."""
 
 
 @dataclass(frozen=True)
