@@ -15,7 +15,7 @@ from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
 from jaxserve.models.remote import local_model_dir
-from jaxserve.sampling.params import SamplingParams
+from jaxserve.sampling.params import SamplingParams, check_token_ids
 from jaxserve.startup import MeshShape, Progress, Started, bundled_model_dir, start
 
 
@@ -84,7 +84,7 @@ class LLM:
         Raises:
             ContextLengthExceeded: a prompt leaves no room for an answer.
             EngineStopped: the engine has been closed.
-            InvalidRequest: an empty prompt.
+            InvalidRequest: an empty prompt; one that holds, or `logit_bias` that names, a token the model lacks.
         """
         outbox: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         requests = [
@@ -153,6 +153,15 @@ class LLM:
             return [tuple(prompts)]  # type: ignore[arg-type]
         return [ids for prompt in prompts for ids in self._tokenize(prompt)]  # type: ignore[arg-type]
 
+    def _check_tokens(self, prompt: tuple[int, ...], sampling: SamplingParams) -> None:
+        vocab_size = self._started.model_config.vocab_size
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < vocab_size:
+                raise InvalidRequest(
+                    "prompts", f"a prompt holds token {token}, but the vocabulary has {vocab_size} tokens"
+                )
+        check_token_ids(sampling, vocab_size)
+
     def _request(
         self,
         prompt: tuple[int, ...],
@@ -164,6 +173,7 @@ class LLM:
     ) -> Request:
         if not prompt:
             raise InvalidRequest("prompts", "a prompt holds no tokens")
+        self._check_tokens(prompt, sampling)
         room = self.config.max_model_len - len(prompt)
         if room < 1:
             raise ContextLengthExceeded(

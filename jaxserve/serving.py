@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -117,7 +118,8 @@ class Server:
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
-        self._text: TextServices | None = None
+        self._closing = ExitStack()
+        """Ends the processes that work for requests."""
         self._failure: Exception | None = None
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
@@ -142,7 +144,7 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         self._uvicorn.run(sockets=[bound])
-        self._close_text()
+        self._closing.close()
         if self._failure is not None:
             raise self._failure
         if self._started is None:
@@ -156,7 +158,7 @@ class Server:
         use_compilation_cache(self._compilation_cache)
         started = start(self._options, mesh_shape=self._mesh_shape, progress=self._progress)
         self._started = started
-        text = self._text = _text_services(self._http, started)
+        text = _text_services(self._http, started, self._closing)
         app = create_app(started.engine, text, _settings(self._http, started, self._names()))
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
@@ -175,14 +177,10 @@ class Server:
         """
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self._http.shutdown_timeout + OVERTIME)
-        self._close_text()
+        self._closing.close()
         if self._started is not None:
             close = partial(self._started.engine.close, self._http.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
-
-    def _close_text(self) -> None:
-        if self._text is not None and self._text.constraints is not None:
-            self._text.constraints.close()
 
     def _names(self) -> tuple[str, ...]:
         return self._http.served_model_names or (self._options.model_dir.resolve().name,)
@@ -201,8 +199,8 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _text_services(http: HttpOptions, started: Started) -> TextServices:
-    """The model's template, format and grammars.
+def _text_services(http: HttpOptions, started: Started, closing: ExitStack) -> TextServices:
+    """The model's template, format and grammars; `closing` learns how to end their processes.
 
     Raises:
         ModelLoadError: the template can't be used, or there is no format of the wanted name.
@@ -210,6 +208,11 @@ def _text_services(http: HttpOptions, started: Started) -> TextServices:
     tokenizer, model = started.tokenizer, started.model_config
     template = load_chat_template(started.config.model_dir, tokenizer, path=http.chat_template)
     source = template.source if template is not None else None
+    if template is not None:
+        workers = template.workers()
+        template = template.isolated(workers)
+        closing.callback(workers.close)
+        workers.start()
     try:
         chosen = choose_format(model.model_type, source, tokenizer, name=http.chat_format)
     except ValueError as error:
@@ -220,6 +223,7 @@ def _text_services(http: HttpOptions, started: Started) -> TextServices:
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
         return TextServices(tokenizer, bound)
+    closing.callback(constraints.close)
     constraints.start()
     return TextServices(tokenizer, bound, constraints)
 

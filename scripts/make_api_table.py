@@ -16,6 +16,7 @@ from typing import Any
 from jaxserve.api.openapi import ERRORS, schemas
 from jaxserve.api.rules import UNSUPPORTED
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
+from jaxserve.sampling.params import KNOBS
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "api.md"
@@ -33,8 +34,8 @@ IMPLEMENTATION = (
     "routes/generate.py",
 )
 """Files of jaxserve/api that may give a field its effect, the best answer first."""
-ELSEWHERE = dict.fromkeys(("_KNOBS", "_sampling", "_logit_bias"), " and `sampling/pipeline.py: sample`")
-"""Where the values go that lowering only hands on."""
+KNOB = "`api/lower.py: _sampling` and `sampling/pipeline.py: sample`"
+"""Where sampling's fields, which have no line of their own, get their effect."""
 COLUMNS = ("Field", "Endpoints", "Type", "Default", "Effect", "Limits", "Implemented in", "Proved by")
 
 FOOTER = """
@@ -101,6 +102,8 @@ def _holds(node: ast.AST, field: str) -> bool:
 
 def implemented_in(field: str) -> str:
     """The place that gives a field its effect: what reads it, else the table or the schema that knows it."""
+    if field in KNOBS:
+        return KNOB
     refused = field in {entry.field for entry in UNSUPPORTED} and field != "messages"
     files = ("rules.py",) if refused else IMPLEMENTATION
     for as_text in (False, True):
@@ -108,7 +111,7 @@ def implemented_in(field: str) -> str:
             tree = ast.parse((ROOT / "jaxserve" / "api" / name).read_text())
             found = next(reads(tree, field, as_text=as_text), None)
             if found is not None:
-                return f"`api/{name}: {found}`" + ELSEWHERE.get(found, "")
+                return f"`api/{name}: {found}`"
     return "`api/schema/requests.py`"
 
 

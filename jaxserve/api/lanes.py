@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from jaxserve.api.ports import TextServices
+from jaxserve.api.schema.requests import Endpoint
 from jaxserve.errors import Overloaded
 from jaxserve.text.grammar.memory import NotReady
+
 
 T = TypeVar("T")
 PATIENT_THREADS = 8
@@ -27,18 +29,25 @@ class Lanes:
 
     Args:
         text: what lowering needs.
-        threads: of the quick lane.
+        threads: of each endpoint's quick lane: a chat template that runs up to its limit holds up no completion.
     """
 
     def __init__(self, text: TextServices, threads: int) -> None:
         self._text = text
         self._known = text.known()
-        self._quick = ThreadPoolExecutor(threads, thread_name_prefix="jaxserve-lower")
+        self._quick = {
+            endpoint: ThreadPoolExecutor(threads, thread_name_prefix=f"jaxserve-{endpoint}")
+            for endpoint in ("chat", "completions")
+        }
         self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="jaxserve-compile")
         self._waiting = 0
 
-    async def lower(self, work: Callable[[TextServices], T]) -> T:
+    async def lower(self, endpoint: Endpoint, work: Callable[[TextServices], T]) -> T:
         """The result of `work`, which is called on a thread, twice if it raised `NotReady`.
+
+        Args:
+            endpoint: where the request came in.
+            work: makes what the engine can run of the request.
 
         Raises:
             Overloaded: the patient lane is full.
@@ -46,7 +55,7 @@ class Lanes:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._quick, work, self._known)
+            return await loop.run_in_executor(self._quick[endpoint], work, self._known)
         except NotReady:
             if self._waiting >= MAX_PATIENT:
                 raise Overloaded("too many requests wait for their grammars to be compiled") from None
@@ -58,5 +67,5 @@ class Lanes:
 
     def close(self) -> None:
         """Starts nothing any more, and waits for nothing."""
-        for executor in (self._quick, self._patient):
+        for executor in (*self._quick.values(), self._patient):
             executor.shutdown(wait=False, cancel_futures=True)

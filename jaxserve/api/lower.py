@@ -21,21 +21,8 @@ from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.types import Request
 from jaxserve.errors import InvalidRequest
-from jaxserve.sampling.params import SamplingParams, check_token_ids
+from jaxserve.sampling.params import KNOBS, SamplingParams, check_token_ids
 from jaxserve.text.formats import BoundFormat, Tool
-
-_KNOBS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "mirostat_target",
-    "mirostat_lr",
-)
 
 
 @dataclass(frozen=True)
@@ -179,9 +166,10 @@ def _stop_ids(
 
 
 def _sampling(request: GenerationRequest, vocab_size: int) -> SamplingParams:
-    given = {name: getattr(request, name) for name in _KNOBS if getattr(request, name) is not None}
-    seed = secrets.randbits(64) if request.seed is None else request.seed
-    params = SamplingParams(**given, logit_bias=_logit_bias(request), seed=(seed + 2**63) % 2**64 - 2**63)
+    given = {name: value for name in KNOBS if (value := getattr(request, name)) is not None}
+    seed = given.get("seed", secrets.randbits(64))
+    given |= {"seed": (seed + 2**63) % 2**64 - 2**63, "logit_bias": _logit_bias(request)}
+    params = SamplingParams(**given)
     check_token_ids(params, vocab_size)
     return params
 

@@ -87,9 +87,6 @@ class WishCompiler(Protocol):
             InvalidRequest: the schema, grammar or tools can't be honoured.
         """
 
-    def close(self) -> None:
-        """Ends what may still be working for a request."""
-
     def known(self) -> WishCompiler:
         """The same for callers who must not wait: `build` raises `NotReady` where a grammar has to be compiled."""
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from api_client import Api
 from api_fakes import BOS, CONTEXT, EOS, USER, FakeEngine, say
 
+from jaxserve.api.echo import echo_of
+from jaxserve.text import load_tokenizer
+
 MakeApi = Callable[..., Api]
 PROMPTS: list[Any] = ["Hi", "<s>Hi", "<|user|>a<s>b</s>", "", [72, 105], [BOS, 72], [72, BOS, BOS], [BOS, BOS, USER, 72]]
+
+published = cache(load_tokenizer)
 
 
 def shown(choice: dict[str, Any]) -> tuple[str, list[str], list[int], list[int]]:
@@ -103,3 +110,20 @@ def test_a_full_window_can_be_scored(api: Api, fields: dict[str, Any]) -> None:
     assert choice["finish_reason"] == "length"
     assert api.refuse("completions", 400, prompt=window, max_tokens=1, echo=True)["error"]["param"] == "prompt"
     assert api.refuse("completions", 400, prompt=[*window, 65], max_tokens=0, echo=True)["error"]["param"] == "prompt"
+
+
+TEXTS = ["Hello world", " Hi", "  two", "naïve café €", "日本語 text\n\n", "a\tb", "🙂🙃 x", "\n", "é", ""]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", ["deepseek_v3", "gpt2", "gpt_oss", "llama2", "llama3", "qwen"])
+def test_published_tokenizers_echo_what_they_were_given(shared_dir: Path, name: str, text: str) -> None:
+    tokenizer = published(shared_dir / "real/tokenizers" / name)
+    ids = tokenizer.encode(text, add_special_tokens=True)
+    echo = echo_of(ids, None, tokenizer)
+    assert echo.text == text
+    places = itertools.pairwise([*echo.offsets, len(text)])
+    for shown, (start, end) in zip(echo.shown, places, strict=True):
+        assert 0 <= start <= end
+        assert shown in (None, text[start:end])
+    assert echo_of(ids, 2, tokenizer).text == text[([0, 0] + list(echo.offsets))[-2] :]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from api_client import Api
 
+from jaxserve.sampling import params
 from jaxserve.sampling.params import SamplingParams
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -45,6 +47,19 @@ def test_a_knob_reaches_the_engine(api: Api, endpoint: str, knob: str, value: fl
     neutral = SamplingParams()
     others = [name for name in KNOBS if name != knob]
     assert [getattr(sampling, name) for name in others] == [getattr(neutral, name) for name in others]
+
+
+def test_every_knob_is_proved() -> None:
+    assert {*KNOBS, "seed", "logit_bias"} == set(params.KNOBS)
+
+
+@BOTH
+@pytest.mark.parametrize("knob", list(KNOBS))
+def test_beyond_the_range_is_refused(api: Api, endpoint: str, knob: str) -> None:
+    spec = params.KNOBS[knob]
+    beyond = [spec.low if spec.above_low else spec.low - 1, *([] if spec.high == math.inf else [spec.high + 1])]
+    for value in beyond:
+        assert api.refuse(endpoint, 422, **{knob: value})["error"]["param"] == knob
 
 
 @BOTH

@@ -25,7 +25,7 @@ from jaxserve.api.lower import Job, lower_chat, lower_completion
 from jaxserve.api.ports import TextServices
 from jaxserve.api.request_log import CLIENT_GONE, Record, record_of
 from jaxserve.api.response import ClientGone, GenerationResponse, until_disconnect
-from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import Settings
 from jaxserve.errors import EngineStopped
 from jaxserve.sampling.params import KNOBS
@@ -55,7 +55,7 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-async def _generate(context: Context, http: Request, endpoint: str, schema: type[R], lower: Lower[R]) -> Response:
+async def _generate(context: Context, http: Request, endpoint: Endpoint, schema: type[R], lower: Lower[R]) -> Response:
     record = record_of(http.scope)
     record.endpoint = endpoint
     if not context.engine.ready:
@@ -64,7 +64,7 @@ async def _generate(context: Context, http: Request, endpoint: str, schema: type
         with context.admission.enter() as place:
             body = await read_body(http, context.settings.limits, place.hold)
             prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
-            parsed, job, started = await until_disconnect(http.receive, context.lanes.lower(prepare))
+            parsed, job, started = await until_disconnect(http.receive, context.lanes.lower(endpoint, prepare))
     except (ClientDisconnect, ClientGone):
         record.status = CLIENT_GONE
         return ApiError(400, "body: the connection closed before the request was taken", loc=("body",)).response()

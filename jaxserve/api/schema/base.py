@@ -83,8 +83,6 @@ def whole_number(value: Any) -> Any:
 
 integral = BeforeValidator(whole_number)
 """Put behind an integer's bounds, so that these stay visible in the JSON Schema."""
-Int = Annotated[int, integral]
-"""An integer of any size."""
 TokenId = Annotated[int, Field(ge=0), integral]
 """A token id; the vocabulary bounds it from above, which only lowering can check."""
 CacheControl = dict[str, Any]

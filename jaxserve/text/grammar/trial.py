@@ -19,7 +19,7 @@ from jaxserve.text.grammar.llg import Vocabulary, compile_lark
 from jaxserve.text.isolation import Limits, Workers
 from jaxserve.text.isolation.limits import resident_memory
 
-LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_bytes=512 * 2**20)
+LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_bytes=512 * 2**20, niceness=5)
 """Of one grammar. The largest of the published schemas takes 0.3 s and 20 MiB."""
 
 

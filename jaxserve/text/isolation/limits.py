@@ -23,6 +23,8 @@ class Limits:
     wall_seconds: float
     memory_bytes: int
     """Address space on top of what the prepared process has. Linux only: macOS does not enforce it."""
+    niceness: int = 0
+    """How far the work steps back behind the threads that generate tokens."""
 
     def arm(self) -> None:
         """Starts the clocks of one piece of work in this process: when one runs out, the kernel ends the process."""

@@ -22,8 +22,6 @@ FORK = b"f"
 """The message that comes with a worker's socket."""
 MAX_JOBS = 1_000
 """Pieces of work after which a worker makes room for a fresh one."""
-NICENESS = 5
-"""Workers step back behind the threads that generate tokens."""
 
 Work = Callable[..., Any]
 
@@ -33,8 +31,8 @@ def main(control: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides when its workers end, and may drain first
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
-    os.nice(NICENESS)
     task, limits = pickle.load(sys.stdin.buffer)
+    os.nice(limits.niceness)
     work = task.prepare()
     with socket.socket(fileno=control) as messages:
         while True:
