@@ -10,29 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
-from functools import partial
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.gpu.hlo import Program
+from benchmarks.gpu.program import PAGE_SIZE, Bucket, abstract_batch, step_of
 from benchmarks.gpu.shapes import SHAPES, model_config
 from jaxserve import models
-from jaxserve.config import table_columns
-from jaxserve.engine import step
-from jaxserve.engine.batch import Layout
 from jaxserve.models.cache import cache_spec
+from jaxserve.models.config import ModelConfig
 from jaxserve.models.kernels.choice import Backends, choose_backends
-from jaxserve.models.layout import cache_layout
 
 _H100 = """
 gpu_device_info {
@@ -46,7 +43,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 8 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-PAGE_SIZE, SLOTS = 16, 64
+_SLOTS, _PAGES = 64, 4096
 
 
 def h100() -> Mesh:
@@ -61,19 +58,21 @@ def h100() -> Mesh:
     return models.make_mesh((1, 1, 1), topology.devices[:1])
 
 
-def compile_forward(
-    name: str, layers: int | None, layout: Layout, pages: int, mesh: Mesh, backends: Backends | None
-) -> Any:
-    """The forward program of a bucket, compiled."""
-    config = model_config(name, layers)
+def compile_step(config: ModelConfig, bucket: Bucket, mesh: Mesh, backends: Backends) -> Any:
+    """The step of a bucket, compiled; weights and cache are those of the model."""
     arguments: dict[str, Any] = {"mesh": mesh, "dtype": "bfloat16", "backends": backends}
     graphdef, leaves = models.abstract_leaves(config, layer_loop="unroll", **arguments)
-    cache = cache_spec(config, num_pages=pages, page_size=PAGE_SIZE, **arguments)
-    int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-    function = partial(step.forward, layout, PAGE_SIZE, graphdef)
+    cache = cache_spec(config, num_pages=_PAGES, page_size=PAGE_SIZE, **arguments)
+    batch = abstract_batch(config, bucket, NamedSharding(mesh, PartitionSpec()))
     with jax.set_mesh(mesh):
-        lowered = jax.jit(function, donate_argnums=(1,)).lower(leaves, cache, int32((SLOTS,)), int32((layout.size,)))
-        return lowered.compile()
+        return jax.jit(step_of(graphdef), donate_argnums=(1,)).lower(leaves, cache, *batch).compile()
+
+
+def needed_weights(config: ModelConfig, mesh: Mesh, backends: Backends) -> int:
+    """Bytes of the weights that every step reads whole: all but the embedding table and routed experts."""
+    plan = models.plan_model(config, mesh=mesh, dtype="bfloat16", layer_loop="unroll", backends=backends)
+    read = [leaf.value for leaf in plan.leaves if leaf.name != "embed" and "experts" not in leaf.name]
+    return sum(math.prod(value.shape) * value.dtype.itemsize for value in read)
 
 
 def forward_report(
@@ -89,9 +88,9 @@ def forward_report(
     jax.config.update("jax_enable_compilation_cache", False)  # its executables can't be read back without a GPU
     config, mesh, started = model_config(name, layers), h100(), time.perf_counter()
     backends = choose_backends(attention, matmul, "gpu", config.layers)
-    layout = Layout(tokens, min(tokens, SLOTS), table_columns(cache_layout(config).windows, context, PAGE_SIZE, tokens))
-    compiled = compile_forward(name, layers, layout, 4096, mesh, backends)
+    compiled = compile_step(config, Bucket(tokens, min(tokens, _SLOTS), context), mesh, backends)
     report, memory = Program(compiled.as_text()).report(), compiled.memory_analysis()
+    cache = cache_spec(config, num_pages=_PAGES, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh, backends=backends)
     return {
         "model": name,
         "layers": len(config.layers),
@@ -105,9 +104,11 @@ def forward_report(
         "unknown_loops": report.unknown_loops,
         "conditionals": report.conditionals,
         "bytes_by_xla": report.bytes,
+        "needed_weight_bytes": needed_weights(config, mesh, backends),
         "temporary_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
         "aliased_bytes": memory.alias_size_in_bytes,
+        "cache_bytes": sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in cache.values()),
         "kinds": dict(report.kinds.most_common()),
     }
 
