@@ -16,7 +16,7 @@ from jaxserve.api.bounds import check_lengths
 from jaxserve.api.errors import ApiError, Location, dotted
 from jaxserve.api.findings import MAX_FINDINGS, findings_of, locate, validation_error
 from jaxserve.api.schema.base import MAX_KEYS, MAX_WRONG_OBJECTS, OutOfPatience, Patience
-from jaxserve.api.settings import Limits
+from jaxserve.api.settings import Limits, spread
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -68,18 +68,18 @@ async def read_body(request: Request, limits: Limits, hold: Callable[[int], None
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limits.max_body_bytes:
         raise _too_large(limits.max_body_bytes)
-    began = asyncio.get_running_loop().time()
+    end = asyncio.get_running_loop().time() + spread(limits.body_timeout)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout_at(began + limits.body_timeout) as time:
+        async with asyncio.timeout_at(end) as time:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limits.max_body_bytes:
                     raise _too_large(limits.max_body_bytes)
                 hold(len(chunk))
                 chunks.append(chunk)
-                time.reschedule(began + limits.body_timeout + size / _SLOWEST)
+                time.reschedule(end + size / _SLOWEST)
     except TimeoutError:
         raise ApiError(
             408, f"body: {size} bytes had come when its time was over", ("body",), headers={"Connection": "close"}

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jaxserve.api.errors import ApiError
 from jaxserve.api.request_log import new_id
-from jaxserve.api.settings import Limits
+from jaxserve.api.settings import Limits, spread
 from jaxserve.api.sse import encode_json
 
 _LINGER = 5.0
@@ -140,7 +140,7 @@ class GuardedProtocol(H11Protocol):
         elif self.between_requests:
             # While nothing of the next request has come, uvicorn's timer for idle connections runs.
             if self.timeout_keep_alive_task is None or self.conn.trailing_data[0]:
-                self._wait_for("head", self._limits.header_timeout)
+                self._wait_for("head", spread(self._limits.header_timeout))
         elif self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
             self._wait_for("rest", _LINGER)
         else:

@@ -116,7 +116,8 @@ class _Choice:
         shown = self._release(everything=delta.finish_reason is not None)
         part, reason = Part(content=delta.text), delta.finish_reason
         if self.reader is not None:
-            part = self.reader.read(delta.text, ended=reason is not None)
+            cut = reason != "stop" or delta.stop_text is not None
+            part = self.reader.read(delta.text, ended=reason is not None, cut=cut)
         if shown or not part.empty:
             yield Piece(
                 self.index,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from jaxserve.api.budgets import token_budgets
 from jaxserve.api.conversation import chat_prompt
-from jaxserve.api.ports import OutputRules, TextServices
 from jaxserve.api.echo import Echo, echo_of
+from jaxserve.api.ports import OutputRules, TextServices
 from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest

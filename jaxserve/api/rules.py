@@ -131,14 +131,25 @@ def _check_limits(request: GenerationRequest, limits: Limits) -> None:
 
 def _check_schema_sizes(request: GenerationRequest, limit: int) -> None:
     schemas: list[tuple[str, object]] = []
-    if request.response_format is not None:
-        schemas.append(("response_format", request.response_format.model_dump(by_alias=True)))
+    if (wanted := request.response_format) is not None:
+        schemas += [("response_format", part) for part in (wanted.schema_, wanted.json_schema, wanted.grammar)]
     if isinstance(request, ChatCompletionRequest):
         schemas += [("tools", tool.function.parameters) for tool in request.tools if tool.function is not None]
         schemas += [("functions", function.parameters) for function in request.functions]
     for field, schema in schemas:
-        if len(json.dumps(schema)) > limit:
+        if _is_surely_larger(schema, limit) or len(json.dumps(schema)) > limit:
             raise InvalidRequest(field, f"{field}: a schema or grammar is larger than {limit} bytes")
+
+
+def _is_surely_larger(value: object, limit: int) -> bool:
+    """Whether so much is in it that it needn't be written, with every other thread standing still, to know."""
+    left, rest = limit, [value]
+    while rest and left >= 0:
+        part = rest.pop()
+        left -= max(len(part), 1) if isinstance(part, str | list | dict) else 1
+        if isinstance(part, list | dict) and left >= 0:
+            rest += part.values() if isinstance(part, dict) else part
+    return left < 0
 
 
 def count_prompts(request: CompletionRequest) -> int:

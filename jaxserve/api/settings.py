@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import random
 from dataclasses import dataclass, field
 
 
@@ -69,6 +70,11 @@ class Limits:
     """Seconds for which a client may read nothing of an answer that waits for it."""
     idle_timeout: int = 75
     """Seconds for which a connection is kept between two requests."""
+
+
+def spread(seconds: float) -> float:
+    """A time limit, up to a tenth longer: what was begun by hundreds at once shall not be ended at once."""
+    return seconds * random.uniform(1.0, 1.1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,16 @@ from jaxserve.api.echo import echo_of
 from jaxserve.text import load_tokenizer
 
 MakeApi = Callable[..., Api]
-PROMPTS: list[Any] = ["Hi", "<s>Hi", "<|user|>a<s>b</s>", "", [72, 105], [BOS, 72], [72, BOS, BOS], [BOS, BOS, USER, 72]]
+PROMPTS: list[Any] = [
+    "Hi",
+    "<s>Hi",
+    "<|user|>a<s>b</s>",
+    "",
+    [72, 105],
+    [BOS, 72],
+    [72, BOS, BOS],
+    [BOS, BOS, USER, 72],
+]
 
 published = cache(load_tokenizer)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api
+from api_fakes import FakeEngine, say
 
 from jaxserve.api.errors import ApiError
 from jaxserve.api.findings import MAX_FINDINGS
@@ -186,3 +187,37 @@ def test_reading_lets_other_threads_run(kind: str) -> None:
     with longest_silence() as silence:
         parse_json(body)
     assert silence[0] < 0.4
+
+
+SCHEMAS: dict[str, Any] = {
+    "many values": {"enum": list(range(200_000))},
+    "many keys": numbered(200_000),
+    "deep": {"a": [[[{"b": list(range(200_000))}]]]},
+    "a long text": {"description": "x" * 300_000},
+    "a long key": {"x" * 300_000: 1},
+    "many lists": {"enum": [[]] * 200_000},
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("field", ["tools", "functions", "response_format"])
+def test_large_schemas_are_refused_by_their_size(api: Api, field: str, name: str) -> None:
+    function = {"name": "f", "parameters": SCHEMAS[name]}
+    fields: dict[str, Any] = {
+        "tools": [{"type": "function", "function": function}],
+        "functions": [function],
+        "response_format": {"type": "json_schema", "json_schema": SCHEMAS[name]},
+    }
+    error = api.refuse("chat", 422, **{field: fields[field]})["error"]
+    assert error["param"] == field
+    assert "larger than 262144 bytes" in error["message"]
+
+
+def test_a_large_answer_is_the_same_as_a_small_one(make_api: Callable[..., Api]) -> None:
+    """Folded elsewhere and choice by choice, since it would hold up the event loop."""
+    api = make_api(FakeEngine(reply=say('"choices":[] ' * 60)))
+    fields = {"max_tokens": 700, "logprobs": True, "top_logprobs": 1, "seed": 1}
+    small, large = api.complete(n=1, **fields), api.complete(n=3, **fields)
+    assert large["choices"][0] == small["choices"][0]
+    assert [choice["index"] for choice in large["choices"]] == [0, 1, 2]
+    assert large["usage"]["completion_tokens"] > 1500

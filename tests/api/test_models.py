@@ -40,7 +40,9 @@ def test_names_and_their_aliases(make_api: MakeApi, endpoint: str, names: tuple[
     assert [card["id"] for card in api.http.get("/v1/models").json()["data"]] == list(names)
 
 
-@pytest.mark.parametrize("asked", ["fak", "fake/", "accounts/fireworks/models/", "accounts/other/models/fake", "models/fake"])
+@pytest.mark.parametrize(
+    "asked", ["fak", "fake/", "accounts/fireworks/models/", "accounts/other/models/fake", "models/fake"]
+)
 def test_other_names_are_told_what_is_served(api: Api, asked: str) -> None:
     answers = [api.refuse("chat", 404, model=asked), api.refuse("completions", 404, model=asked)]
     answers.append(api.http.get(f"/v1/models/{asked}").json())
@@ -50,7 +52,9 @@ def test_other_names_are_told_what_is_served(api: Api, asked: str) -> None:
         assert "/v1" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/v2/models", "/v1/v1/v1/models", "/inference/models", "/v1/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/chat/completions", "/v2/models", "/v1/v1/v1/models", "/inference/models", "/v1/nothing"]
+)
 def test_other_paths_are_told_the_base_url(make_api: MakeApi, path: str) -> None:
     response = make_api().http.get(path)
     assert response.status_code == 404
@@ -72,7 +76,9 @@ def test_v1_twice_is_v1(api: Api, make_api: MakeApi, prefix: str) -> None:
 
 def test_clients_that_append_v1_themselves(live: Any) -> None:
     client = openai.OpenAI(base_url=live.url + "/v1/v1", api_key="none", max_retries=0, timeout=20)
-    answer = client.chat.completions.create(model="accounts/fireworks/models/fake", messages=[{"role": "user", "content": "a"}])
+    answer = client.chat.completions.create(
+        model="accounts/fireworks/models/fake", messages=[{"role": "user", "content": "a"}]
+    )
     assert answer.choices[0].message.content == "Hello world"
     fireworks = pytest.importorskip("fireworks")
     other = fireworks.Fireworks(base_url=live.url + "/v1", api_key="none", max_retries=0)
@@ -86,7 +92,10 @@ def test_clients_that_append_v1_themselves(live: Any) -> None:
         ({}, {}),
         ({"temperature": None, "top_k": None}, {}),
         ({"do_sample": True, "eos_token_id": [1], "typical_p": 0.5, "temperature": 1.0}, {"temperature": 1.0}),
-        ({"top_k": -1, "temperature": 7.5, "repetition_penalty": 3}, {"top_k": 0, "temperature": 2.0, "repetition_penalty": 2}),
+        (
+            {"top_k": -1, "temperature": 7.5, "repetition_penalty": 3},
+            {"top_k": 0, "temperature": 2.0, "repetition_penalty": 2},
+        ),
         ({"top_k": 1000, "top_p": "0.9", "min_p": True}, {"top_k": 100}),
     ],
 )
@@ -116,7 +125,9 @@ def test_defaults_hold_where_a_request_is_silent(make_api: MakeApi, endpoint: st
 def test_answers_say_how_they_were_drawn(make_api: MakeApi, endpoint: str) -> None:
     api = make_api(FakeEngine(), model=model_info(sampling_defaults={"top_p": 0.5}))
     for stream in (False, True):
-        response = api.post(CHAT if endpoint == "chat" else COMPLETIONS, api.body(endpoint, stream=stream, min_p=0.25, seed=BOS))
+        response = api.post(
+            CHAT if endpoint == "chat" else COMPLETIONS, api.body(endpoint, stream=stream, min_p=0.25, seed=BOS)
+        )
         options = json.loads(response.headers["fireworks-sampling-options"])
         assert (options["top_p"], options["min_p"], options["temperature"], options["seed"]) == (0.5, 0.25, 1.0, BOS)
         assert "logit_bias" not in options

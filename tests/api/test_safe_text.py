@@ -40,18 +40,18 @@ def specials(ids: list[int]) -> list[str]:
 
 def test_only_the_template_writes_special_tokens() -> None:
     conversation = Conversation(TEMPLATE, TOKENIZER, safe=True, tools=TOOLS)
-    text, ids = conversation.encode(MESSAGES)
+    text, ids = conversation.encode(MESSAGES, 10_000)
     roles = ["<|system|>", "<|end|>", "<|user|>", "<|end|>", "<|assistant|>", "<|end|>", "<|end|>", "<|assistant|>"]
     assert specials(ids) == roles  # the fake tokenizer has no token for <|tool|>
     assert text == conversation.render(MESSAGES), "what the caller sees of the prompt is unchanged"
     assert TOKENIZER.decode(ids, skip_special_tokens=False) == text
-    assert len(specials(Conversation(TEMPLATE, TOKENIZER, tools=TOOLS).encode(MESSAGES)[1])) > len(roles)
+    assert len(specials(Conversation(TEMPLATE, TOKENIZER, tools=TOOLS).encode(MESSAGES, 10_000)[1])) > len(roles)
 
 
 def test_texts_without_special_tokens_are_tokenized_as_ever() -> None:
     plain = [{"role": "user", "content": "a < b | c \ue000 </ s>"}]
     safe, unsafe = (Conversation(PlainTemplate(), TOKENIZER, safe=flag) for flag in (True, False))
-    assert safe.encode(plain) == unsafe.encode(plain)
+    assert safe.encode(plain, 100) == unsafe.encode(plain, 100)
 
 
 def test_tokens_that_appear_when_others_are_broken() -> None:

@@ -135,3 +135,23 @@ def test_answers_of_the_openai_client_come_back(make_live: Any, how: str, choice
     client.chat.completions.create(messages=[ASKED, back, result], **wanted)
     prompt = server.engine.tokenizer.decode(server.engine.requests[-1].prompt, skip_special_tokens=False)
     assert "<|assistant|>=ping{}<|end|><|tool|>" in prompt
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Ro', "not JSON", "[1]", '"x"', "", " ", "null", '{"a": 1} tail'])
+def test_malformed_arguments_are_accepted(calling: Api, arguments: str) -> None:
+    call = {**CALL, "function": {"name": "ping", "arguments": arguments}}
+    prompt = prompt_of(calling, [ASKED, {"role": "assistant", "tool_calls": [call]}, RESULT], tools=[PING])
+    assert "<|assistant|>=ping" in prompt
+    assert "pong<|end|>" in prompt
+
+
+@pytest.mark.parametrize("choice", ["required", "auto"])
+def test_answers_cut_anywhere_come_back(make_live: Any, choice: str) -> None:
+    server = make_live(FakeEngine(say(CALLING)), template=PlainTemplate(tools=True), chat_format="hermes")
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=20)
+    wanted: Any = {"model": "fake", "tools": [PING], "tool_choice": choice}
+    for cut in range(1, 44, 6):
+        answer = client.chat.completions.create(messages=[ASKED], max_tokens=cut, **wanted).choices[0].message
+        results = [{"role": "tool", "tool_call_id": c.id, "content": "pong"} for c in answer.tool_calls or ()]
+        again: Any = [ASKED, answer.model_dump(), *results, ASKED]
+        assert client.chat.completions.create(messages=again, max_tokens=1, **wanted).choices

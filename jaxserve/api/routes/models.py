@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 
 from jaxserve.api.context import READING, Context
 from jaxserve.api.request_log import record_of
-from jaxserve.api.schema.responses import ModelCard, ModelList
 from jaxserve.api.rules import UNSUPPORTED, check_model
+from jaxserve.api.schema.responses import ModelCard, ModelList
 
 _FEATURES = (
     "tools",

@@ -94,7 +94,8 @@ class GenerationRequest(SamplingFields, OutputFields):
         " Completions: the prompt's beginning is cut.",
     )
     prompt_cache_isolation_key: str | None = Field(
-        None, description="Cached prompt prefixes are shared between requests with the same key only."
+        None, description="Cached prompt prefixes are shared between requests with the same isolation key only, and"
+        " with the same API key unless the server shares its cache."
     )
     prompt_cache_key: str | None = Field(None, description="A second isolation key, under OpenAI's name.")
     prompt_cache_max_len: Annotated[int, Field(ge=0), integral] | None = Field(
@@ -120,8 +121,8 @@ class GenerationRequest(SamplingFields, OutputFields):
         description="Read special tokens that the caller's texts spell out (prompts, messages, calls, tools) as"
         " ordinary text.",
     )
-    user: str | None = Field(None, description="Identifies the end user in the request log.")
-    metadata: dict[str, str] | None = Field(None, description="Written to the request log.")
+    user: str | None = Field(None, description="Identifies the end user in the request log, which shows its beginning.")
+    metadata: dict[str, str] | None = Field(None, description="Up to 64 entries; the first 16 are written to the request log, shortened.")
     service_tier: Literal["auto", "default"] | None = Field(
         None, description="This server has one tier: `auto` and `default` mean it, others are refused."
     )
