@@ -30,6 +30,7 @@ from jaxserve import models
 from jaxserve.models.cache import cache_spec
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.kernels.choice import Backends, choose_backends
+from jaxserve.models.model import plan_model
 
 _H100 = """
 gpu_device_info {
@@ -70,7 +71,7 @@ def compile_step(config: ModelConfig, bucket: Bucket, mesh: Mesh, backends: Back
 
 def needed_weights(config: ModelConfig, mesh: Mesh, backends: Backends) -> int:
     """Bytes of the weights that every step reads whole: all but the embedding table and routed experts."""
-    plan = models.plan_model(config, mesh=mesh, dtype="bfloat16", layer_loop="unroll", backends=backends)
+    plan = plan_model(config, mesh=mesh, dtype="bfloat16", layer_loop="unroll", backends=backends)
     read = [leaf.value for leaf in plan.leaves if leaf.name != "embed" and "experts" not in leaf.name]
     return sum(math.prod(value.shape) * value.dtype.itemsize for value in read)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.gpu.program import PAGE_SIZE, Bucket, random_tables
 from jaxserve import models
+from jaxserve.errors import ModelLoadError
 from jaxserve.models.kernels.choice import choose_backends
 from jaxserve.models.kernels.target import Target
 
@@ -30,7 +31,7 @@ def check_families(
             for pair in zip(attention, matmul, strict=True):
                 try:
                     errors = _errors(directory / name, dtype, *pair)
-                except models.ModelLoadError as refusal:
+                except ModelLoadError as refusal:
                     found[f"{name} {dtype} {pair[0]}"] = {"refused": str(refusal)}
                     continue
                 ok = max(errors.values()) < TOLERANCES[dtype]

@@ -85,7 +85,8 @@ def _inputs(case: Case, layers: int) -> tuple[jax.Array, jax.Array, AttentionMet
     q = jax.random.normal(jax.random.key(2), (case.tokens, case.heads, case.head_dim), jnp.bfloat16)
     cu = np.concatenate([[0], np.cumsum([new for _, new in case.rows])]).astype(np.int32)
     lens = np.array([start + new for start, new in case.rows], np.int32)
-    return q, kv, AttentionMeta.from_rows(*map(jnp.asarray, (cu, lens, table)), case.tokens, PAGE), pages
+    meta = AttentionMeta.from_rows(jnp.asarray(cu), jnp.asarray(lens), jnp.asarray(table), case.tokens, PAGE)
+    return q, kv, meta, pages
 
 
 def _attend(name: str, case: Case, layers: int, pages: int) -> Any:
@@ -144,6 +145,7 @@ def _time(name: str, case: Case) -> dict[str, float]:
     attend, held = _attend(name, case, _LAYERS, pages), [kv]
 
     def run() -> jax.Array:
+        out: jax.Array
         out, held[0] = attend(q, held[0], meta)
         return out
 

@@ -119,7 +119,7 @@ class Run:
                 model.leaves, cache, *abstract_batch(config, bucket, jax.sharding.NamedSharding(model.mesh, jax.P()))
             )
             step = lowered.compile()
-        report = Program(step.as_text()).report()
+        report = Program(step.as_text() or "").report()
         told = {"compile_seconds": time.perf_counter() - started, "kernels": report.kernels}
         return step, cache, tables, told | {"unknown_loops": report.unknown_loops}
 

@@ -64,7 +64,7 @@ def test_each_assignment_has_a_row_of_its_expert(tokens):
     assert len(set(rows)) == len(rows)
     for token, place in np.argwhere(blocks.valid_TA):
         block, row = blocks.block_TA[token, place], blocks.place_TA[token, place]
-        assert block < blocks.count[0]
+        assert block < blocks.valid[0]
         assert blocks.experts_W[block] == chosen[token, place]
         assert blocks.tokens_WR[block, row] == token
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ class Mosaic(Blocked):
     ) -> tuple[jax.Array, Arrays]:
         """Grouped-query attention."""
         kv = write_kv(cache["kv"], k_TKH, v_TKH, batch)
-        options = {"scale": scale, "window": window, "softcap": softcap, "sinks_N": sinks_N}
+        options: dict[str, Any] = {"scale": scale, "window": window, "softcap": softcap, "sinks_N": sinks_N}
         if kv.dtype not in _HALVES or q_TNH.dtype != kv.dtype:
             exact = LayerBatch(batch.meta, batch.work.blocked, batch.first_page)
             return blocked_loops.attend(q_TNH, kv, exact, **options), {"kv": kv}
@@ -103,7 +103,7 @@ def _attend(
 ) -> jax.Array:
     """Attention by the kernels -> [T, N, H], zero for padding tokens."""
     meta, work = batch.meta, batch.work
-    options = {"scale": scale, "window": window, "softcap": softcap, "sinks_N": sinks_N}
+    options: dict[str, Any] = {"scale": scale, "window": window, "softcap": softcap, "sinks_N": sinks_N}
     if work.prefill is None:
         return decode(q_TNH, kv, meta.page_table, batch.first_page, work.decode, **options)
     q_RNH = q_TNH[jnp.minimum(meta.cu_q_lens[:-1], q_TNH.shape[0] - 1)]

@@ -40,7 +40,7 @@ class MosaicMatmul(Xla):
     ) -> jax.Array:
         """See `MatmulBackend`."""
         weight = experts.gate.weight_EOI.values
-        if x_TD.dtype != weight.dtype or not supports(*weight.shape[:0:-1], x_TD.dtype):
+        if x_TD.dtype != weight.dtype or not supports(weight.shape[2], weight.shape[1], x_TD.dtype):
             return super().apply_experts(x_TD, weights_TA, experts_TA, experts, spec)
         blocks = cut_into_blocks(experts_TA, weight.shape[0])
         x_WRD = x_TD[blocks.tokens_WR]
@@ -56,7 +56,7 @@ class Blocks(NamedTuple):
 
     experts_W: jax.Array
     """int32."""
-    count: jax.Array
+    valid: jax.Array
     """int32 [1]: valid blocks."""
     tokens_WR: jax.Array
     """int32: token of each row; any where a block has rows to spare."""
@@ -84,7 +84,7 @@ def cut_into_blocks(experts_TA: jax.Array, count: int) -> Blocks:
     within = rank - starts[nearest]
     return Blocks(
         experts_W=experts_W,
-        count=block_starts[-1:],
+        valid=block_starts[-1:],
         tokens_WR=order[jnp.minimum(places_WR, total - 1)] // choices,
         block_TA=jnp.minimum(block_starts[nearest] + within // rows, experts_W.shape[0] - 1).reshape(tokens, choices),
         place_TA=(within % rows).reshape(tokens, choices),
@@ -102,5 +102,5 @@ def block_rows(assignments: int, experts: int) -> int:
 
 def _project(x_WRI: jax.Array, projection: Projection, blocks: Blocks, dtype: jnp.dtype | type) -> jax.Array:
     """One projection, turned over: [W, O, R]."""
-    y_WOR = grouped_product(x_WRI, projection.weight_EOI.values, blocks.experts_W, blocks.count, jnp.dtype(dtype))
+    y_WOR = grouped_product(x_WRI, projection.weight_EOI.values, blocks.experts_W, blocks.valid, jnp.dtype(dtype))
     return y_WOR if projection.bias_EO is None else y_WOR + projection.bias_EO[blocks.experts_W][:, :, None]

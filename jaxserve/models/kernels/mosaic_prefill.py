@@ -23,7 +23,7 @@ class PrefillWork(NamedTuple):
 
     tiles: jax.Array
     """int32 [3, W]: row, position of the first token, end of the positions of its tokens."""
-    count: jax.Array
+    valid: jax.Array
     """int32 [1]: valid tiles."""
     tokens_WQ: jax.Array
     """int32: token of each place."""
@@ -43,7 +43,7 @@ def list_tiles(meta: AttentionMeta, group: int) -> PrefillWork:
     offset_T = jnp.arange(tokens, dtype=jnp.int32) - meta.cu_q_lens[meta.rows_T]
     return PrefillWork(
         tiles=jnp.stack([row_W, begin_W, jnp.minimum(begin_W + per_tile, meta.kv_lens[row_W])]),
-        count=starts[-1:],
+        valid=starts[-1:],
         tokens_WQ=jnp.minimum(first_W[:, None] + jnp.arange(per_tile, dtype=jnp.int32), tokens - 1),
         tile_T=jnp.clip(starts[meta.rows_T] + offset_T // per_tile, 0, row_W.shape[0] - 1),
         place_T=offset_T % per_tile,
@@ -82,7 +82,7 @@ def prefill(
     base = jnp.asarray(first_page, jnp.int32).reshape(1)
     q_tiles, sinks = _tiled(q_TNH, shape, work), _sinks(shape, sinks_N)
     flat = kv.reshape(-1, 2 * kv_heads * head_dim)
-    out = tile_kernel(shape, q_TNH.dtype)(work.tiles, work.count, page_table, base, sinks, q_tiles, flat)
+    out = tile_kernel(shape, q_TNH.dtype)(work.tiles, work.valid, page_table, base, sinks, q_tiles, flat)
     o_KWMH = out.reshape(kv_heads, tiles, TILE_ROWS, head_dim)[:, :, : per_tile * group]
     o_WQKGH = o_KWMH.reshape(kv_heads, tiles, per_tile, group, head_dim).transpose(1, 2, 0, 3, 4)
     o_TNH: jax.Array = o_WQKGH[work.tile_T, work.place_T].reshape(tokens, heads, head_dim)

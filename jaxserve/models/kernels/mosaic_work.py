@@ -60,7 +60,7 @@ def filled(shape: tuple[int, ...], value: float, layout: Any) -> jax.Array:
     return full
 
 
-def iota(shape: tuple[int, int], dimension: int) -> jax.Array:
+def iota(shape: tuple[int, ...], dimension: int) -> jax.Array:
     """int32 registers that hold their index in a dimension of a matrix tile."""
     index: jax.Array = plgpu.broadcasted_iota(jnp.int32, shape, dimension, layout=plgpu.Layout.WGMMA)
     return index
@@ -74,7 +74,9 @@ def products(queries: Any, keys: Any) -> jax.Array:
         result: jax.Array = out[...]
         return result
 
-    return pl.run_scoped(multiply, plgpu.ACC((queries.shape[0], keys.shape[0]), jnp.float32))
+    shape = plgpu.WGMMAAccumulatorRef((queries.shape[0], keys.shape[0]), jnp.float32)
+    product: jax.Array = pl.run_scoped(multiply, shape)
+    return product
 
 
 def add_products(total: jax.Array, queries: Any, keys: Any) -> jax.Array:
@@ -83,7 +85,7 @@ def add_products(total: jax.Array, queries: Any, keys: Any) -> jax.Array:
     def multiply(out: Any) -> None:
         plgpu.wgmma(out, queries, keys.transpose((1, 0)))
 
-    result: jax.Array = pl.run_state(multiply)(plgpu.ACC.init(total))
+    result: jax.Array = pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total))
     return result
 
 
@@ -93,7 +95,7 @@ def accumulate(total: jax.Array, left: jax.Array, right: Any) -> jax.Array:
     def multiply(out: Any) -> None:
         plgpu.wgmma(out, left, right)
 
-    result: jax.Array = pl.run_state(multiply)(plgpu.ACC.init(total))
+    result: jax.Array = pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total))
     return result
 
 
