@@ -80,7 +80,9 @@ def _root(
 ) -> None:
     """LLM inference in JAX behind the Fireworks AI inference API."""
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     _spare_the_search_for_accelerators()
     for noisy in ("jax", "orbax", "absl", "httpx", "asyncio"):
@@ -133,9 +135,19 @@ def serve(
     matmul: MatmulOption = None,
     device_memory: DeviceMemoryOption = None,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds running requests get at shutdown.")] = 20.0,
+    share_prompt_cache: Annotated[
+        bool, typer.Option("--share-prompt-cache", help="Share cached prompt beginnings between API keys.")
+    ] = False,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="How log lines are written; json: one object a line, nothing else.")
+    ] = "text",
 ) -> None:
     """Serve a model over HTTP."""
     from jaxserve import serving  # imports jax: not needed for --help
+    from jaxserve.api.log_format import LoggedProgress, use_json
+
+    if log_format == "json":
+        use_json()
 
     options = _engine_options(
         model, dtype, max_num_seqs, max_model_len, kv_memory, max_num_batched_tokens, max_waiting, prefix_caching
@@ -151,7 +163,7 @@ def serve(
     with _clear_errors():
         bound = serving.bind(host, port)
         address = f"http://{host}:{bound.getsockname()[1]}/v1"
-        with _Bars() as progress:
+        with LoggedProgress() if log_format == "json" else _Bars() as progress:
             server = serving.Server(
                 options,
                 mesh_shape=parse_mesh(mesh),
@@ -166,6 +178,7 @@ def serve(
                     generation_config=generation_config,
                     cors_origins=tuple(cors_origin or ()),
                     shutdown_timeout=shutdown_timeout,
+                    share_prompt_cache=share_prompt_cache,
                 ),
                 progress=progress,
                 on_ready=lambda summary: progress.finish(summary, f"serving on {address}"),
