@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax import lax
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxserve.sampling import chunks, masses
 from jaxserve.sampling.draw import Tempered, log_mass
@@ -28,43 +29,46 @@ SCORE_COLUMNS = num_words(SCORE)
 
 
 class Scores(NamedTuple):
-    """Log-probabilities in R rows."""
+    """Log-probabilities of N tokens, each with M = MAX_TOP_LOGPROBS alternatives."""
 
-    logprob: jax.Array
-    """float32 [R]: of the row's token."""
-    top_ids: jax.Array
-    """int32 [R, MAX_TOP_LOGPROBS], most likely first, ties by id; -1 where the vocabulary is smaller."""
-    top_logprobs: jax.Array
-    """float32 [R, MAX_TOP_LOGPROBS]."""
+    logprob: Float32[Array, " N"]
+    """Of the token."""
+    top_ids: Int32[Array, "N M"]
+    """Most likely first, ties by id; -1 where the vocabulary is smaller."""
+    top_logprobs: Float32[Array, "N M"]
 
 
-def score(logits_RV: jax.Array, token_R: jax.Array) -> Scores:
+def score(logits_NV: Float32[Array, "N V"], token_N: Int32[Array, " N"]) -> Scores:
     """log softmax of each row at its token and at its most likely tokens.
 
-    The normaliser is an exact mass, so that the bits don't depend on R. It drops tokens below 2^-31 of the likeliest:
+    The normaliser is an exact mass, so that the bits don't depend on N. It drops tokens below 2^-31 of the likeliest:
     at V = 152,000 the error is below 7e-5 in the worst case, and about 1e-6 for language models.
     """
-    V = logits_RV.shape[1]
-    x = chunks.to_chunks(logits_RV)
+    V = logits_NV.shape[1]
+    x = chunks.to_chunks(logits_NV)
     chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), jnp.ones(x.shape[0], jnp.float32))
     log_total = log_mass(masses.add_up(masses.total(tempered.weigh(x))), tempered.bits)
     _, ids = chunks.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
 
     def logprob(token: jax.Array) -> jax.Array:
-        return tempered.d(jnp.take_along_axis(logits_RV, token, axis=1)) - log_total[:, None]
+        return tempered.d(jnp.take_along_axis(logits_NV, token, axis=1)) - log_total[:, None]
 
     pad = ((0, 0), (0, MAX_TOP_LOGPROBS - ids.shape[1]))
     return Scores(
-        logprob(token_R[:, None])[:, 0],
+        logprob(token_N[:, None])[:, 0],
         jnp.pad(ids, pad, constant_values=-1),
         jnp.pad(logprob(ids), pad, constant_values=-jnp.inf),
     )
 
 
 def score_prompt(
-    hidden_TD: jax.Array, unembed: Callable[[jax.Array], jax.Array], targets_T: jax.Array, *, chunk: int = 16
-) -> jax.Array:
+    hidden_TD: Float[Array, "T D"],
+    unembed: Callable[[jax.Array], jax.Array],
+    targets_T: Int32[Array, " T"],
+    *,
+    chunk: int = 16,
+) -> Int32[Array, "T C"]:
     """Log-probabilities of a prompt's tokens, `chunk` positions at a time: at most [chunk, V] logits exist.
 
     Args:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Int32
 
 from jaxserve.sampling.columns import BITS, COLUMNS, NUM_COLUMNS, SAMPLE, RowInputs
 from jaxserve.sampling.params import MAX_LOGIT_BIAS, SamplingParams
@@ -121,7 +121,7 @@ _FLAGS, _SLOT, _POSITION, _TOKEN = map(_index, ("flags", "slot", "position", "to
 _LAST, _FRESH, _CONSTRAINED = BITS["last"], BITS["fresh"], BITS["constrained"]
 
 
-def unpack_rows(samples_NC: jax.Array) -> RowInputs:
+def unpack_rows(samples_NC: Int32[Array, "N C"]) -> RowInputs:
     """Columns of int32 [N, NUM_COLUMNS] as typed arrays [N]."""
     columns = unpack(samples_NC, SAMPLE)
     flags = columns.pop("flags")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, Integer
 
 from jaxserve.sampling import chunks, draw, knobs, masses, records
 from jaxserve.sampling.columns import RowInputs
@@ -27,17 +28,20 @@ LIST = 128
 
 
 class Choice(NamedTuple):
-    """What R rows chose: arrays [R]."""
+    """What N samples chose."""
 
-    token: jax.Array
-    failed: jax.Array
-    sampling_logprob: jax.Array
-    mu: jax.Array
+    token: Int32[Array, " N"]
+    failed: Bool[Array, " N"]
+    sampling_logprob: Float32[Array, " N"]
+    mu: Float32[Array, " N"]
 
 
 def sample(
-    state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
-) -> tuple[SlotState, jax.Array]:
+    state: SlotState,
+    logits_NV: Float32[Array, "N V"],
+    samples_NC: Int32[Array, "N C"],
+    bitmask_NW: Integer[Array, "N W"],
+) -> tuple[SlotState, Int32[Array, "N O"]]:
     """One token per active sample.
 
     Several samples may belong to one slot (a row that draws at several positions). They all see the slot's state as it
@@ -46,16 +50,16 @@ def sample(
 
     Args:
         state: slot state; donate it.
-        logits_RV: float32 model logits; rows that are not active may hold anything.
-        rows_RC: int32 [R, NUM_COLUMNS], see `columns.py`.
-        bitmask_RW: int32 or uint32 [R, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
+        logits_NV: float32 model logits; rows that are not active may hold anything.
+        samples_NC: int32 [N, NUM_COLUMNS], see `columns.py`.
+        bitmask_NW: int32 or uint32 [N, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
             packed with `grammar`.
 
     Returns:
-        The state after the step, and int32 [R, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw
+        The state after the step, and int32 [N, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw
         (all are banned, or NaN) is marked as failed.
     """
-    rows = unpack_rows(rows_RC)
+    rows = unpack_rows(samples_NC)
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
     # Three programs in one: a branch that passed the logits on unchanged would copy them (measured: a third of a step).
@@ -63,31 +67,31 @@ def sample(
     choice = lax.switch(
         which,
         (
-            lambda: _choose_greedily(logits_RV, mu),
-            lambda: _choose(logits_RV, rows, mu),
-            lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
+            lambda: _choose_greedily(logits_NV, mu),
+            lambda: _choose(logits_NV, rows, mu),
+            lambda: _choose(_edit(state, logits_NV, rows, bitmask_NW), rows, mu),
         ),
     )
     token = jnp.where(choice.failed, 0, choice.token)
     choice = choice._replace(token=token, failed=choice.failed & rows.active)
     with jax.named_scope("logprobs"):
-        scores = _scores(logits_RV, rows, token)
+        scores = _scores(logits_NV, rows, token)
     return _advance(state, rows, choice), _pack(choice, scores)
 
 
-def _scores(logits_RV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:
-    R = token.shape[0]
+def _scores(logits_NV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:
+    N = token.shape[0]
     nothing = Scores(
-        jnp.full(R, jnp.nan, jnp.float32),
-        jnp.full((R, MAX_TOP_LOGPROBS), -1, jnp.int32),
-        jnp.full((R, MAX_TOP_LOGPROBS), jnp.nan, jnp.float32),
+        jnp.full(N, jnp.nan, jnp.float32),
+        jnp.full((N, MAX_TOP_LOGPROBS), -1, jnp.int32),
+        jnp.full((N, MAX_TOP_LOGPROBS), jnp.nan, jnp.float32),
     )
     wanted = jnp.any(rows.active & rows.wants_logprobs)
-    scores: Scores = lax.cond(wanted, lambda: score(logits_RV, token), lambda: nothing)
+    scores: Scores = lax.cond(wanted, lambda: score(logits_NV, token), lambda: nothing)
     return scores
 
 
-def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Array) -> jax.Array:
+def _edit(state: SlotState, x_NV: jax.Array, rows: RowInputs, bitmask_NW: jax.Array) -> jax.Array:
     """The knobs that edit logits, each skipped when no row uses it."""
 
     def penalize(x: jax.Array) -> jax.Array:
@@ -99,7 +103,7 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
         return knobs.apply_bias(x, state.bias_ids[rows.slot], state.bias_values[rows.slot], rows.biased)
 
     def constrain(x: jax.Array) -> jax.Array:
-        return knobs.apply_grammar(x, bitmask_RW, rows.constrained)
+        return knobs.apply_grammar(x, bitmask_NW, rows.constrained)
 
     for scope, edit, on in (
         ("logit_bias", bias, rows.biased),
@@ -107,14 +111,14 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
         ("grammar", constrain, rows.constrained),
     ):
         with jax.named_scope(scope):
-            x_RV = lax.cond(jnp.any(rows.active & on), edit, lambda x: x, x_RV)
-    return x_RV
+            x_NV = lax.cond(jnp.any(rows.active & on), edit, lambda x: x, x_NV)
+    return x_NV
 
 
-def _choose_greedily(x_RV: jax.Array, mu: jax.Array) -> Choice:
+def _choose_greedily(x_NV: jax.Array, mu: jax.Array) -> Choice:
     """The most likely token of every row."""
     with jax.named_scope("argmax"):
-        x = chunks.to_chunks(x_RV)
+        x = chunks.to_chunks(x_NV)
         chunk_max = chunks.chunk_maxima(x)
         token = chunks.argmax(x, chunk_max)
     return Choice(token, _hopeless(chunk_max.max(-1)), jnp.zeros_like(mu), mu)
@@ -125,9 +129,9 @@ def _hopeless(maximum: jax.Array) -> jax.Array:
     return maximum == -jnp.inf
 
 
-def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
+def _choose(x_NV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     """Temperature, truncations and the draw, over edited logits."""
-    x = chunks.to_chunks(x_RV)
+    x = chunks.to_chunks(x_NV)
     chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), rows.inverse_temperature)
     with jax.named_scope("mass"):
@@ -149,7 +153,7 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
 
 
 def _masses(tempered: Tempered, wanted: jax.Array) -> Mass:
-    """Mass of every chunk [R, n]; zeros when no row wants it."""
+    """Mass of every chunk [N, n]; zeros when no row wants it."""
     none = jnp.zeros(tempered.x.shape[:2], jnp.uint32)
     mass: Mass = lax.cond(jnp.any(wanted), lambda: masses.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
     return mass
@@ -197,7 +201,7 @@ def _pack(choice: Choice, scores: Scores) -> jax.Array:
     return records.pack(parts | {"failed": choice.failed.astype(jnp.int32)}, OUT)
 
 
-def write_history(state: SlotState, packed: jax.Array) -> SlotState:
+def write_history(state: SlotState, packed: Int32[Array, " C"]) -> SlotState:
     """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `packing.pack_history`."""
     history = records.unpack(packed, HISTORY)
     slot = history["slot"]
@@ -208,7 +212,7 @@ def write_history(state: SlotState, packed: jax.Array) -> SlotState:
     return state._replace(counts=lax.dynamic_update_index_in_dim(state.counts, new, slot, 0))
 
 
-def write_bias(state: SlotState, packed: jax.Array) -> SlotState:
+def write_bias(state: SlotState, packed: Int32[Array, " C"]) -> SlotState:
     """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `packing.pack_bias`."""
     bias = records.unpack(packed, BIAS)
     return state._replace(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Int32
 
 Record = np.dtype[np.void]
 
@@ -21,7 +22,7 @@ def num_words(record: Record) -> int:
     return record.itemsize // 4
 
 
-def unpack(words: jax.Array, record: Record) -> dict[str, jax.Array]:
+def unpack(words: Int32[Array, "*batch W"], record: Record) -> dict[str, Array]:
     """Fields by name, each [..., *its shape], of int32 words [..., num_words]."""
     parts = {}
     for name in record.names or ():
@@ -31,8 +32,8 @@ def unpack(words: jax.Array, record: Record) -> dict[str, jax.Array]:
     return parts
 
 
-def pack(parts: Mapping[str, jax.Array], record: Record) -> jax.Array:
-    """int32 words [R, num_words] of the fields of R records."""
+def pack(parts: Mapping[str, Array], record: Record) -> Int32[Array, "N W"]:
+    """int32 words [N, num_words] of the fields of N records."""
     columns = [parts[name].reshape(parts[name].shape[0], -1) for name in record.names or ()]
     return jnp.concatenate([_typed(column, np.dtype(np.int32)) for column in columns], axis=1)
 

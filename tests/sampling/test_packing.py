@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxserve.sampling.columns import BITS, COLUMNS, NUM_COLUMNS, SAMPLE
-from jaxserve.sampling.packing import pack_params, pack_row, unpack_rows
+from jaxserve.sampling import packing
+from jaxserve.sampling.columns import BITS, COLUMNS, NUM_COLUMNS, SAMPLE, RowInputs
+from jaxserve.sampling.packing import pack_params, pack_row
 from jaxserve.sampling.params import KNOBS, NEUTRAL, SamplingParams
+
+
+def unpack_rows(packed: np.ndarray) -> RowInputs:
+    return packing.unpack_rows(jnp.asarray(packed))
 
 
 def test_knobs_survive_the_journey() -> None:
