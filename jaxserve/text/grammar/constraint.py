@@ -197,6 +197,8 @@ class Constrained:
     """Text of the grammar; None where only a reasoning budget rules."""
     stop_ids: tuple[int, ...]
     """Tokens that must end the sequence, because the grammar's end lets through nothing else."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema is left to the model)."""
 
 
 class ConstraintBuilder:
@@ -255,7 +257,8 @@ class ConstraintBuilder:
             reasoning_budget = ReasoningBudget(rules) if rules is not None else None
             return OutputConstraint(matcher, reasoning_budget, withheld, place)
 
-        return Constrained(make, compiled.source if compiled is not None else None, stops)
+        relaxed = compiled.relaxed if compiled is not None else ()
+        return Constrained(make, compiled.source if compiled is not None else None, stops, relaxed)
 
     def _budget(self, tokens: int | None, *, opened: bool, tools: Sequence[Tool]) -> BudgetRules | None:
         bound, thinking = self._bound, self._bound.format.thinking
