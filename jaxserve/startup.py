@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from jaxserve.config import EngineConfig
+from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
@@ -90,6 +91,7 @@ def prepare(options: EngineOptions) -> Prepared:
     Raises:
         ModelLoadError: the model can't be served so; one clear sentence.
     """
+    gpu.prepare(options.device_memory)
     model_config = load_config(options.model_dir)
     device = jax.devices()[0]
     check_sizes(options, model_config.max_position_embeddings, device.platform)
@@ -213,6 +215,8 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
     known, vocab = tokenizer.vocab_size, model.config.vocab_size
     if known > vocab:
         remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
+    if model.mesh.devices.flat[0].platform == "gpu":
+        remarks.append(gpu.describe())
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

@@ -45,6 +45,8 @@ class LoweredPrompt:
     echo: Echo | None
     grammar: str | None = None
     """The grammar that the output follows."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema the grammar leaves to the model)."""
     parsing: Parsing | None = None
     """How the output becomes a message; None = the text is the answer."""
 
@@ -117,7 +119,8 @@ def _job(
             want_routing=bool(request.return_routing_matrix),
         )
         grammar = rules.grammar if rules is not None else None
-        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, parsing))
+        relaxed = rules.relaxed if rules is not None else ()
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, relaxed, parsing))
     return Job(request.endpoint, tuple(lowered), wishes.view, bool(request.stream), job_id)
 
 

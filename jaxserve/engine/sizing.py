@@ -15,6 +15,8 @@ _CPU_SHARE = 0.25
 """Share of the machine's memory that KV pages take at most on CPU, where the machine is somebody's own."""
 _ACCELERATOR_SHARE = 0.90
 """Share of a device's memory that weights, pages and temporaries may fill together."""
+_GPU_SHARE = 0.97
+"""The same of what jax takes of a GPU (`gpu.py`), which leaves memory for others outside."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) ->
         return options.kv_memory
     if device.memory_limit is None:
         return int(_machine_memory() * _CPU_SHARE)
-    return int(device.memory_limit * _ACCELERATOR_SHARE) - device.memory_in_use - model.step_bytes
+    share = _GPU_SHARE if device.platform == "gpu" else _ACCELERATOR_SHARE
+    return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes
 
 
 def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:

@@ -42,6 +42,8 @@ def samples(each) -> list[Any]:
         return [(1, 2, 1), (1, 4, 1), 8]
     if each.option.parse is not None:
         return [1 << 10, 2 << 20, 3000]
+    if each.option.most == 1:
+        return [0.25, 0.5, 0.75]
     return {int: [3, 4, 5], float: [3.0, 4.0, 5.5], str: ["x", "y", "z"], Path: [Path(p) for p in "xyz"]}[each.kind]
 
 
