@@ -15,6 +15,7 @@ from jaxserve.models.norm import RMSNorm
 from jaxserve.models.parameters import ZEROS, Build, Linear
 from jaxserve.models.rope import RopeTable, rotate
 
+
 class Attention(nnx.Module):
     """Projections, rotation, cache write, attention, output projection (one all-reduce)."""
 
