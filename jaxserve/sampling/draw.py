@@ -7,6 +7,7 @@ vocabulary give the same token whenever both are applicable, and neither looks a
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -133,9 +134,11 @@ def truncate(
         lambda: (every, zeros, zeros, total),
     )
     inside = typical.holds(_typical_key(pool.d, center), pool.ids)
-    weights = jnp.where(
-        inside & (pool.d >= jnp.maximum(largest + rows.log_min_p, floor)[:, None, None]), pool.weights, 0
+    floors = (  # the least d that each such knob keeps
+        largest + rows.log_min_p,
+        floor,
     )
+    weights = jnp.where(inside & (pool.d >= reduce(jnp.maximum, floors)[:, None, None]), pool.weights, 0)
     nucleus = lax.cond(
         jnp.any(on & rows.uses_top_p),
         lambda: _nucleus(pool, jnp.where(inside, pool.weights, 0), rows, total),
