@@ -92,7 +92,7 @@ def mirostat_floor(rows: RowInputs, mu: Float32[Array, " N"], total: Mass, bits:
     return jnp.where(rows.mirostat, floor, -jnp.inf)
 
 
-def log_mass(mass: Mass, bits: int) -> Float32[Array, ...]:
+def log_mass(mass: Mass, bits: int) -> Float32[Array, "..."]:
     """Natural logarithm of a mass relative to the most likely token's."""
     return jnp.log(masses.to_float(mass) * 2.0**-bits)
 
@@ -105,13 +105,15 @@ class Pool(NamedTuple):
     d: Float32[Array, "N n G"]
     weights: UInt32[Array, "N n G"]
     """0 for tokens that are out already."""
+    bits: int
+    """Fraction bits of a weight."""
     id_bits: int
 
 
 def pool_of(tempered: Tempered, x: Float32[Array, "N n G"], ids: Int32[Array, "#N n G"]) -> Pool:
     """A pool in which no token is out."""
     d = tempered.d(x)
-    return Pool(x, ids, d, masses.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
+    return Pool(x, ids, d, masses.weigh(d, tempered.bits), tempered.bits, (tempered.size - 1).bit_length())
 
 
 def truncate(
