@@ -47,6 +47,16 @@ LengthOption = Annotated[int | None, typer.Option(min=2, help="Context length. D
 MemoryOption = Annotated[
     str | None, typer.Option(help="Memory for KV pages per device, such as 2GiB. Default: derived from the device.")
 ]
+AttentionOption = Annotated[
+    str | None, typer.Option(help="Attention kernels: blocked or mosaic. Default: chosen by device.")
+]
+MatmulOption = Annotated[str | None, typer.Option(help="Matrix kernels: xla or mosaic. Default: chosen by device.")]
+DeviceMemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05, max=1, help="Share of each GPU's memory to take. Default: 0.92, or what the environment says."
+    ),
+]
 MeshOption = Annotated[str, typer.Option(help="Devices for tensor parallelism: a number, or replica=1,kv=4,group=2.")]
 CacheOption = Annotated[
     Path | None,
@@ -121,6 +131,9 @@ def serve(
     ] = False,
     cors_origin: Annotated[list[str] | None, typer.Option(help="Origin allowed to call from browsers.")] = None,
     compilation_cache: CacheOption = None,
+    attention: AttentionOption = None,
+    matmul: MatmulOption = None,
+    device_memory: DeviceMemoryOption = None,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds running requests get at shutdown.")] = 20.0,
     share_prompt_cache: Annotated[
         bool, typer.Option("--share-prompt-cache", help="Share cached prompt beginnings between API keys.")
@@ -139,7 +152,14 @@ def serve(
     options = _engine_options(
         model, dtype, max_num_seqs, max_model_len, kv_memory, max_num_batched_tokens, max_waiting, prefix_caching
     )
-    options = replace(options, weights=weights, quantize=quantize)
+    options = replace(
+        options,
+        weights=weights,
+        quantize=quantize,
+        attention=attention,
+        matmul=matmul,
+        device_memory=device_memory,
+    )
     with _clear_errors():
         bound = serving.bind(host, port)
         address = f"http://{host}:{bound.getsockname()[1]}/v1"

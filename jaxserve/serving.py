@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -37,6 +38,9 @@ from jaxserve.text.grammar.constraint import ConstraintBuilder
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
 _log = logging.getLogger(__name__)
+
+_OTHER_FILES = 512
+"""Open files of a server beside its connections: weights, devices, worker processes."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Server:
         # uvicorn raises the signals it caught once more when it is done; the process should end with a code of its own.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
+        _allow_files(self._http.limits.max_connections + _OTHER_FILES)
         self._uvicorn.run(sockets=[bound])
         self._closing.close()
         if self._failure is not None:
@@ -184,6 +189,14 @@ class Server:
 
     def _names(self) -> tuple[str, ...]:
         return self._http.served_model_names or (self._options.model_dir.resolve().name,)
+
+
+def _allow_files(count: int) -> None:
+    """Raises this process's limit of open files, a connection being one, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Uvicorn(uvicorn.Server):

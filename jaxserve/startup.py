@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from jaxserve.config import EngineConfig
+from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
@@ -97,6 +98,7 @@ def start(
     Raises:
         ModelLoadError: the model can't be served; one clear sentence.
     """
+    gpu.prepare(options.device_memory)
     model_config = load_config(options.model_dir)
     tokenizer = load_tokenizer(options.model_dir)
     if tokenizer.vocab_size > model_config.vocab_size:
@@ -203,6 +205,8 @@ def _device_facts(model: LoadedModel) -> DeviceFacts:
 
 def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
     remarks = list(model.report)
+    if model.mesh.devices.flat[0].platform == "gpu":
+        remarks.append(gpu.describe())
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

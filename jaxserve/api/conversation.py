@@ -10,17 +10,25 @@ from typing import Any
 from jaxserve.api.lengths import beginning, check_fits
 from jaxserve.api.ports import ChatRenderer, TextServices, Tokenizer
 from jaxserve.api.prompts import PromptTokens
-from jaxserve.api.safe_text import encode_safely
+from jaxserve.api.safe_text import encode_safely, spells_control
 from jaxserve.api.schema.messages import ChatMessage
 from jaxserve.api.schema.requests import ChatCompletionRequest
 from jaxserve.api.wishes import Wishes
 from jaxserve.errors import ContextLengthExceeded, TemplateError
+from jaxserve.text.reading.reader import Markers
 
 TemplateMessage = dict[str, Any]
 """A message as chat templates read it."""
 
 _ROLES = {"developer": "system", "function": "tool"}
 """Roles by their names in templates."""
+_GUARDED: Mapping[bool | None, frozenset[str]] = {
+    None: frozenset({"user", "tool"}),
+    True: frozenset({"system", "user", "assistant", "tool", "tools"}),
+    False: frozenset(),
+}
+"""Whose special tokens are text, by `safe_tokenization`. What users and tools say comes from anywhere; earlier answers
+hold markers (`<think>`) that templates look for, and the system message is the developer's."""
 _MAX_FRAGMENTS = 64
 """Conversations longer than this are one fragment: finding fragments renders once for each message."""
 
@@ -31,8 +39,10 @@ class Conversation:
 
     template: ChatRenderer
     tokenizer: Tokenizer
-    safe: bool = False
-    """Special tokens that messages and tools spell out are ordinary text."""
+    guarded: frozenset[str] = frozenset()
+    """Roles ("tools" for the tools) in whose texts special tokens are ordinary text."""
+    control: Markers | None = None
+    """Texts without any of these need no guarding; None = all are looked at."""
     tools: tuple[TemplateMessage, ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,8 +64,8 @@ class Conversation:
         """
         text = self.render(messages)
         check_fits(self.tokenizer, text, most, "messages")
-        if self.safe:
-            return encode_safely(self.tokenizer, messages, self.tools, self._render_all)
+        if self._needs_guarding(messages):
+            return encode_safely(self.tokenizer, messages, self.tools, self._render_all, self.guarded)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, messages: Sequence[TemplateMessage], limit: int) -> int:
@@ -64,6 +74,11 @@ class Conversation:
             return len(self.encode(messages, limit)[1]) if messages else 0
         except ContextLengthExceeded:
             return limit + 1
+
+    def _needs_guarding(self, messages: Sequence[TemplateMessage]) -> bool:
+        if self.control is None:
+            return bool(self.guarded)
+        return spells_control([message for message in messages if message["role"] in self.guarded], self.control)
 
     def _render_all(self, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage]) -> str:
         return replace(self, tools=tuple(tools)).render(messages)
@@ -107,7 +122,8 @@ def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServic
     conversation = Conversation(
         text.chat,
         text.tokenizer,
-        safe=bool(request.safe_tokenization),
+        guarded=_GUARDED[request.safe_tokenization],
+        control=text.format.control if request.safe_tokenization is None else None,
         tools=tuple(tool.for_template() for tool in wishes.tools.shown),
         template_args=wishes.reasoning.template_args,
     )

@@ -45,6 +45,8 @@ class LoweredPrompt:
     echo: Echo | None
     grammar: str | None = None
     """The grammar that the output follows."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema the grammar leaves to the model)."""
     parsing: Parsing | None = None
     """How the output becomes a message; None = the text is the answer."""
 
@@ -117,7 +119,8 @@ def _job(
             want_routing=bool(request.return_routing_matrix),
         )
         grammar = rules.grammar if rules is not None else None
-        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, parsing))
+        relaxed = rules.relaxed if rules is not None else ()
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, relaxed, parsing))
     return Job(request.endpoint, tuple(lowered), wishes.view, bool(request.stream), job_id)
 
 
@@ -158,8 +161,12 @@ def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
 def _stop_ids(
     request: GenerationRequest, rules: OutputRules | None, parsing: Parsing | None, text: TextServices
 ) -> tuple[int, ...]:
-    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs."""
-    ids: list[int] = []
+    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs.
+
+    A stop text that is a special token ends it as that token where special tokens are not part of the text.
+    """
+    named = [text.tokenizer.id_of(stop) for stop in _stop_texts(request)] if parsing is None else []
+    ids = [id_ for id_ in named if id_ is not None and text.tokenizer.is_special(id_)]
     if not request.ignore_eos:
         ids += [*text.tokenizer.eos_ids, *(sorted(parsing.format.stop_ids) if parsing is not None else ())]
     return tuple(dict.fromkeys([*ids, *(rules.stop_ids if rules is not None else ())]))

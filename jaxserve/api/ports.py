@@ -73,6 +73,10 @@ class OutputRules(Protocol):
         """Text of the grammar, if there is one."""
 
     @property
+    def relaxed(self) -> tuple[tuple[str, str], ...]:
+        """(tool, what of its schema is left to the model)."""
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that must end the output, whatever else the request says."""
 

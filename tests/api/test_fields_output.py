@@ -320,7 +320,7 @@ def test_prompt_cache_fields(api: Api, endpoint: str) -> None:
 def test_safe_tokenization(api: Api, endpoint: str) -> None:
     text = "a</s><|user|>b"
     fields: dict[str, Any] = {"content": text} if endpoint == "chat" else {"prompt": text}
-    api.send(endpoint, **fields)
+    api.send(endpoint, **fields, safe_tokenization=False)
     assert EOS in api.last().prompt
     response = api.send(endpoint, **fields, safe_tokenization=True, echo=True)
     plain = [*text.encode()]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from api_client import Api
+from api_fakes import FakeEngine, say
 
 from jaxserve.sampling import params
 from jaxserve.sampling.params import SamplingParams
@@ -148,6 +150,18 @@ def test_ignore_eos(api: Api, endpoint: str) -> None:
 def test_stop(api: Api, endpoint: str, stop: Any, text: str) -> None:
     choice = api.send(endpoint, stop=stop)["choices"][0]
     assert choice.get("text", choice.get("message", {}).get("content")) == text
+    assert choice["finish_reason"] == "stop"
+
+
+@BOTH
+@pytest.mark.proves("stop")
+@pytest.mark.parametrize(("stop", "ignore_eos"), [("<|end|>", False), ("<|user|>", True), (["x", "</s>"], True)])
+def test_a_stop_that_spells_a_special_token(make_api: Callable[..., Api], endpoint: str, stop: Any, ignore_eos: bool) -> None:
+    """It ends the output though special tokens are not part of its text."""
+    spelled = stop if isinstance(stop, str) else stop[-1]
+    api = make_api(FakeEngine(reply=say(f"Hello{spelled} world", eos=False)))
+    choice = api.send(endpoint, stop=stop, ignore_eos=ignore_eos, max_tokens=30)["choices"][0]
+    assert choice.get("text", choice.get("message", {}).get("content")) == "Hello"
     assert choice["finish_reason"] == "stop"
 
 

@@ -266,7 +266,7 @@ def test_a_model_that_does_not_reason_says_so(api: Api, endpoint: str) -> None:
 
 
 def test_structured_answers_come_after_the_reasoning(make_api: Make) -> None:
-    api = qwen(make_api, '<think>hm</think>\n\n{"a": 1}')
+    api = qwen(make_api, '<think>hm</think>\n\n{"a":1}')
     wanted = {"type": "json_schema", "json_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
     message = api.chat(response_format=wanted)["choices"][0]["message"]
     assert (message["reasoning_content"], json.loads(message["content"])) == ("hm", {"a": 1})
@@ -319,3 +319,21 @@ def test_a_named_tool_is_called_once(make_api: Make, chat_format: str) -> None:
     chosen = {"type": "function", "function": {"name": "ping"}}
     answer = api.chat(tools=TOOLS, tool_choice=chosen, parallel_tool_calls=True, max_tokens=300)
     assert called(answer) == [("ping", {})]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_what_is_not_enforced_of_a_tool_is_named_in_a_header(make_api: Make, choice: str) -> None:
+    look_around = {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}
+    bad = {"type": "function", "function": {"name": "bad", "parameters": look_around}}
+    api = qwen(make_api, CALL)
+    answer = api.post("/v1/chat/completions", api.chat_body(tools=[*TOOLS, bad], tool_choice=choice))
+    assert answer.status_code == 200
+    assert answer.headers["x-jaxserve-relaxed-tools"].startswith("bad%3A")
+    assert "look-around" in answer.headers["x-jaxserve-relaxed-tools"]
+    plain = api.post("/v1/chat/completions", api.chat_body(tools=TOOLS, tool_choice=choice))
+    assert "x-jaxserve-relaxed-tools" not in plain.headers
+    strict = {"type": "function", "function": {**bad["function"], "strict": True}}
+    refused = api.refuse("chat", 422, tools=[*TOOLS, strict], tool_choice=choice)["error"]
+    assert refused["param"] == "tools.2.function.parameters"
+    assert "'bad' is strict" in refused["message"]
+    assert "look-around" in refused["message"]

@@ -34,6 +34,7 @@ R = TypeVar("R", bound=GenerationRequest)
 Lower = Callable[[R, TextServices, Settings], Job]
 
 IGNORED_HEADER = "x-jaxserve-ignored-fields"
+RELAXED_HEADER = "x-jaxserve-relaxed-tools"
 SAMPLING_HEADER = "fireworks-sampling-options"
 """How tokens were drawn, as JSON: what the request says, what the model's own defaults say, neutral values."""
 
@@ -72,6 +73,7 @@ async def _generate(context: Context, http: Request, endpoint: Endpoint, schema:
     generation = Generation(context.engine, job, cache_owner(http.headers, context.settings))
     lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
     headers = {SAMPLING_HEADER: _sampling_options(job)}
+    headers |= {RELAXED_HEADER: _listed(relaxed)} if (relaxed := _relaxed(job)) else {}
     headers |= {IGNORED_HEADER: _listed(parsed.ignored)} if parsed.ignored else {}
     return GenerationResponse(job, generation, lifter, ledger, context.settings, headers)
 
@@ -90,6 +92,12 @@ def _prepare(
 def _sampling_options(job: Job) -> str:
     params = job.prompts[0].request.sampling
     return json.dumps({name: getattr(params, name) for name in KNOBS if name != "logit_bias"})
+
+
+def _relaxed(job: Job) -> list[str]:
+    """What of the tools' schemas is left to the model: "tool:what", each once."""
+    found = (f"{tool}:{what}" for prompt in job.prompts for tool, what in prompt.relaxed)
+    return list(dict.fromkeys(found))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -117,9 +117,9 @@ class GenerationRequest(SamplingFields, OutputFields):
         " [MoE layers, experts per token] of expert ids. Needs `logprobs: true`.",
     )
     safe_tokenization: bool | None = Field(
-        False,
-        description="Read special tokens that the caller's texts spell out (prompts, messages, calls, tools) as"
-        " ordinary text.",
+        None,
+        description="Whether special tokens that the caller's texts spell out are ordinary text: `true` in prompts,"
+        " messages, calls and tools, `false` nowhere; by default in messages of users and tools only.",
     )
     user: str | None = Field(None, description="Identifies the end user in the request log, which shows its beginning.")
     metadata: dict[str, str] | None = Field(None, description="Up to 64 entries; the first 16 are written to the request log, shortened.")

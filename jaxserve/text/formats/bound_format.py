@@ -35,6 +35,8 @@ class BoundFormat:
     """Tokens that end the model's turn, beside the tokenizer's EOS."""
     specials: Mapping[bool, Markers]
     """Special tokens' texts that mean nothing to the parser, by whether calls are looked for."""
+    control: Markers
+    """What steers the model when it stands in a prompt as a token: special tokens and the format's markers."""
     arguments: str
     """"object" or "text": how the template wants a call's arguments."""
 
@@ -80,6 +82,7 @@ def bind(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) ->
         marker_ids,
         frozenset(marker_ids[text] for text in format.stops if text in marker_ids),
         {False: Markers(special - kept), True: Markers(special - with_calls)},
+        Markers(special | set(marker_ids)),
         arguments_form(format, template.source if template is not None else None),
     )
 

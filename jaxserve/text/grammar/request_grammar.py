@@ -17,24 +17,19 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
-from jaxserve.text.formats.tools import Tool
-from jaxserve.text.grammar.gbnf import GbnfError
 from jaxserve.text.grammar.llg import compile_lark, vocabulary_of
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
 from jaxserve.text.grammar.memory import Memory
-from jaxserve.text.grammar.refusals import refusal_of
-from jaxserve.text.grammar.trial import Trials
+from jaxserve.text.grammar.trial import GrammarTask, Trials
 from jaxserve.text.grammar.wish import OutputWish
+from jaxserve.text.grammar.writing import Content, Written
 from jaxserve.text.isolation import Overrun
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]
 
 _log = logging.getLogger(__name__)
 
-MAX_GRAMMAR_CHARS = 100_000
-"""Of a GBNF grammar; the largest published one has 3,000."""
 MAX_SOURCE_CHARS = 1_000_000
 """Of what a request's schemas, tools and grammar are turned into."""
 REMEMBERED = 256
@@ -48,8 +43,8 @@ class CompiledGrammar:
     """A grammar, ready to be followed by any number of sequences. Immutable."""
 
     rules: Rules
-    relaxed: tuple[str, ...] = ()
-    """What non-strict tools ask for and the grammar leaves to the model."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema is left to the model)."""
     source: str = ""
     """The grammar's text: GBNF as it was given, or what schemas and tools were turned into (llguidance's Lark)."""
     place: str = "response_format"
@@ -60,20 +55,8 @@ class CompiledGrammar:
         return Matcher(self.rules)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What one request wants, resolved to what a grammar is made of."""
-
-    response: tuple[str, str] | None
-    """(kind: schema or grammar, its text)."""
-    tools: tuple[Tool, ...]
-    forced: bool
-    parallel: bool
-    chat: bool
-
-
-_Compiled = tuple[LLMatcher, tuple[str, ...], str]
-"""A matcher to copy, what was relaxed, and the grammar's text."""
+_Compiled = tuple[LLMatcher, Written]
+"""A matcher to copy, and the grammar's text."""
 
 
 class GrammarCompiler:
@@ -90,7 +73,7 @@ class GrammarCompiler:
         self._stops = tuple(sorted({*bound.stop_ids, *bound.tokenizer.eos_ids}))
         vocabulary = vocabulary_of(bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops)
         self._tokenizer = vocabulary.build(self._encode)
-        self.trials = Trials(vocabulary)
+        self.trials = Trials(GrammarTask(vocabulary, bound.format.calls, dict(bound.marker_ids)))
         encoded = (bound.tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n\n"))
         self._blanks = tuple(ids[0] for ids in encoded if len(ids) == 1)
         self._memory: Memory[_Compiled | InvalidRequest] = Memory(REMEMBERED, REMEMBERED_BYTES)
@@ -111,70 +94,38 @@ class GrammarCompiler:
         response = _response(wish.response_format)
         if response is None and not wish.tools:
             return None
-        task = _Task(response, wish.tools, wish.forced, wish.parallel, wish.chat)
-        prototype, relaxed, source = self._remembered(task, wait=wait)
+        task = Content(response, wish.tools, wish.forced, wish.parallel, wish.chat)
+        prototype, written = self._remembered(task, wait=wait)
         start = self._start(task, wish.reasoning, reasoning_open)
-        return CompiledGrammar(self._rules(prototype, start, banned=self._banned(task)), relaxed, source, _place(task))
+        rules = self._rules(prototype, start, banned=self._banned(task))
+        return CompiledGrammar(rules, written.relaxed, _shown(task, written), task.place)
 
-    def _remembered(self, task: _Task, *, wait: bool) -> _Compiled:
+    def _remembered(self, task: Content, *, wait: bool) -> _Compiled:
         key = repr((task.response, task.forced, task.parallel, task.chat, task.tools))
         if len(key) > MAX_SOURCE_CHARS:
-            place = _place(task)
+            place = task.place
             raise InvalidRequest(place, f"{place}: longer than {MAX_SOURCE_CHARS} characters")
         found = self._memory.get(key, lambda: self._compiled_or_refused(task), wait=wait)
         if isinstance(found, InvalidRequest):
             raise InvalidRequest(found.field, found.message)
         return found
 
-    def _compiled_or_refused(self, task: _Task) -> tuple[_Compiled | InvalidRequest, int]:
+    def _compiled_or_refused(self, task: Content) -> tuple[_Compiled | InvalidRequest, int]:
         try:
             return self._compile(task)
         except InvalidRequest as refusal:
             return InvalidRequest(refusal.field, refusal.message), len(refusal.message)
         except Overrun as overrun:
-            return _refusal(task, str(overrun)), 0
+            return task.refusal(str(overrun)), 0
 
-    def _compile(self, task: _Task) -> tuple[_Compiled, int]:
-        lark = Lark(self._bound.marker_ids, relax=not task.forced)
-        source = lark.finish(self._expression(task, lark))
-        verdict = self.trials.judge(source)
-        if verdict.error is not None:
-            _log.info("a grammar was refused: %.300r", verdict.error)
-            raise _refusal(task, refusal_of(verdict.error))
-        matcher = compile_lark(self._tokenizer, source)
-        if task.response is not None and task.response[0] == "grammar" and not task.tools:
-            source = task.response[1]
-        return (matcher, tuple(lark.relaxed), source), verdict.held_bytes + len(source)
+    def _compile(self, task: Content) -> tuple[_Compiled, int]:
+        written = self.trials.write(task)
+        matcher = compile_lark(self._tokenizer, written.source)
+        for name, what in written.relaxed:
+            _log.info("the tool %r is not wholly enforced: %s", name, what)
+        return (matcher, written), written.held_bytes + len(written.source)
 
-    def _expression(self, task: _Task, lark: Lark) -> str:
-        calls, options = self._bound.format.calls, []
-        if task.response is None and not task.forced:
-            return calls.after_trigger(task.tools, lark, parallel=task.parallel)
-        if task.response is not None:
-            answer = self._response_rule(task.response, lark)
-            options.append(calls.framed(answer, lark) if task.chat else answer)
-        if task.tools:
-            options.append(calls.grammar(task.tools, lark, parallel=task.parallel))
-        before = calls.before_answer(lark) if task.chat else ""
-        return f"{before} {lark.choice(options)}"
-
-    def _response_rule(self, response: tuple[str, str], lark: Lark) -> str:
-        kind, text = response
-        if kind == "grammar":
-            return lark.nested(self._gbnf(text))
-        return lark.schema(json.loads(text), "response_format")
-
-    def _gbnf(self, text: str) -> str:
-        """A GBNF grammar as Lark."""
-        place = "response_format.grammar"
-        if len(text) > MAX_GRAMMAR_CHARS:
-            raise InvalidRequest(place, f"{place}: longer than {MAX_GRAMMAR_CHARS} characters")
-        try:
-            return self.trials.convert(text)
-        except GbnfError as error:
-            raise InvalidRequest(place, f"{place}: {str(error)[:300]}") from None
-
-    def _start(self, task: _Task, reasoning: bool, reasoning_open: bool) -> Start:
+    def _start(self, task: Content, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
         waits = task.response is None and not task.forced
         triggers = bound.format.calls.triggers(task.tools) if waits else ()
@@ -191,7 +142,7 @@ class GrammarCompiler:
             layout="" if waits else thinking.after_close,
         )
 
-    def _banned(self, task: _Task) -> tuple[int, ...]:
+    def _banned(self, task: Content) -> tuple[int, ...]:
         """Tokens that would begin a call without the trigger the grammar waits for."""
         calls = self._bound.format.calls
         opens = set(calls.opens) - set(calls.triggers(task.tools)) if task.tools else set()
@@ -271,13 +222,8 @@ def _unwrapped(given: Any) -> Any:
     return given
 
 
-def _refusal(task: _Task, reason: str) -> InvalidRequest:
-    place = _place(task)
-    return InvalidRequest(place, f"{place}: {'not' if task.response else 'a schema is not'} supported: {reason}")
-
-
-def _place(task: _Task) -> str:
-    """The field that asks for the grammar."""
-    if task.response is None:
-        return "tools"
-    return "response_format.grammar" if task.response[0] == "grammar" else "response_format"
+def _shown(task: Content, written: Written) -> str:
+    """The grammar's text as its user knows it: GBNF as it was given."""
+    if task.response is not None and task.response[0] == "grammar" and not task.tools:
+        return task.response[1]
+    return written.source

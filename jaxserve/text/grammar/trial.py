@@ -2,35 +2,27 @@
 
 llguidance bounds most of its work by counters, but not all: a schema of sixteen patterns under `allOf` costs six
 seconds before anything is counted, one of two hundred gigabytes, and some inputs end in panics or an overflow of the
-stack. What it compiles can't be sent from process to process. So a worker compiles first, within limits that the kernel
-enforces, and only what it got through is compiled again here, at a cost that is then known.
+stack. What it compiles can't be sent from process to process. So a worker writes the grammar and compiles it first,
+within limits that the kernel enforces, and only what it got through is compiled again here, at a cost then known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from llguidance import LLTokenizer
-
-from jaxserve.text.grammar.gbnf import gbnf_to_lark
+from jaxserve.errors import InvalidRequest
+from jaxserve.text.formats.syntax import CallSyntax
 from jaxserve.text.grammar.llg import Vocabulary, compile_lark
+from jaxserve.text.grammar.writing import Content, Writer, Written
 from jaxserve.text.isolation import Limits, Workers
-from jaxserve.text.isolation.limits import resident_memory
+
+Reply = Written | tuple[str, str]
+"""A grammar, or the (field, message) of a refusal."""
 
 LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_bytes=512 * 2**20, niceness=5)
 """Of one grammar. The largest of the published schemas takes 0.3 s and 20 MiB."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a worker says of a grammar."""
-
-    error: str | None
-    """llguidance's words; None: it compiles."""
-    held_bytes: int
-    """Memory that the compiled grammar takes, roughly."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +30,25 @@ class GrammarTask:
     """What the workers do."""
 
     vocabulary: Vocabulary
+    calls: CallSyntax
+    marker_ids: Mapping[str, int]
 
-    def prepare(self) -> Callable[[str, str], str | Verdict]:
+    def prepare(self) -> Callable[[Content], Reply]:
         """See `Task`."""
         tokenizer = self.vocabulary.build(list)
         compile_lark(tokenizer, 'start: "a"')  # fills what llguidance makes on first use
-        return partial(_work, tokenizer)
+        return partial(_reply, Writer(tokenizer, self.calls, self.marker_ids))
 
 
 class Trials:
-    """Tries grammars in worker processes. Thread-safe.
+    """Writes and tries grammars in worker processes. Thread-safe.
 
     Args:
-        vocabulary: of the model.
-
-    All methods raise `Overrun` when a limit ends the work, `Overloaded` when too much of it waits, and `EngineStopped`
-    at shutdown.
+        task: what the model's workers do.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._workers = Workers(GrammarTask(vocabulary), LIMITS, size=4)
+    def __init__(self, task: GrammarTask) -> None:
+        self._workers = Workers(task, LIMITS, size=4)
 
     def start(self) -> None:
         """Starts the process of the workers, which otherwise starts with the first grammar."""
@@ -67,24 +58,21 @@ class Trials:
         """Ends the workers."""
         self._workers.close()
 
-    def judge(self, source: str) -> Verdict:
-        """Whether a grammar (llguidance's Lark) compiles."""
-        verdict: Verdict = self._workers.run("lark", source)
-        return verdict
-
-    def convert(self, gbnf: str) -> str:
-        """The Lark of a GBNF grammar.
+    def write(self, content: Content) -> Written:
+        """A grammar that compiles.
 
         Raises:
-            GbnfError: it is none.
+            InvalidRequest: there is none.
+            Overrun: a limit ended the work.
+            Overloaded: too much of it waits.
+            EngineStopped: the server is shutting down.
         """
-        lark: str = self._workers.run("gbnf", gbnf)
-        return lark
+        reply: Reply = self._workers.run(content)
+        if isinstance(reply, Written):
+            return reply
+        raise InvalidRequest(*reply)
 
 
-def _work(tokenizer: LLTokenizer, kind: str, text: str) -> str | Verdict:
-    if kind == "gbnf":
-        return gbnf_to_lark(text)
-    before = resident_memory()
-    matcher = compile_lark(tokenizer, text)
-    return Verdict(matcher.get_error() if matcher.is_error() else None, max(resident_memory() - before, 0))
+def _reply(writer: Writer, content: Content) -> Reply:
+    written = writer.write(content)
+    return written if isinstance(written, Written) else (written.field, written.message)
