@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from jaxserve.engine.engine import EngineStats
-from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
 from jaxserve.models.remote import local_model_dir
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams, check_token_ids
-from jaxserve.startup import MeshShape, Progress, Started, bundled_model_dir, start
+from jaxserve.startup import Progress, Started, bundled_model_dir, prepare, start
 
 
 @dataclass
@@ -41,26 +41,22 @@ class LLM:
     Args:
         model_dir: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the
             bundled model.
-        mesh: devices for tensor parallelism, or the axes (replica, kv, group).
-        options: further fields of `EngineOptions` (dtype, weights, quantize, max_num_seqs, kv_memory, ...).
+        options: further fields of `EngineOptions` (dtype, max_num_seqs, kv_memory, mesh ...; all of them are in
+            docs/configuration.md).
 
     Raises:
         ModelLoadError: the model can't be served.
     """
 
-    def __init__(
-        self, model_dir: str | Path | None = None, *, mesh: int | tuple[int, int, int] = 1, **options: Any
-    ) -> None:
+    def __init__(self, model_dir: str | Path | None = None, **options: Any) -> None:
         directory = bundled_model_dir() if model_dir is None else local_model_dir(model_dir)
-        self._adopt(start(EngineOptions(model_dir=directory, **options), mesh_shape=mesh))
+        self._adopt(start(prepare(EngineOptions(model_dir=directory, **options))))
 
     @classmethod
-    def from_options(
-        cls, options: EngineOptions, *, mesh: int | MeshShape = 1, progress: Progress = lambda stage, done, total: None
-    ) -> Self:
+    def from_options(cls, options: EngineOptions, *, progress: Progress = lambda stage, done, total: None) -> Self:
         """As the constructor, with the engine's options as one object and a progress callback."""
         llm = cls.__new__(cls)
-        llm._adopt(start(options, mesh_shape=mesh, progress=progress))
+        llm._adopt(start(prepare(options), progress=progress))
         return llm
 
     def _adopt(self, started: Started) -> None:

@@ -37,7 +37,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    lanes = Lanes(text, settings.max_lower_threads)
+    lanes = Lanes(text, settings.lower_threads)
     admission = Admission(engine, settings)
     context = Context(engine, text, settings, Metrics(engine), admission, lanes)
     app = FastAPI(

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from starlette.datastructures import Headers
 
 from jaxserve.api.settings import Settings
 
-ENVIRONMENT_NAMES = ("JAXSERVE_API_KEY", "JAXSERVE_API_KEYS")
-"""Environment variables read for keys, comma separated."""
 
-
-def load_api_keys(
-    values: Sequence[str] = (), file: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> tuple[str, ...]:
-    """Collects the accepted keys, without duplicates, in the order: values, file, environment.
+def load_api_keys(values: Sequence[str] = (), file: Path | None = None) -> tuple[str, ...]:
+    """Collects the accepted keys, without duplicates, those of the file last.
 
     Args:
         values: keys given directly.
         file: one key per line; empty lines and lines that start with # are skipped.
-        environ: where `ENVIRONMENT_NAMES` are looked up.
 
     Raises:
         ValueError: the file can't be read or holds no key, or a key has characters no header can carry.
     """
     keys = [*values, *_from_file(file)]
-    for name in ENVIRONMENT_NAMES:
-        keys += [part for part in environ.get(name, "").split(",") if part.strip()]
     keys = [key.strip() for key in keys]
     for key in keys:
         if not key or not all("!" <= char <= "~" for char in key):

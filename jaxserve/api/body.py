@@ -16,7 +16,8 @@ from jaxserve.api.bounds import check_lengths
 from jaxserve.api.errors import ApiError, Location, dotted
 from jaxserve.api.findings import MAX_FINDINGS, findings_of, locate, validation_error
 from jaxserve.api.schema.base import MAX_KEYS, MAX_WRONG_OBJECTS, OutOfPatience, Patience
-from jaxserve.api.settings import Limits, spread
+from jaxserve.api.settings import spread
+from jaxserve.options import Limits
 
 R = TypeVar("R", bound=BaseModel)
 

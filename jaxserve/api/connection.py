@@ -13,7 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jaxserve.api.errors import ApiError
 from jaxserve.api.request_log import new_id
-from jaxserve.api.settings import Limits, spread
+from jaxserve.api.settings import spread
+from jaxserve.options import Limits
 from jaxserve.api.sse import encode_json
 
 _LINGER = 5.0

@@ -19,7 +19,8 @@ _log = logging.getLogger("jaxserve.requests")
 _SCOPE_KEY = "jaxserve.record"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
-_PROBES = ("health", "ready", "metrics")
+PROBES = ("health", "ready", "metrics")
+"""Endpoints that somebody asks every few seconds."""
 
 _MAX_TEXT = 256
 _MAX_ENTRIES = 16
@@ -52,7 +53,7 @@ class Record:
 
     def log(self) -> None:
         """Writes the request's one line of JSON, of a bounded length; what probes ask every few seconds is for DEBUG only."""
-        level = logging.DEBUG if self.endpoint in _PROBES else logging.INFO
+        level = logging.DEBUG if self.endpoint in PROBES else logging.INFO
         if not _log.isEnabledFor(level):
             return
         line: dict[str, Any] = {

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
-from jaxserve.api.settings import Limits, ModelInfo, Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.errors import InvalidRequest, UnknownModel
+from jaxserve.options import Limits
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jaxserve.api.errors import ApiError
 from jaxserve.api.middleware import Observe
-from jaxserve.api.request_log import record_of
+from jaxserve.api.request_log import PROBES, record_of
 
 _STARTING = ApiError(
     503,
@@ -95,8 +95,8 @@ async def _on_daemon_thread(function: Callable[[], FastAPI]) -> FastAPI:
 
 
 async def _answer_starting(scope: Scope, receive: Receive, send: Send) -> None:
-    healthy = scope["path"].rstrip("/").endswith("/health")
-    if healthy:
-        record_of(scope).endpoint = "health"
-    answer = JSONResponse({"status": "starting"}) if healthy else _STARTING.response()
+    asked = scope["path"].rstrip("/").rpartition("/")[2]
+    if asked in PROBES:
+        record_of(scope).endpoint = asked
+    answer = JSONResponse({"status": "starting"}) if asked == "health" else _STARTING.response()
     await answer(scope, receive, send)

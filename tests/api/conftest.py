@@ -20,7 +20,7 @@ from api_client import Api, Recorder
 from api_fakes import FakeEngine, build
 
 from jaxserve.api.connection import guarded
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from api_client import CHAT, COMPLETIONS, Api
 from api_fakes import ByteTokenizer, FakeEngine, FakeStats
 from test_disconnect import eventually, send
 
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 
 MakeApi = Callable[..., Api]
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])

@@ -14,7 +14,7 @@ from api_client import CHAT, COMPLETIONS, check
 from api_fakes import FakeEngine, say
 
 from jaxserve.api import connection as connection_module
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 
 MakeLive = Callable[..., Any]
 SHORT = 0.3

@@ -10,7 +10,7 @@ import pytest
 from api_client import CHAT, COMPLETIONS, Api, check, events
 from api_fakes import FakeEngine, say
 
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 from jaxserve.errors import EngineStopped, Overloaded, RequestFailed
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])

@@ -89,11 +89,11 @@ def test_max_tokens(api: Api, endpoint: str, field: str) -> None:
     assert response["usage"]["completion_tokens"] == 4
 
 
-@pytest.mark.parametrize(("endpoint", "default"), [("chat", 200), ("completions", 16)])
+@pytest.mark.parametrize(("endpoint", "default"), [("chat", 2048), ("completions", 16)])
 def test_default_max_tokens(make_api: MakeApi, endpoint: str, default: int) -> None:
-    api = make_api(FakeEngine(reply=say("x" * 300)))
+    api = make_api(FakeEngine(reply=say("x" * 3000)), model=model_info(context_length=4096))
     assert api.send(endpoint)["usage"]["completion_tokens"] == default
-    changed = make_api(default_max_tokens_chat=5, default_max_tokens_completions=5)
+    changed = make_api(default_max_tokens=5)
     assert changed.send(endpoint)["usage"]["completion_tokens"] == 5
 
 

@@ -15,7 +15,7 @@ import pytest
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, say
 
 from jaxserve.api.rules import UNSUPPORTED
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 
 pytest.importorskip("schemathesis")
 

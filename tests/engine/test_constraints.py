@@ -7,8 +7,8 @@ import queue
 import numpy as np
 import pytest
 
-from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Request
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxserve.engine.sizing import EngineOptions
 from jaxserve.engine.types import Request
 from jaxserve.models import load_model, make_mesh
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded
 from jaxserve.text.tokenizers.tokenizer import load_tokenizer

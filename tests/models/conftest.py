@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from jaxserve import models
+
+sys.path.insert(0, str(Path(__file__).parent))  # for tests that import their neighbours
 
 PAGE = 16
 
@@ -34,7 +37,12 @@ class Session:
         count = 2 * sum(self.columns)
         self.ids = np.random.default_rng(9).permutation(count) + 1
         self.cache = models.init_cache(
-            model.config, num_pages=count + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
+            model.config,
+            num_pages=count + 1,
+            page_size=PAGE,
+            dtype=model.dtype,
+            mesh=model.mesh,
+            backends=model.backends,
         )
         self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1, compiler_options=options)
         self.routing: np.ndarray | None = None

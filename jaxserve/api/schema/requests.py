@@ -53,7 +53,7 @@ class OutputFields(StrictModel):
     max_tokens: Annotated[int, Field(ge=0), integral] | None = Field(
         None,
         description="Most tokens to generate for each choice; lowered to fit the context unless"
-        " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 200, completions 16.",
+        " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 2048, completions 16.",
         examples=[64],
     )
     max_completion_tokens: Annotated[int, Field(ge=0), integral] | None = Field(

@@ -38,7 +38,7 @@ class Blocked:
         return None
 
     def cache_arrays(self, spec: AttentionSpec | LatentSpec, page: PageFormat) -> dict[str, CacheArray]:
-        """"kv" [page, 2K, H], or "latent" [page, C] and, of an indexer, "index" [page, H']."""
+        """ "kv" [page, 2K, H], or "latent" [page, C] and, of an indexer, "index" [page, H']."""
         if isinstance(spec, AttentionSpec):
             shape = (page.size, 2 * spec.num_kv_heads, spec.head_dim)
             return {"kv": CacheArray(shape, (None, "kv_heads", None), page.dtype)}

@@ -113,9 +113,7 @@ def attend(
     return out.reshape(tokens, heads, head_dim)
 
 
-def attend_latent(
-    q_TNC: jax.Array, latent: jax.Array, batch: LayerBatch, *, scale: float, value_dim: int
-) -> jax.Array:
+def attend_latent(q_TNC: jax.Array, latent: jax.Array, batch: LayerBatch, *, scale: float, value_dim: int) -> jax.Array:
     """Attention over cached latents [S*P, page, C], the step's rows already written."""
     return _attend(q_TNC[:, None], latent, batch, None, _Options(scale, value_dim=value_dim))[:, 0]
 

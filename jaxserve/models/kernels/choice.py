@@ -37,9 +37,11 @@ class Entry:
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
     "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
+    "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
+    "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
 }
 
 

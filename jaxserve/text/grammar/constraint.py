@@ -27,7 +27,7 @@ class BudgetRules:
     """A reasoning budget, for any number of sequences."""
 
     tokens: int
-    """Tokens between the markers of the reasoning, at most; several reasonings of one output share them."""
+    """Tokens between the markers of the reasoning, at most."""
     open: bytes
     close: bytes
     enders: tuple[bytes, ...]
@@ -42,11 +42,16 @@ class BudgetRules:
 
 
 class ReasoningBudget:
-    """Counts one sequence's reasoning and, once the budget is spent, says which tokens close it."""
+    """Counts one sequence's reasoning and, once the budget is spent, says which tokens close it.
+
+    Reasoning comes at the beginning or not at all: an answer may speak of its markers.
+    """
 
     def __init__(self, rules: BudgetRules) -> None:
         self._rules = rules
         self._inside = rules.starts_open
+        self._over = False
+        """No reasoning can follow."""
         self._spent = 0
         self._tail = b""
         self._forced: list[int] = []
@@ -69,22 +74,28 @@ class ReasoningBudget:
 
     def _look(self, text: bytes) -> None:
         """Follows the reasoning's markers through the text, wherever the tokens split them."""
+        if self._over:
+            return
         text = self._tail + text
-        while True:
-            markers = (self._rules.close, *self._rules.enders) if self._inside else (self._rules.open,)
-            found = re.search(b"|".join(map(re.escape, markers)), text)
-            if found is None:
-                self._tail = text[max(len(text) - max(map(len, markers)) + 1, 0) :]
+        if not self._inside:
+            text = text.lstrip()
+            self._inside = text.startswith(self._rules.open)
+            self._over = not self._rules.open.startswith(text[: len(self._rules.open)])
+            if self._over or not self._inside:
+                self._tail = text
                 return
-            text = text[found.end() :]
-            self._inside = not self._inside
+            text = text[len(self._rules.open) :]
+        markers = (self._rules.close, *self._rules.enders)
+        self._over = re.search(b"|".join(map(re.escape, markers)), text) is not None
+        self._inside = not self._over
+        self._tail = text[max(len(text) - max(map(len, markers)) + 1, 0) :]
 
     def _check(self) -> None:
         rules = self._rules
         lead = rules.lead if len(rules.lead) <= rules.tokens else ()
         if self._inside and self._spent + len(lead) >= rules.tokens:
             self._forced = [*reversed(rules.closing), *reversed(lead)]
-            self._inside = False
+            self._inside, self._over = False, True
             self._spent = rules.tokens
             self._tail = b""
 
