@@ -7,6 +7,7 @@ vocabulary give the same token whenever both are applicable, and neither looks a
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -91,7 +92,7 @@ def mirostat_floor(rows: RowInputs, mu: Float32[Array, " N"], total: Mass, bits:
     return jnp.where(rows.mirostat, floor, -jnp.inf)
 
 
-def log_mass(mass: Mass, bits: int) -> Float32[Array, ...]:
+def log_mass(mass: Mass, bits: int) -> Float32[Array, "..."]:
     """Natural logarithm of a mass relative to the most likely token's."""
     return jnp.log(masses.to_float(mass) * 2.0**-bits)
 
@@ -104,13 +105,15 @@ class Pool(NamedTuple):
     d: Float32[Array, "N n G"]
     weights: UInt32[Array, "N n G"]
     """0 for tokens that are out already."""
+    bits: int
+    """Fraction bits of a weight."""
     id_bits: int
 
 
 def pool_of(tempered: Tempered, x: Float32[Array, "N n G"], ids: Int32[Array, "#N n G"]) -> Pool:
     """A pool in which no token is out."""
     d = tempered.d(x)
-    return Pool(x, ids, d, masses.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
+    return Pool(x, ids, d, masses.weigh(d, tempered.bits), tempered.bits, (tempered.size - 1).bit_length())
 
 
 def truncate(
@@ -133,9 +136,11 @@ def truncate(
         lambda: (every, zeros, zeros, total),
     )
     inside = typical.holds(_typical_key(pool.d, center), pool.ids)
-    weights = jnp.where(
-        inside & (pool.d >= jnp.maximum(largest + rows.log_min_p, floor)[:, None, None]), pool.weights, 0
+    floors = (  # the least d that each such knob keeps
+        largest + rows.log_min_p,
+        floor,
     )
+    weights = jnp.where(inside & (pool.d >= reduce(jnp.maximum, floors)[:, None, None]), pool.weights, 0)
     nucleus = lax.cond(
         jnp.any(on & rows.uses_top_p),
         lambda: _nucleus(pool, jnp.where(inside, pool.weights, 0), rows, total),

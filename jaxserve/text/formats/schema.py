@@ -10,6 +10,7 @@ from typing import Any
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.closing import close_objects
 from jaxserve.text.formats.dead_ends import open_dead_ends
+from jaxserve.text.formats.rewriting import rewrite
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
@@ -142,7 +143,7 @@ def _clean(schema: Any, path: str, depth: int, walk: _Walk) -> Any:
     if not isinstance(schema, Mapping):
         raise InvalidRequest(walk.place, f"{walk.place}: not a schema at {path or 'the root'}")
     cleaned: dict[str, Any] = {}
-    for keyword, value in schema.items():
+    for keyword, value in rewrite(schema).items():
         if keyword in _ANNOTATIONS or (keyword == "format" and value not in _FORMATS):
             continue
         if keyword in _UNSUPPORTED or (keyword == "uniqueItems" and value is True):
