@@ -30,9 +30,9 @@ from benchmarks import checkpoint, report
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.requests import Delta, Request
 from jaxserve.engine.runner import Ticket
-from jaxserve.engine.sizing import EngineOptions
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import start
+from jaxserve.startup import prepare, start
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.grammar.constraint import Constrained, ConstraintBuilder
@@ -246,11 +246,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_model(directory, options.tokenizer, options.hidden, options.layers)
-        started = start(
-            EngineOptions(
-                directory, max_num_seqs=REQUESTS, max_model_len=256, token_buckets=(16, 256), prefix_caching=False
-            )
+        engine = EngineOptions(
+            directory, max_num_seqs=REQUESTS, max_model_len=256, token_buckets=(16, 256), prefix_caching=False
         )
+        started = start(prepare(engine))
         begin = time.perf_counter()
         builder = ConstraintBuilder(bind(FORMATS["qwen3"], started.tokenizer, None), vocab_size=VOCAB)
         print(f"{started.tokenizer.vocab_size} tokens, read for grammars in {time.perf_counter() - begin:.1f} s")

@@ -30,8 +30,8 @@ def step(graphdef: models.GraphDef, leaves: list[jax.Array], ids: jax.Array, cac
     count = ids.shape[0]
     rows = jnp.array([0, count], jnp.int32)
     meta = models.StepMeta.from_rows(rows, rows[1:], pages, count, PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.routing
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    return out.logits_NV, out.routing
 
 
 def run(directory: Path, ids: NDArray[np.int32], dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxserve.sampling.packing import NUM_COLUMNS, pack_bias, pack_history, pack_params, pack_row
+from jaxserve.sampling.columns import NUM_COLUMNS
+from jaxserve.sampling.packing import pack_bias, pack_history, pack_params, pack_row
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.sampling.pipeline import sample, write_bias, write_history
 from jaxserve.sampling.state import SlotState, init_state
@@ -97,7 +98,7 @@ class Stage:
         rows = np.zeros((self.batch, NUM_COLUMNS), np.int32)
         constant = pack_params(params, 0, want_logprobs)
         for slot in range(self.batch):
-            pack_row(rows[slot], constant, slot, 7, fresh=True, grammar=params.top_k == 100)
+            pack_row(rows[slot], constant, slot, 7, token=slot, fresh=True, grammar=params.top_k == 100)
             for packed in pack_history(slot, range(100), range(50, 150)):
                 self.state = self.history(self.state, packed)
             self.state = self.bias(self.state, pack_bias(slot, params))

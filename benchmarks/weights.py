@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.report import machine, revision
@@ -71,8 +72,8 @@ def prepare(dtype: str, weights: WeightFormat | None, rows: int) -> tuple[Callab
 
 def _step(graphdef: Any, leaves: Any, cache: Any, ids: Any, cu: Any, lens: Any, tables: Any) -> Any:
     meta = models.StepMeta.from_rows(cu, lens, tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    return out.logits_NV, out.cache
 
 
 def measure(rows: int, rounds: int) -> list[dict[str, Any]]:

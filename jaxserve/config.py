@@ -9,7 +9,7 @@ from typing import Literal
 Dtype = Literal["float32", "bfloat16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Everything the engine needs to know, fixed at start."""
 
@@ -29,15 +29,19 @@ class EngineConfig:
     """Token budget of one step; also the largest token bucket."""
     token_buckets: tuple[int, ...]
     """T: ascending static sizes of the packed token axis; the last equals `max_num_batched_tokens`."""
-    page_windows: tuple[int | None, ...] = (None,)
+    page_windows: tuple[int | None, ...]
     """Window of each page group, in the order of the model's `CacheLayout`; None = every position is kept."""
-    mesh_shape: tuple[int, int, int] = (1, 1, 1)
+    mesh_shape: tuple[int, int, int]
     """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
-    layer_loop: Literal["scan", "unroll"] = "unroll"
+    layer_loop: Literal["scan", "unroll"]
     """How layers are looped: scan on TPU, unroll on CPU and GPU (measured: docs/decisions.md)."""
-    attention_backend: Literal["blocked"] = "blocked"
-    prefix_caching: bool = True
-    max_waiting: int = 1024
+    attention: str | None = None
+    """Attention kernels by name (`models.kernels.choice.ATTENTION`); None = what the devices prefer."""
+    matmul: str | None = None
+    """Kernels of matrix products by name (`models.kernels.choice.MATMUL`); None = what the devices prefer."""
+    prefix_caching: bool
+    """Whether equal prompt beginnings share pages."""
+    max_waiting: int
     """Calls (one or several requests each) that may wait for their first step, beyond those that find a free slot."""
 
     @property

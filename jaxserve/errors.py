@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How the process ends, for systemd, Kubernetes and scripts."""
+
+    FINE = 0
+    """It was asked to end."""
+    CANNOT_SERVE = 2
+    """The model, an option or the address can't be used: starting again changes nothing."""
+    ENGINE_DIED = 3
+    """The engine ended by itself while serving (the device is gone): start again."""
+
 
 class JaxserveError(Exception):
     """Base of all errors this package raises on purpose."""

@@ -12,11 +12,11 @@ from typing import Any, Self
 
 from jaxserve.engine.engine import EngineStats
 from jaxserve.engine.requests import Delta, FinishReason, Request, TokenLogprob
-from jaxserve.engine.sizing import EngineOptions
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
 from jaxserve.models.remote import local_model_dir
-from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import MeshShape, Progress, Started, bundled_model_dir, start
+from jaxserve.options import EngineOptions
+from jaxserve.sampling.params import SamplingParams, check_token_ids
+from jaxserve.startup import Progress, Started, bundled_model_dir, prepare, start
 
 
 @dataclass
@@ -41,26 +41,22 @@ class LLM:
     Args:
         model_dir: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the
             bundled model.
-        mesh: devices for tensor parallelism, or the axes (replica, kv, group).
-        options: further fields of `EngineOptions` (dtype, weights, quantize, max_num_seqs, kv_memory, ...).
+        options: further fields of `EngineOptions` (dtype, max_num_seqs, kv_memory, mesh ...; all of them are in
+            docs/configuration.md).
 
     Raises:
         ModelLoadError: the model can't be served.
     """
 
-    def __init__(
-        self, model_dir: str | Path | None = None, *, mesh: int | tuple[int, int, int] = 1, **options: Any
-    ) -> None:
+    def __init__(self, model_dir: str | Path | None = None, **options: Any) -> None:
         directory = bundled_model_dir() if model_dir is None else local_model_dir(model_dir)
-        self._adopt(start(EngineOptions(model_dir=directory, **options), mesh_shape=mesh))
+        self._adopt(start(prepare(EngineOptions(model_dir=directory, **options))))
 
     @classmethod
-    def from_options(
-        cls, options: EngineOptions, *, mesh: int | MeshShape = 1, progress: Progress = lambda stage, done, total: None
-    ) -> Self:
+    def from_options(cls, options: EngineOptions, *, progress: Progress = lambda stage, done, total: None) -> Self:
         """As the constructor, with the engine's options as one object and a progress callback."""
         llm = cls.__new__(cls)
-        llm._adopt(start(options, mesh_shape=mesh, progress=progress))
+        llm._adopt(start(prepare(options), progress=progress))
         return llm
 
     def _adopt(self, started: Started) -> None:
@@ -84,7 +80,7 @@ class LLM:
         Raises:
             ContextLengthExceeded: a prompt leaves no room for an answer.
             EngineStopped: the engine has been closed.
-            InvalidRequest: an empty prompt.
+            InvalidRequest: an empty prompt; one that holds, or `logit_bias` that names, a token the model lacks.
         """
         outbox: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         requests = [
@@ -153,6 +149,15 @@ class LLM:
             return [tuple(prompts)]  # type: ignore[arg-type]
         return [ids for prompt in prompts for ids in self._tokenize(prompt)]  # type: ignore[arg-type]
 
+    def _check_tokens(self, prompt: tuple[int, ...], sampling: SamplingParams) -> None:
+        vocab_size = self._started.model_config.vocab_size
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < vocab_size:
+                raise InvalidRequest(
+                    "prompts", f"a prompt holds token {token}, but the vocabulary has {vocab_size} tokens"
+                )
+        check_token_ids(sampling, vocab_size)
+
     def _request(
         self,
         prompt: tuple[int, ...],
@@ -164,6 +169,7 @@ class LLM:
     ) -> Request:
         if not prompt:
             raise InvalidRequest("prompts", "a prompt holds no tokens")
+        self._check_tokens(prompt, sampling)
         room = self.config.max_model_len - len(prompt)
         if room < 1:
             raise ContextLengthExceeded(

@@ -10,29 +10,28 @@ from pathlib import Path
 import jax
 
 from jaxserve.config import EngineConfig
+from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.sizing import (
-    DeviceFacts,
-    EngineOptions,
-    ModelFacts,
-    default_dtype,
-    default_layer_loop,
-    derive_config,
-)
+from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
+    Backends,
     LoadedModel,
     ModelConfig,
+    Target,
     cache_bytes_per_page,
     cache_layout,
+    choose_backends,
+    choose_weights,
     derive_mesh_shape,
     describe_weights,
     load_config,
     load_model,
     make_mesh,
 )
+from jaxserve.options import EngineOptions
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -50,6 +49,8 @@ class Started:
     tokenizer: Tokenizer
     model_config: ModelConfig
     config: EngineConfig
+    backends: Backends
+    """The kernels that run."""
     num_parameters: int
     device: str
     """Kind and number of devices, in words."""
@@ -73,45 +74,63 @@ def use_compilation_cache(directory: Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A model of which all is known and checked that can be without reading a weight."""
+
+    options: EngineOptions
+    model_config: ModelConfig
+    tokenizer: Tokenizer
+    mesh_shape: MeshShape
+    backends: Backends
+
+
+def prepare(options: EngineOptions) -> Prepared:
+    """Reads the model's small files and checks every option against them and the devices.
+
+    Raises:
+        ModelLoadError: the model can't be served so; one clear sentence.
+    """
+    gpu.prepare(options.device_memory)
+    model_config = load_config(options.model_dir)
+    device = jax.devices()[0]
+    check_sizes(options, model_config.max_position_embeddings, device.platform)
+    shape = _mesh(model_config, options.mesh)
+    layers = choose_weights(model_config, options.weights, options.quantize).layers
+    backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
+    tokenizer = load_tokenizer(options.model_dir)
+    return Prepared(options, model_config, tokenizer, shape, backends)
+
+
 def start(
-    options: EngineOptions,
+    prepared: Prepared,
     *,
-    mesh_shape: MeshShape | int = 1,
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
 ) -> Started:
     """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
 
     Args:
-        options: what the user fixed.
-        mesh_shape: devices for tensor parallelism (the axes are derived), or the three axes themselves.
+        prepared: of `prepare`.
         progress: see `Progress`.
         on_death: called on the engine thread if the loop dies.
 
     Raises:
         ModelLoadError: the model can't be served; one clear sentence.
     """
-    model_config = load_config(options.model_dir)
-    tokenizer = load_tokenizer(options.model_dir)
-    if tokenizer.vocab_size > model_config.vocab_size:
-        raise ModelLoadError(
-            f"the tokenizer of {options.model_dir} has {tokenizer.vocab_size} tokens, its model only "
-            f"{model_config.vocab_size}"
-        )
-    platform = jax.devices()[0].platform
-    shape = _mesh(model_config, mesh_shape)
-    mesh = make_mesh(shape)
-    dtype = options.dtype or default_dtype(platform)
+    options, shape = prepared.options, prepared.mesh_shape
+    chosen = options.chosen(jax.devices()[0].platform)
     model = load_model(
         options.model_dir,
-        mesh=mesh,
-        dtype=dtype,
-        layer_loop=options.layer_loop or default_layer_loop(platform),
+        mesh=make_mesh(shape),
+        dtype=chosen.dtype,
+        layer_loop=chosen.layer_loop,
+        backends=prepared.backends,
         weights=options.weights,
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
-    return start_loaded(model, tokenizer, options, shape, progress, on_death)
+    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death)
 
 
 def start_loaded(
@@ -141,9 +160,10 @@ def start_loaded(
         tokenizer=tokenizer,
         model_config=model.config,
         config=config,
+        backends=model.backends,
         num_parameters=sum(leaf.size for leaf in model.leaves),
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
-        remarks=_remarks(model, options, config),
+        remarks=_remarks(model, tokenizer, options, config),
     )
 
 
@@ -157,13 +177,14 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
 
 def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     config = model.config
-    tokens = options.max_num_batched_tokens or 2048
-    seqs = options.max_num_seqs or 64
+    chosen = options.chosen(model.mesh.devices.flat[0].platform)
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
-        page_bytes=cache_bytes_per_page(config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh),
-        step_bytes=tokens * width * 4 + seqs * config.vocab_size * 16,
+        page_bytes=cache_bytes_per_page(
+            config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
+        ),
+        step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
     )
 
@@ -179,8 +200,13 @@ def _device_facts(model: LoadedModel) -> DeviceFacts:
     )
 
 
-def _remarks(model: LoadedModel, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
+def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, config: EngineConfig) -> tuple[str, ...]:
     remarks = list(model.report)
+    known, vocab = tokenizer.vocab_size, model.config.vocab_size
+    if known > vocab:
+        remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
+    if model.mesh.devices.flat[0].platform == "gpu":
+        remarks.append(gpu.describe())
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

@@ -6,9 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 # With libtpu installed jax would look for a TPU first; the tests' own devices are CPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+CHECKED = [
+    f"jaxserve.sampling.{module}"
+    for module in ("chunks", "draw", "knobs", "logprobs", "masses", "pipeline", "records", "state")
+]
+"""Modules whose annotations are checked at each call, shapes of arrays among them; mostly while jax traces, so once.
+
+Not `params` and `packing`: the one refuses wrong values itself, the other runs on the host for every sample.
+"""
+checking = install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 @pytest.fixture(scope="session")

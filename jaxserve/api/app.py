@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
 import jaxserve
+from jaxserve.api.admission import Admission
 from jaxserve.api.auth import ApiKeys
-from jaxserve.api.context import PREFIXES, Context
+from jaxserve.api.context import DOUBLED, PREFIXES, Context
 from jaxserve.api.errors import ApiError, as_api_error
+from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
@@ -34,8 +37,9 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    workers = ThreadPoolExecutor(settings.max_lower_threads, thread_name_prefix="jaxserve-lower")
-    context = Context(engine, text, settings, Metrics(engine), workers)
+    lanes = Lanes(text, settings.lower_threads)
+    admission = Admission(engine, settings)
+    context = Context(engine, text, settings, Metrics(engine), admission, lanes)
     app = FastAPI(
         title="jaxserve",
         version=jaxserve.__version__,
@@ -43,28 +47,48 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_closing(lanes),
     )
-    for prefix in PREFIXES:
-        app.include_router(generate.router(context), prefix=prefix)
-        app.include_router(models.router(context), prefix=prefix)
+    for prefix in (*PREFIXES, *DOUBLED):
+        for router in (generate.router(context), models.router(context)):
+            app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
-        app.add_exception_handler(kind, _answer(settings))
+        app.add_exception_handler(kind, _answer(admission, settings))
     # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
     app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), prefixes=PREFIXES)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
         )
-    app.add_middleware(Observe, metrics=context.metrics)
+    app.add_middleware(Observe, metrics=context.metrics, admission=admission)
     return app
 
 
-def _answer(settings: Settings) -> Callable[[Request, Exception], Response]:
+def _closing(lanes: Lanes) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        lanes.close()
+
+    return lifespan
+
+
+def _answer(admission: Admission, settings: Settings) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, error: Exception) -> Response:
-        failure = as_api_error(error, settings.retry_after_seconds)
+        failure = as_api_error(error, admission.retry_after)
+        if isinstance(error, HTTPException) and error.status_code == 404:
+            failure = replace(failure, message=_nothing_here(request, settings))
         record_of(request.scope).error = failure.body()["error"]["code"]
         return failure.response()
 
     return answer
+
+
+def _nothing_here(request: Request, settings: Settings) -> str:
+    """What a client is told whose base URL is wrong, most likely."""
+    bases = " or ".join(f"{request.base_url}{prefix[1:]}" for prefix in PREFIXES)
+    # Who has shown no key learns no names.
+    served = "" if settings.api_keys else f" The model is {settings.model.names[0]!r}."
+    return f"{request.url.path[:200]}: there is nothing here. The base URL of a client is {bases}.{served}"

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-ENVIRONMENT_NAMES = ("JAXSERVE_API_KEY", "JAXSERVE_API_KEYS")
-"""Environment variables read for keys, comma separated."""
+from starlette.datastructures import Headers
+
+from jaxserve.api.settings import Settings
 
 
-def load_api_keys(
-    values: Sequence[str] = (), file: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> tuple[str, ...]:
-    """Collects the accepted keys, without duplicates, in the order: values, file, environment.
+def load_api_keys(values: Sequence[str] = (), file: Path | None = None) -> tuple[str, ...]:
+    """Collects the accepted keys, without duplicates, those of the file last.
 
     Args:
         values: keys given directly.
         file: one key per line; empty lines and lines that start with # are skipped.
-        environ: where `ENVIRONMENT_NAMES` are looked up.
 
     Raises:
         ValueError: the file can't be read or holds no key, or a key has characters no header can carry.
     """
     keys = [*values, *_from_file(file)]
-    for name in ENVIRONMENT_NAMES:
-        keys += [part for part in environ.get(name, "").split(",") if part.strip()]
     keys = [key.strip() for key in keys]
     for key in keys:
         if not key or not all("!" <= char <= "~" for char in key):
@@ -63,10 +58,24 @@ class ApiKeys:
         """Whether an `Authorization` header carries an accepted bearer key; takes equally long for any wrong key."""
         if not self._digests:
             return True
-        scheme, _, key = (authorization or b"").partition(b" ")
-        presented = _digest(key.strip())
+        scheme, key = _bearer(authorization or b"")
+        presented = _digest(key)
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        return scheme.lower() == b"bearer" and any(matches)
+        return scheme == b"bearer" and any(matches)
+
+
+def cache_owner(headers: Headers, settings: Settings) -> str:
+    """Whose cached prompts a request may use: a digest of the key it came with; "" without one, or where all share.
+
+    How fast an answer begins tells whether its prompt was cached, so a shared cache tells what others have asked.
+    """
+    scheme, key = _bearer(headers.get("authorization", "").encode("latin-1"))
+    return "" if settings.share_prompt_cache or scheme != b"bearer" else _digest(key).hex()
+
+
+def _bearer(authorization: bytes) -> tuple[bytes, bytes]:
+    scheme, _, key = authorization.partition(b" ")
+    return scheme.lower(), key.strip()
 
 
 def _digest(key: bytes) -> bytes:

@@ -2,46 +2,118 @@
 
 from __future__ import annotations
 
+import asyncio
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from jaxserve.api.bounds import check_lengths
 from jaxserve.api.errors import ApiError, Location, dotted
 from jaxserve.api.findings import MAX_FINDINGS, findings_of, locate, validation_error
 from jaxserve.api.schema.base import MAX_KEYS, MAX_WRONG_OBJECTS, OutOfPatience, Patience
-from jaxserve.api.settings import Limits
+from jaxserve.api.settings import spread
+from jaxserve.options import Limits
 
 R = TypeVar("R", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, never holding more than `limit` bytes.
+_SLOWEST = 64 * 1024
+"""Bytes of a body for which its time is prolonged by a second."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """A request's body as it came."""
+
+    data: bytes
+    compressed: bool = False
+
+    def decoded(self, limit: int) -> bytes:
+        """The body itself, never making more than `limit` bytes.
+
+        Raises:
+            ApiError: 413 when it is larger, 400 when it is no gzip.
+        """
+        if not self.compressed:
+            return self.data
+        reader = zlib.decompressobj(wbits=31)
+        try:
+            data = reader.decompress(self.data, limit)
+            if not reader.eof and reader.decompress(reader.unconsumed_tail, 1):
+                raise _too_large(limit)
+        except zlib.error:
+            raise _not_gzip("is not gzip, as Content-Encoding says") from None
+        if not reader.eof or reader.unused_data:
+            raise _not_gzip("does not end where its gzip data ends")
+        return data
+
+
+async def read_body(request: Request, limits: Limits, hold: Callable[[int], None]) -> Body:
+    """The whole body, never holding more than the limit.
+
+    Args:
+        request: whose body it is.
+        limits: its size and its time.
+        hold: told of every part's size.
 
     Raises:
-        ApiError: 413 when it is larger, 415 when it says it isn't JSON.
+        ApiError: 408 when it takes too long, 413 when it is larger, 415 when it says it is neither JSON nor gzip of it.
         ClientDisconnect: the client went away.
     """
-    media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media and media != "application/json" and not media.endswith("+json"):
-        raise ApiError(415, "Content-Type must be application/json", loc=("header", "content-type"))
+    compressed = _check_type(request.headers)
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
+    if length.isdigit() and int(length) > limits.max_body_bytes:
+        raise _too_large(limits.max_body_bytes)
+    end = asyncio.get_running_loop().time() + spread(limits.body_timeout)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    try:
+        async with asyncio.timeout_at(end) as time:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.max_body_bytes:
+                    raise _too_large(limits.max_body_bytes)
+                hold(len(chunk))
+                chunks.append(chunk)
+                time.reschedule(end + size / _SLOWEST)
+    except TimeoutError:
+        raise ApiError(
+            408, f"body: {size} bytes had come when its time was over", ("body",), headers={"Connection": "close"}
+        ) from None
+    return Body(b"".join(chunks), compressed)
+
+
+def _check_type(headers: Headers) -> bool:
+    """Whether the body is compressed.
+
+    Raises:
+        ApiError: 415, it is something that isn't read here.
+    """
+    media = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media and media != "application/json" and not media.endswith("+json"):
+        raise ApiError(415, "Content-Type must be application/json", loc=("header", "content-type"))
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise ApiError(
+            415,
+            "Content-Encoding must be gzip, or none",
+            loc=("header", "content-encoding"),
+            headers={"Accept-Encoding": "gzip"},
+        )
+    return encoding == "gzip"
 
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"body: larger than this server's limit of {limit} bytes", loc=("body",))
+
+
+def _not_gzip(reason: str) -> ApiError:
+    return ApiError(400, f"body: {reason}", loc=("body",), code="invalid_encoding")
 
 
 @dataclass(frozen=True)
@@ -54,14 +126,12 @@ class Parsed(Generic[R]):
 
 
 def validate(schema: type[R], body: dict[str, Any], *, lenient: bool, limits: Limits | None = None) -> Parsed[R]:
-    """Checks `body` against a request schema. A null for an optional field means that it isn't given.
+    """Checks `body` against a request schema.
 
     Raises:
         ApiError: 422 with the findings, or because a list or dictionary is longer than any request needs.
     """
     check_lengths(body, limits or Limits())
-    optional = {name for name, info in schema.model_fields.items() if not info.is_required()}
-    body = {name: value for name, value in body.items() if not (value is None and name in optional)}
     ignored: list[str] = []
     while True:
         try:

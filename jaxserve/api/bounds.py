@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxserve.api.errors import ApiError
-from jaxserve.api.settings import Limits
+from jaxserve.options import Limits
 from jaxserve.sampling.params import MAX_LOGIT_BIAS
 
 _MOST: dict[str, tuple[Callable[[Limits], int], str]] = {

@@ -15,11 +15,14 @@ def token_budgets(request: GenerationRequest, prompts: Sequence[PromptTokens], s
 
     Raises:
         ContextLengthExceeded: a prompt fills the context, or the output doesn't fit and the caller wants that refused.
-        InvalidRequest: all prompts together, or all outputs, are more than this server takes.
+        InvalidRequest: a prompt has a token that the model lacks; or all prompts together, or all outputs, are more
+            than this server takes.
     """
     field, limits = request.prompt_field, settings.limits
     for index, prompt in enumerate(prompts):
-        _check_fits(field if len(prompts) == 1 else f"{field}.{index}", prompt, settings.model.context_length)
+        place = field if len(prompts) == 1 else f"{field}.{index}"
+        _check_known(place, prompt, settings.model.vocab_size)
+        _check_fits(place, prompt, settings.model.context_length, generates=_asked(request) != 0)
     total = limits.max_prompt_tokens
     if total is not None and sum(len(prompt.ids) for prompt in prompts) > total:
         raise InvalidRequest(field, f"{field}: more than this server's limit of {total} prompt tokens")
@@ -32,24 +35,38 @@ def token_budgets(request: GenerationRequest, prompts: Sequence[PromptTokens], s
     return budgets
 
 
-def _check_fits(where: str, prompt: PromptTokens, context: int) -> None:
-    if len(prompt.ids) >= context:
-        raise ContextLengthExceeded(
+def _check_known(where: str, prompt: PromptTokens, vocab_size: int) -> None:
+    """A tokenizer may have more tokens than the model has embeddings (an image token, one for padding)."""
+    unknown = next((token for token in prompt.ids if token >= vocab_size), None)
+    if unknown is not None:
+        raise InvalidRequest(
             where,
-            f"{where}: the prompt has {len(prompt.ids)} tokens; the model's context holds {context}"
-            " with at least one for the output",
+            f"{where}: token {unknown} of the tokenizer is outside the model's vocabulary (0 to {vocab_size - 1})",
         )
 
 
+def _check_fits(where: str, prompt: PromptTokens, context: int, *, generates: bool) -> None:
+    if len(prompt.ids) + generates > context:
+        raise ContextLengthExceeded(
+            where,
+            f"{where}: the prompt has {len(prompt.ids)} tokens; the model's context holds {context}"
+            + " with at least one for the output" * generates,
+        )
+
+
+def _asked(request: GenerationRequest) -> int | None:
+    return request.max_tokens if request.max_tokens is not None else request.max_completion_tokens
+
+
 def _budget(request: GenerationRequest, prompt_tokens: int, settings: Settings) -> int:
-    name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
-    asked: int | None = getattr(request, name)
+    asked = _asked(request)
     context = settings.model.context_length
     room = context - prompt_tokens
     if asked is None:
         chat = request.endpoint == "chat"
-        return min(settings.default_max_tokens_chat if chat else settings.default_max_tokens_completions, room)
+        return min(settings.max_tokens(chat=chat), room)
     if asked > room and request.context_length_exceeded_behavior == "error":
+        name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
         raise ContextLengthExceeded(
             name,
             f"{name}: {asked} plus {prompt_tokens} tokens of {request.prompt_field} exceed the context of {context}",

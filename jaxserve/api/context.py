@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from jaxserve.api.admission import Admission
+from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.settings import Settings
 
 PREFIXES = ("/v1", "/inference/v1")
 """Every API route is served under both."""
+DOUBLED = tuple(f"{prefix}/v1" for prefix in PREFIXES)
+"""What is asked for where a client that appends /v1 by itself was given a base URL with it: answered the same."""
+READING = ["GET", "HEAD"]
+"""Methods of routes that only tell something."""
 
 
 @dataclass(frozen=True)
@@ -21,5 +26,6 @@ class Context:
     text: TextServices
     settings: Settings
     metrics: Metrics
-    workers: ThreadPoolExecutor
+    admission: Admission
+    lanes: Lanes
     """Where validation, templates and tokenizing run."""

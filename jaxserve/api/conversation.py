@@ -7,17 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxserve.api.lengths import beginning, check_fits
 from jaxserve.api.ports import ChatRenderer, TextServices, Tokenizer
 from jaxserve.api.prompts import PromptTokens
-from jaxserve.api.safe_text import encode_safely
+from jaxserve.api.safe_text import encode_safely, spells_control
 from jaxserve.api.schema.messages import ChatMessage
 from jaxserve.api.schema.requests import ChatCompletionRequest
 from jaxserve.api.wishes import Wishes
 from jaxserve.errors import ContextLengthExceeded, TemplateError
+from jaxserve.text.reading.reader import Markers
 
 TemplateMessage = dict[str, Any]
 """A message as chat templates read it."""
 
+_ROLES = {"developer": "system", "function": "tool"}
+"""Roles by their names in templates."""
+_GUARDED: Mapping[bool | None, frozenset[str]] = {
+    None: frozenset({"user", "tool"}),
+    True: frozenset({"system", "user", "assistant", "tool", "tools"}),
+    False: frozenset(),
+}
+"""Whose special tokens are text, by `safe_tokenization`. What users and tools say comes from anywhere; earlier answers
+hold markers (`<think>`) that templates look for, and the system message is the developer's."""
 _MAX_FRAGMENTS = 64
 """Conversations longer than this are one fragment: finding fragments renders once for each message."""
 
@@ -28,8 +39,10 @@ class Conversation:
 
     template: ChatRenderer
     tokenizer: Tokenizer
-    safe: bool = False
-    """Special tokens that messages and tools spell out are ordinary text."""
+    guarded: frozenset[str] = frozenset()
+    """Roles ("tools" for the tools) in whose texts special tokens are ordinary text."""
+    control: Markers | None = None
+    """Texts without any of these need no guarding; None = all are looked at."""
     tools: tuple[TemplateMessage, ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,23 +55,42 @@ class Conversation:
             **self.template_args,
         )
 
-    def encode(self, messages: Sequence[TemplateMessage]) -> tuple[str, list[int]]:
-        """The prompt text of some messages and its tokens."""
-        if self.safe:
-            return encode_safely(self.tokenizer, messages, self.tools, self._render_all)
+    def encode(self, messages: Sequence[TemplateMessage], most: int) -> tuple[str, list[int]]:
+        """The prompt text of some messages and its tokens.
+
+        Raises:
+            ContextLengthExceeded: the text is so long that it surely has more than `most` tokens.
+            TemplateError: the template refused the messages.
+        """
         text = self.render(messages)
+        check_fits(self.tokenizer, text, most, "messages")
+        if self._needs_guarding(messages):
+            return encode_safely(self.tokenizer, messages, self.tools, self._render_all, self.guarded)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
+
+    def tokens(self, messages: Sequence[TemplateMessage], limit: int) -> int:
+        """Tokens of some messages; any number above `limit` where there are more."""
+        try:
+            return len(self.encode(messages, limit)[1]) if messages else 0
+        except ContextLengthExceeded:
+            return limit + 1
+
+    def _needs_guarding(self, messages: Sequence[TemplateMessage]) -> bool:
+        if self.control is None:
+            return bool(self.guarded)
+        return spells_control([message for message in messages if message["role"] in self.guarded], self.control)
 
     def _render_all(self, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage]) -> str:
         return replace(self, tools=tuple(tools)).render(messages)
 
-    def prompt(self, messages: Sequence[TemplateMessage], *, fragments: bool) -> PromptTokens:
+    def prompt(self, messages: Sequence[TemplateMessage], most: int, *, fragments: bool) -> PromptTokens:
         """The prompt of some messages; `fragments` also finds out which message wrote which part.
 
         Raises:
+            ContextLengthExceeded: see `encode`.
             TemplateError: the template refused the messages.
         """
-        text, ids = self.encode(messages)
+        text, ids = self.encode(messages, most)
         if not ids:
             raise TemplateError("messages", "messages: the chat template made an empty prompt of them")
         return PromptTokens(tuple(ids), text, self._fragments(messages, text) if fragments else ())
@@ -78,37 +110,37 @@ class Conversation:
         return tuple(text[a:b] for a, b in itertools.pairwise(bounds) if a < b)
 
 
-def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServices) -> PromptTokens:
+def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServices, context: int) -> PromptTokens:
     """The prompt of a chat request, cut to `prompt_truncate_len`.
 
     Raises:
         TemplateError: there is no chat template, or it refused the messages.
-        ContextLengthExceeded: what must stay is longer than `prompt_truncate_len`.
+        ContextLengthExceeded: what must stay is longer than `prompt_truncate_len`, or surely than the `context`.
     """
     if text.chat is None:
         raise TemplateError("messages", "messages: this model has no chat template; use /v1/completions")
-    described = text.format.handover.needs_description
     conversation = Conversation(
         text.chat,
         text.tokenizer,
-        safe=bool(request.safe_tokenization),
-        tools=tuple(tool.for_template(described=described) for tool in wishes.tools.shown),
+        guarded=_GUARDED[request.safe_tokenization],
+        control=text.format.control if request.safe_tokenization is None else None,
+        tools=tuple(tool.for_template() for tool in wishes.tools.shown),
         template_args=wishes.reasoning.template_args,
     )
     messages = text.format.prepare([template_message(message) for message in request.messages], wishes.reasoning)
     if request.prompt_truncate_len is not None:
         messages = truncate(conversation, messages, request.prompt_truncate_len)
-    return conversation.prompt(messages, fragments=bool(request.raw_output))
+    return conversation.prompt(messages, context, fragments=bool(request.raw_output))
 
 
 def template_message(message: ChatMessage) -> TemplateMessage:
     """A message as chat templates read it."""
-    role = "system" if message.role == "developer" else message.role
+    role = _ROLES.get(message.role, message.role)
     optional: Mapping[str, Any] = {
         "reasoning_content": message.reasoning_content,
         "tool_call_id": message.tool_call_id,
         "name": message.name,
-        "tool_calls": [call.model_dump(exclude_none=True) for call in message.tool_calls or ()] or None,
+        "tool_calls": message.calls or None,
     }
     return {"role": role, "content": message.text} | {
         key: value for key, value in optional.items() if value is not None
@@ -127,7 +159,7 @@ def truncate(conversation: Conversation, messages: Sequence[TemplateMessage], li
     """
 
     def fits(candidate: Sequence[TemplateMessage]) -> bool:
-        return len(conversation.encode(candidate)[1]) <= limit
+        return conversation.tokens(candidate, limit) <= limit
 
     if fits(messages):
         return list(messages)
@@ -166,17 +198,22 @@ def _last_turn(messages: Sequence[TemplateMessage]) -> int:
     return start
 
 
-def _cut_system(conversation: Conversation, system: list[TemplateMessage], last: list[TemplateMessage], limit: int) -> list[TemplateMessage]:
+def _cut_system(
+    conversation: Conversation, system: list[TemplateMessage], last: list[TemplateMessage], limit: int
+) -> list[TemplateMessage]:
     """Shortens the system prompt, its last message first, until it fits together with the last turn."""
 
     def size(candidate: list[TemplateMessage]) -> int:
-        return len(conversation.encode(candidate)[1]) if candidate else 0
+        return conversation.tokens(candidate, limit)
 
     while system:
         head, tail = system[:-1], system[-1]
-        ids = conversation.tokenizer.encode(tail["content"], add_special_tokens=False)
+        content = beginning(conversation.tokenizer, tail["content"], limit)
+        ids = conversation.tokenizer.encode(content, add_special_tokens=False)
 
-        def cut(count: int, head: list[TemplateMessage] = head, tail: TemplateMessage = tail, ids: list[int] = ids) -> list[TemplateMessage]:
+        def cut(
+            count: int, head: list[TemplateMessage] = head, tail: TemplateMessage = tail, ids: list[int] = ids
+        ) -> list[TemplateMessage]:
             content = conversation.tokenizer.decode(ids[:count], skip_special_tokens=False).rstrip("\ufffd")
             return [*head, {**tail, "content": content}]
 
@@ -194,7 +231,7 @@ def _cut_system(conversation: Conversation, system: list[TemplateMessage], last:
         return last
     raise ContextLengthExceeded(
         "prompt_truncate_len",
-        f"prompt_truncate_len: {_named(last)} alone takes {size(last)} tokens, more than {limit}",
+        f"prompt_truncate_len: {_named(last)} alone takes more than {limit} tokens",
     )
 
 

@@ -34,6 +34,8 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     choice.setdefault("reasoning", []).append(delta.get("reasoning_content") or "")
     for call in delta.get("tool_calls") or ():
         _add_call(choice.setdefault("calls", {}), call)
+    if called := delta.get("function_call"):
+        _add_function(choice.setdefault("function_call", {"arguments": ""}), called)
     choice["finish_reason"] = piece["finish_reason"]
     for key in ("prompt_token_ids", "raw_output"):
         if key in piece:
@@ -52,6 +54,11 @@ def _add_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:
         calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
 
 
+def _add_function(function: dict[str, Any], piece: dict[str, Any]) -> None:
+    arguments = function["arguments"] + piece["arguments"]
+    function |= piece | {"arguments": arguments}
+
+
 def _finish_chat(choice: dict[str, Any]) -> dict[str, Any]:
     rest: dict[str, Any] = {key: choice[key] for key in ("logprobs", "token_ids", "raw_output") if key in choice}
     message = {"role": choice["role"], "content": "".join(choice["text"])}
@@ -59,6 +66,9 @@ def _finish_chat(choice: dict[str, Any]) -> dict[str, Any]:
         message["reasoning_content"] = reasoning
     if calls := choice.get("calls"):
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    if called := choice.get("function_call"):
+        message["function_call"] = called
+    if calls or called:
         message["content"] = message["content"] or None
     return {"index": choice["index"], "message": message, "finish_reason": choice["finish_reason"], **rest}
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from jaxserve.api import logprobs
-from jaxserve.api.usage import Ledger
+from jaxserve.api.echo import TokenPlaces
 from jaxserve.api.logprobs import Entry
 from jaxserve.api.lower import Job, LoweredPrompt
 from jaxserve.api.message import MessageReader, Part
-from jaxserve.api.wishes import View
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import (
     AnyLogProbs,
@@ -22,7 +21,10 @@ from jaxserve.api.schema.responses import (
     DeltaToolCall,
     FinishReason,
     RawOutput,
+    ToolCallFunction,
 )
+from jaxserve.api.usage import Ledger
+from jaxserve.api.wishes import View
 from jaxserve.engine.requests import Delta, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
@@ -38,6 +40,8 @@ class Piece:
     opening: bool = False
     reasoning: str = ""
     calls: Sequence[DeltaToolCall] = ()
+    function_call: ToolCallFunction | None = None
+    """The same for who asked with `functions`."""
     finish_reason: FinishReason | None = None
     logprobs: AnyLogProbs | None = None
     token_ids: list[int] | None = None
@@ -55,13 +59,11 @@ class _Choice:
     tokenizer: Tokenizer
     returned: int = 0
     """Characters of output returned so far (before parsing, if it is parsed), the echo not counted."""
-    written: int = 0
-    """Characters that the tokens so far have written, returned or held back."""
     held: list[Entry] = field(default_factory=list)
     """Tokens whose text hasn't been returned; offsets count from the start of the output."""
     tokens: list[Entry] = field(default_factory=list)
     """All tokens, kept for `raw_output` only."""
-    detokenizer: IncrementalDetokenizer | None = None
+    places: TokenPlaces | None = None
     reader: MessageReader | None = None
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class _Choice:
             self.reader = MessageReader(self.prompt.parsing)
         if self.shows_tokens:
             request = self.prompt.request
-            self.detokenizer = IncrementalDetokenizer(
+            self.places = TokenPlaces(
                 self.tokenizer, skip_special_tokens=request.skip_special_tokens, prefix_ids=request.prompt
             )
 
@@ -79,58 +81,70 @@ class _Choice:
         return self.view.logprobs is not None or self.view.token_ids or self.view.raw_output
 
     @property
+    def legacy(self) -> bool:
+        """Whether calls are told as `function_call`."""
+        return self.prompt.parsing is not None and self.prompt.parsing.legacy
+
+    @property
     def _echoed(self) -> int:
         return len(self.prompt.echo.text) if self.prompt.echo is not None else 0
 
     def opening(self, prompt_logprobs: Sequence[TokenLogprob | None]) -> Piece:
         """The first piece: the echo, the prompt's tokens, no output yet."""
         echo, ids = self.prompt.echo, self.prompt.request.prompt
-        shown = None
+        scores = None
         if echo is not None and self.view.logprobs is not None:
-            echoed = zip(ids[echo.first :], echo.offsets, prompt_logprobs, strict=True)
-            entries = [Entry(token, offset, score) for token, offset, score in echoed]
-            shown = logprobs.render(entries, self.view, self.tokenizer)
+            echoed = zip(ids[echo.first :], echo.offsets, prompt_logprobs, echo.shown, strict=True)
+            entries = [Entry(token, offset, score, shown=shown) for token, offset, score, shown in echoed]
+            scores = logprobs.render(entries, self.view, self.tokenizer)
         return Piece(
             self.index,
             text=echo.text if echo is not None else "",
             opening=True,
-            logprobs=shown,
+            logprobs=scores,
             prompt_token_ids=list(ids) if self.view.token_ids else None,
         )
 
-    def lift(self, delta: Delta) -> Piece | None:
-        """What a delta adds; None when it adds nothing that can be shown yet."""
+    def lift(self, delta: Delta) -> Iterator[Piece]:
+        """What a delta adds that can be shown already.
+
+        The end is a piece of its own: loops that stop at a finish reason would lose the text that came with it.
+        """
         self.returned += len(delta.text)
         if self.shows_tokens:
             self._hold(delta)
         shown = self._release(everything=delta.finish_reason is not None)
         part, reason = Part(content=delta.text), delta.finish_reason
         if self.reader is not None:
-            part = self.reader.read(delta.text, ended=reason is not None)
-        if part.empty and not shown and not reason:
-            return None
-        return Piece(
-            self.index,
-            text=part.content,
-            reasoning=part.reasoning,
-            calls=part.calls,
-            finish_reason=cast(FinishReason | None, self.reader.finish_reason(reason) if self.reader else reason),
-            logprobs=logprobs.render(shown, self.view, self.tokenizer),
-            token_ids=[entry.token for entry in shown] if self.view.token_ids else None,
-            raw_output=self._raw_output(delta) if delta.finish_reason and self.view.raw_output else None,
-        )
+            cut = reason != "stop" or delta.stop_text is not None
+            part = self.reader.read(delta.text, ended=reason is not None, cut=cut)
+        if shown or not part.empty:
+            yield Piece(
+                self.index,
+                text=part.content,
+                reasoning=part.reasoning,
+                calls=() if self.legacy else part.calls,
+                function_call=_first_function(part.calls) if self.legacy else None,
+                logprobs=logprobs.render(shown, self.view, self.tokenizer),
+                token_ids=[entry.token for entry in shown] if self.view.token_ids else None,
+            )
+        if reason is not None:
+            yield Piece(
+                self.index,
+                finish_reason=cast(FinishReason, self.reader.finish_reason(reason) if self.reader else reason),
+                raw_output=self._raw_output(delta) if self.view.raw_output else None,
+            )
 
     def _hold(self, delta: Delta) -> None:
-        assert self.detokenizer is not None
+        assert self.places is not None
         for position, token in enumerate(delta.token_ids):
             entry = Entry(
                 token,
-                self.written,
+                self.places.push(token),
                 delta.logprobs[position] if delta.logprobs else None,
                 delta.activations[position] if delta.activations else None,
                 delta.routing[position] if delta.routing else None,
             )
-            self.written += len(self.detokenizer.push(token))
             self.held.append(entry)
             if self.view.raw_output:
                 self.tokens.append(entry)
@@ -208,16 +222,16 @@ class Lifter:
 
     def _lift(self, delta: Delta) -> list[Chunk]:
         index = self._first_choice[delta.request_id] + delta.choice
-        pieces: list[Piece | None] = []
+        pieces: list[Piece] = []
         choice = self._choices.get(index)
         if choice is None:
             choice = _Choice(index, self._prompts[delta.request_id], self._job.view, self._tokenizer)
             self._choices[index] = choice
             if self._job.endpoint == "chat" or choice.prompt.echo is not None or self._job.view.token_ids:
                 pieces.append(choice.opening(self._prompt_logprobs.get(delta.request_id, ())))
-        pieces.append(choice.lift(delta))
+        pieces += choice.lift(delta)
         self._open -= delta.finish_reason is not None
-        return [self._chunk(piece) for piece in pieces if piece is not None]
+        return [self._chunk(piece) for piece in pieces]
 
     def _chunk(self, piece: Piece) -> Chunk:
         chunk: dict[str, Any] = {**self._head, "choices": [self._shape(piece)]}
@@ -235,14 +249,21 @@ class Lifter:
         """Completes the chunk that ends the last choice with metrics and usage.
 
         A client that asked for a closing chunk gets the usage there and only there, as OpenAI sends it: clients add up
-        what they find (langchain counted twice).
+        what they find (langchain counted twice). One that asked for none gets none.
         """
         if self._job.view.perf_metrics:
             chunk["perf_metrics"] = perf_metrics
-        if not self._job.view.closing_usage:
+        place = self._job.view.stream_usage
+        if place == "closing chunk":
+            return [chunk, cast(Chunk, {**self._head, "choices": [], "usage": self._ledger.usage()})]
+        if place == "last chunk":
             chunk["usage"] = self._ledger.usage()
-            return [chunk]
-        return [chunk, cast(Chunk, {**self._head, "choices": [], "usage": self._ledger.usage()})]
+        return [chunk]
+
+
+def _first_function(calls: Sequence[DeltaToolCall]) -> ToolCallFunction | None:
+    """What there is of the first call: `functions` knows no second one."""
+    return next((cast(ToolCallFunction, call["function"]) for call in calls if call.get("index") == 0), None)
 
 
 def _common(piece: Piece) -> dict[str, Any]:
@@ -263,6 +284,8 @@ def _chat_choice(piece: Piece) -> ChatStreamChoice:
         delta["reasoning_content"] = piece.reasoning
     if piece.calls:
         delta["tool_calls"] = list(piece.calls)
+    if piece.function_call is not None:
+        delta["function_call"] = piece.function_call
     return cast(ChatStreamChoice, {"index": piece.index, "delta": delta, **_common(piece)})
 
 

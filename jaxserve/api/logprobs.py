@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxserve.api.wishes import View
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.responses import AnyLogProbs, LogProbs, NewLogProbs, NewLogProbsContent
+from jaxserve.api.wishes import View
 from jaxserve.engine.requests import TokenLogprob
 
 LOWEST = -9999.0
@@ -26,6 +26,8 @@ class Entry:
     """None for the first token of a prompt, which nothing predicts."""
     activation: bytes | None = None
     routing: bytes | None = None
+    shown: str | None = None
+    """What it wrote in the returned text; None: what it spells by itself."""
 
 
 def render(entries: Sequence[Entry], view: View, tokenizer: Tokenizer) -> AnyLogProbs | None:
@@ -40,7 +42,7 @@ def render(entries: Sequence[Entry], view: View, tokenizer: Tokenizer) -> AnyLog
 def legacy(entries: Sequence[Entry], alternatives: int, tokenizer: Tokenizer) -> LogProbs:
     """Parallel arrays. The alternatives of a position always hold its own token too."""
     return {
-        "tokens": [tokenizer.token_text(entry.token) for entry in entries],
+        "tokens": [_text(entry, entry.token, tokenizer) for entry in entries],
         "token_logprobs": [None if entry.score is None else _finite(entry.score.logprob) for entry in entries],
         "top_logprobs": [_legacy_top(entry, alternatives, tokenizer) for entry in entries],
         "text_offset": [entry.offset for entry in entries],
@@ -53,9 +55,9 @@ def _legacy_top(entry: Entry, alternatives: int, tokenizer: Tokenizer) -> dict[s
         return {}
     top: dict[str, float] = {}
     for token, logprob in entry.score.top[:alternatives]:
-        top.setdefault(tokenizer.token_text(token), _finite(logprob))
+        top.setdefault(_text(entry, token, tokenizer), _finite(logprob))
     if entry.token not in [token for token, _ in entry.score.top[:alternatives]]:
-        top.setdefault(tokenizer.token_text(entry.token), _finite(entry.score.logprob))
+        top.setdefault(_text(entry, entry.token, tokenizer), _finite(entry.score.logprob))
     return top
 
 
@@ -68,10 +70,10 @@ def _content(entry: Entry, alternatives: int, tokenizer: Tokenizer) -> NewLogPro
     score = entry.score
     top = score.top[:alternatives] if score is not None else ()
     return {
-        "token": tokenizer.token_text(entry.token),
+        "token": _text(entry, entry.token, tokenizer),
         "logprob": 0.0 if score is None else _finite(score.logprob),
         "sampling_logprob": None if score is None else _finite_or_none(score.sampling_logprob),
-        "bytes": list(tokenizer.token_bytes(entry.token)),
+        "bytes": list(tokenizer.token_bytes(entry.token) if entry.shown is None else entry.shown.encode()),
         "top_logprobs": [
             {
                 "token": tokenizer.token_text(token),
@@ -86,6 +88,13 @@ def _content(entry: Entry, alternatives: int, tokenizer: Tokenizer) -> NewLogPro
         "last_activation": _base64(entry.activation),
         "routing_matrix": _base64(entry.routing),
     }
+
+
+def _text(entry: Entry, token: int, tokenizer: Tokenizer) -> str:
+    """A token at the entry's position: its own one as it is shown, others as they are spelled."""
+    if token == entry.token and entry.shown is not None:
+        return entry.shown
+    return tokenizer.token_text(token)
 
 
 def _finite(logprob: float) -> float:

@@ -12,29 +12,17 @@ from dataclasses import dataclass
 
 from jaxserve.api.budgets import token_budgets
 from jaxserve.api.conversation import chat_prompt
+from jaxserve.api.echo import Echo, echo_of
 from jaxserve.api.ports import OutputRules, TextServices
-from jaxserve.api.prompts import Echo, PromptTokens, completion_prompts, echo_of
+from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
-from jaxserve.api.settings import Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.requests import Request
 from jaxserve.errors import InvalidRequest
-from jaxserve.sampling.params import SamplingParams, check_token_ids
+from jaxserve.sampling.params import KNOBS, SamplingParams, check_token_ids
 from jaxserve.text.formats import BoundFormat, Tool
-
-_KNOBS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "mirostat_target",
-    "mirostat_lr",
-)
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,8 @@ class LoweredPrompt:
     echo: Echo | None
     grammar: str | None = None
     """The grammar that the output follows."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema the grammar leaves to the model)."""
     parsing: Parsing | None = None
     """How the output becomes a message; None = the text is the answer."""
 
@@ -81,7 +71,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     """
     check(request, settings)
     wishes = chat_wishes(request, text.format)
-    return _job(request, wishes, [chat_prompt(request, wishes, text)], text, settings)
+    return _job(request, wishes, [chat_prompt(request, wishes, text, settings.model.context_length)], text, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -93,7 +83,7 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     """
     check(request, settings)
     wishes = completion_wishes(request, text.format)
-    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size)
+    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size, settings.model.context_length)
     return _job(request, wishes, prompts, text, settings)
 
 
@@ -102,7 +92,7 @@ def _job(
 ) -> Job:
     job_id = ("chatcmpl-" if request.endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
     budgets = token_budgets(request, prompts, settings)
-    sampling = _sampling(request, settings.model.vocab_size)
+    sampling = _sampling(_with_defaults(request, settings.model), settings.model.vocab_size)
     lowered = []
     for index, (prompt, max_tokens) in enumerate(zip(prompts, budgets, strict=True)):
         rules, parsing = _output_rules(wishes, prompt, text), _parsing(wishes, prompt, text.format)
@@ -127,7 +117,8 @@ def _job(
             want_routing=bool(request.return_routing_matrix),
         )
         grammar = rules.grammar if rules is not None else None
-        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, parsing))
+        relaxed = rules.relaxed if rules is not None else ()
+        lowered.append(LoweredPrompt(engine_request, prompt, echo, grammar, relaxed, parsing))
     return Job(request.endpoint, tuple(lowered), wishes.view, bool(request.stream), job_id)
 
 
@@ -157,7 +148,7 @@ def _parsing(wishes: Wishes, prompt: PromptTokens, bound: BoundFormat) -> Parsin
 def _echo(request: GenerationRequest, prompt: PromptTokens, text: TextServices) -> Echo | None:
     if not request.echoes:
         return None
-    return echo_of(prompt, None if request.echo else request.echo_last, text.tokenizer)
+    return echo_of(prompt.ids, None if request.echo else request.echo_last, text.tokenizer)
 
 
 def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
@@ -168,17 +159,22 @@ def _stop_texts(request: GenerationRequest) -> tuple[str, ...]:
 def _stop_ids(
     request: GenerationRequest, rules: OutputRules | None, parsing: Parsing | None, text: TextServices
 ) -> tuple[int, ...]:
-    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs."""
-    ids: list[int] = []
+    """Tokens that end the output: the model's, unless the request ignores them, and those that a grammar needs.
+
+    A stop text that is a special token ends it as that token where special tokens are not part of the text.
+    """
+    named = [text.tokenizer.id_of(stop) for stop in _stop_texts(request)] if parsing is None else []
+    ids = [id_ for id_ in named if id_ is not None and text.tokenizer.is_special(id_)]
     if not request.ignore_eos:
         ids += [*text.tokenizer.eos_ids, *(sorted(parsing.format.stop_ids) if parsing is not None else ())]
     return tuple(dict.fromkeys([*ids, *(rules.stop_ids if rules is not None else ())]))
 
 
 def _sampling(request: GenerationRequest, vocab_size: int) -> SamplingParams:
-    given = {name: getattr(request, name) for name in _KNOBS if getattr(request, name) is not None}
-    seed = secrets.randbits(64) if request.seed is None else request.seed
-    params = SamplingParams(**given, logit_bias=_logit_bias(request), seed=(seed + 2**63) % 2**64 - 2**63)
+    given = {name: value for name in KNOBS if (value := getattr(request, name)) is not None}
+    seed = given.get("seed", secrets.randbits(64))
+    given |= {"seed": (seed + 2**63) % 2**64 - 2**63, "logit_bias": _logit_bias(request)}
+    params = SamplingParams(**given)
     check_token_ids(params, vocab_size)
     return params
 
@@ -189,6 +185,12 @@ def _logit_bias(request: GenerationRequest) -> tuple[tuple[int, float], ...]:
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise InvalidRequest("logit_bias", f"logit_bias: {key[:20]!r} is not a token id")
     return tuple((int(key), bias) for key, bias in biases.items())
+
+
+def _with_defaults(request: GenerationRequest, model: ModelInfo) -> GenerationRequest:
+    """The request with the model's own values for the knobs that it leaves open."""
+    silent = {name: value for name, value in model.sampling_defaults.items() if getattr(request, name) is None}
+    return request.model_copy(update=silent)
 
 
 def _cache_key(request: GenerationRequest) -> str:

@@ -34,11 +34,11 @@ class MessageReader:
         self._legacy = parsing.legacy
         self._called = False
 
-    def read(self, text: str, *, ended: bool) -> Part:
-        """What more text adds; `ended` with the last of it."""
+    def read(self, text: str, *, ended: bool, cut: bool) -> Part:
+        """What more text adds; `ended` with the last of it, `cut` where the model did not end it itself."""
         events = self._parser.push(text)
         if ended:
-            events = [*events, *self._parser.flush()]
+            events = [*events, *self._parser.flush(cut=cut)]
         self._called = self._called or any(isinstance(event, CallStart) for event in events)
         return _sum(events)
 

@@ -9,20 +9,28 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxserve.api.admission import Admission
 from jaxserve.api.auth import ApiKeys
 from jaxserve.api.errors import ApiError
 from jaxserve.api.metrics import Metrics
-from jaxserve.api.request_log import new_record, record_of
+from jaxserve.api.request_log import Record, new_record, record_of
 
 _log = logging.getLogger("jaxserve.api")
 
 
 class Observe:
-    """Outermost: gives every request its id, its record, and an answer whatever happens inside."""
+    """Outermost: gives every request its id, its record, and an answer whatever happens inside.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        app: what is inside.
+        metrics: count the requests.
+        admission: learns how long they take.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None, admission: Admission | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI)."""
@@ -40,9 +48,13 @@ class Observe:
                 MutableHeaders(scope=message)["x-request-id"] = record.request_id
             await send(message)
 
-        self._metrics.in_flight.inc()
+        if self._metrics is not None:
+            self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, observed)
+            if _is_framed_twice(scope):
+                await _FRAMED_TWICE.response()(scope, receive, observed)
+            else:
+                await self._app(scope, receive, observed)
         except Exception:  # noqa: BLE001 - the last line of defence: every request gets an answer
             _log.exception("request %s failed", record.request_id)
             record.error = "internal_error"
@@ -50,9 +62,29 @@ class Observe:
                 await ApiError(500, "internal server error").response()(scope, receive, observed)
             record.status = 500
         finally:
+            self._finish(record)
+
+    def _finish(self, record: Record) -> None:
+        seconds = time.monotonic() - record.received
+        if self._metrics is not None:
             self._metrics.in_flight.dec()
-            self._metrics.observe(record, time.monotonic() - record.received)
-            record.log()
+            self._metrics.observe(record, seconds)
+        if self._admission is not None:
+            self._admission.observe(record, seconds)
+        record.log()
+
+
+_FRAMED_TWICE = ApiError(
+    400,
+    "content-length: can't be given beside transfer-encoding: where the request ends would be anybody's guess",
+    loc=("header", "content-length"),
+    headers={"Connection": "close"},
+)
+"""What request smuggling is made of: a proxy that believes one header in front of a server that believes the other."""
+
+
+def _is_framed_twice(scope: Scope) -> bool:
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}
 
 
 class RequireKey:

@@ -26,13 +26,15 @@ _RESPONSES = (
     responses.Status,
 )
 ERRORS = {
-    400: "The model can't take the request: context exceeded, or refused by the chat template.",
+    400: "The model can't take the request: context exceeded, or refused by the chat template; or the request "
+    "contradicts its own headers.",
     401: "No accepted API key.",
     404: "Unknown model.",
+    408: "The body did not come in time.",
     413: "The body is too large.",
-    415: "The body isn't JSON.",
+    415: "The body is neither JSON nor gzip of it.",
     422: "A field is malformed, out of range, unknown, or not supported.",
-    429: "Too many requests are waiting.",
+    429: "Too many requests are waiting; Retry-After follows the queue.",
     500: "The server failed.",
     503: "The engine isn't ready, or has stopped.",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxserve.engine.requests import ConstraintFactory, Request, Sink
@@ -73,6 +73,10 @@ class OutputRules(Protocol):
         """Text of the grammar, if there is one."""
 
     @property
+    def relaxed(self) -> tuple[tuple[str, str], ...]:
+        """(tool, what of its schema is left to the model)."""
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that must end the output, whatever else the request says."""
 
@@ -87,6 +91,9 @@ class WishCompiler(Protocol):
             InvalidRequest: the schema, grammar or tools can't be honoured.
         """
 
+    def known(self) -> WishCompiler:
+        """The same for callers who must not wait: `build` raises `NotReady` where a grammar has to be compiled."""
+
 
 @dataclass(frozen=True)
 class TextServices:
@@ -97,6 +104,10 @@ class TextServices:
     """How the model writes reasoning and tool calls; holds its chat template, if there is one."""
     constraints: WishCompiler | None = None
     """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
+
+    def known(self) -> TextServices:
+        """The same, in so far as it takes no waiting."""
+        return self if self.constraints is None else replace(self, constraints=self.constraints.known())
 
     @property
     def chat(self) -> ChatRenderer | None:

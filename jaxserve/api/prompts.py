@@ -1,14 +1,15 @@
-"""A prompt on its way to the engine: its tokens, and what of it is returned."""
+"""A prompt on its way to the engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from jaxserve.api.lengths import check_fits, end
 from jaxserve.api.ports import Tokenizer
 from jaxserve.api.schema.requests import CompletionRequest
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 
 
 @dataclass(frozen=True)
@@ -20,39 +21,33 @@ class PromptTokens:
     """The text it was made from; None when the caller gave token ids."""
     fragments: tuple[str | int, ...] = ()
     """`raw_output.prompt_fragments`."""
-    added: int = 0
-    """Leading tokens (BOS) that stand for nothing in `text`."""
 
 
-@dataclass(frozen=True)
-class Echo:
-    """The part of a prompt that is returned in front of the output."""
-
-    text: str = ""
-    first: int = 0
-    """Position in the prompt of the first echoed token."""
-    offsets: tuple[int, ...] = ()
-    """Where each echoed token starts in `text`."""
-
-
-def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+def completion_prompts(
+    request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, context: int
+) -> list[PromptTokens]:
     """The prompts of a completions request, in order, cut to `prompt_truncate_len`.
 
     Raises:
         InvalidRequest: a token id is outside the vocabulary, or a prompt is empty and the tokenizer has no BOS.
+        ContextLengthExceeded: a text is so long that it can't fit the `context`, whatever its tokens are.
     """
-    prompts = _tokenized(request, tokenizer, vocab_size)
+    prompts = _tokenized(request, tokenizer, vocab_size, context)
     limit = request.prompt_truncate_len
-    return prompts if limit is None else [_keep_last(prompt, limit) for prompt in prompts]
+    return prompts if limit is None else [_keep_last(prompt, limit, tokenizer) for prompt in prompts]
 
 
-def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[PromptTokens]:
+def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, context: int) -> list[PromptTokens]:
     given, parse_special = request.prompt, not request.safe_tokenization
     single = isinstance(given, str) or isinstance(given[0], int)
     prompts = []
     for index, item in enumerate([given] if single else given):
         field = "prompt" if single else f"prompt.{index}"
         if isinstance(item, str):
+            if request.prompt_truncate_len is not None:
+                item = end(tokenizer, item, request.prompt_truncate_len)
+            else:
+                check_fits(tokenizer, item, context, field, parse_special=parse_special)
             prompts.append(_from_text(item, tokenizer, field, parse_special=parse_special))
         else:
             prompts.append(_from_ids(item, tokenizer, field, vocab_size))  # type: ignore[arg-type]
@@ -61,10 +56,21 @@ def _tokenized(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int
 
 def _from_text(text: str, tokenizer: Tokenizer, field: str, *, parse_special: bool) -> PromptTokens:
     ids = tokenizer.encode(text, add_special_tokens=True, parse_special=parse_special)
-    bare = tokenizer.encode(text, add_special_tokens=False, parse_special=parse_special)
-    added = len(ids) - len(bare) if ids[len(ids) - len(bare) :] == bare else 0
-    ids = ids or _bos(tokenizer, field)
-    return PromptTokens(tuple(ids), text, (text,), added if bare else len(ids))
+    return PromptTokens(tuple(ids or _bos(tokenizer, field)), text, (text,))
+
+
+@lru_cache(maxsize=8)
+def _before_every_text(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that the tokenizer puts before a text (BOS, in most models that have one)."""
+    bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+    before = len(whole) - len(bare)
+    return tuple(whole[:before]) if whole[before:] == bare else ()
+
+
+def count_added(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many tokens at a prompt's beginning are those that the tokenizer puts before every text."""
+    added = _before_every_text(tokenizer)
+    return len(added) if tuple(ids[: len(added)]) == added else 0
 
 
 def _from_ids(ids: Sequence[int], tokenizer: Tokenizer, field: str, vocab_size: int) -> PromptTokens:
@@ -74,7 +80,7 @@ def _from_ids(ids: Sequence[int], tokenizer: Tokenizer, field: str, vocab_size: 
                 f"{field}.{position}", f"{field}: token id {token} is outside the vocabulary (0 to {vocab_size - 1})"
             )
     given = tuple(ids)
-    return PromptTokens(given or tuple(_bos(tokenizer, field)), None, given, 0 if given else 1)
+    return PromptTokens(given or tuple(_bos(tokenizer, field)), None, given)
 
 
 def _bos(tokenizer: Tokenizer, field: str) -> list[int]:
@@ -83,32 +89,11 @@ def _bos(tokenizer: Tokenizer, field: str) -> list[int]:
     return [tokenizer.bos_id]
 
 
-def _keep_last(prompt: PromptTokens, count: int) -> PromptTokens:
+def _keep_last(prompt: PromptTokens, count: int, tokenizer: Tokenizer) -> PromptTokens:
     """The prompt cut to its last `count` tokens; a BOS in front stays where there is room for it."""
     if len(prompt.ids) <= count:
         return prompt
-    head = prompt.ids[: prompt.added] if prompt.added < count else ()
+    added = count_added(prompt.ids, tokenizer)
+    head = prompt.ids[:added] if added < count else ()
     ids = head + prompt.ids[len(prompt.ids) - (count - len(head)) :]
-    return PromptTokens(ids, None, ids, len(head))
-
-
-def echo_of(prompt: PromptTokens, count: int | None, tokenizer: Tokenizer) -> Echo:
-    """What to return of a prompt.
-
-    Args:
-        prompt: the prompt.
-        count: its last `count` tokens; None returns all of it.
-        tokenizer: turns tokens into text. Special tokens are shown as they are spelled, but for an added BOS.
-    """
-    first = 0 if count is None else max(len(prompt.ids) - count, 0)
-    detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=False)
-    starts, length, pieces = [], 0, []
-    for position, token in enumerate(prompt.ids):
-        starts.append(length)
-        if position >= prompt.added:
-            pieces.append(detokenizer.push(token))
-            length += len(pieces[-1])
-    pieces.append(detokenizer.flush())
-    text = prompt.text if prompt.text is not None else "".join(pieces)
-    cut = min(starts[first], len(text)) if first < len(starts) else len(text)
-    return Echo(text[cut:], first, tuple(min(start, len(text)) - cut for start in starts[first:]))
+    return PromptTokens(ids, None, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -11,13 +12,19 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxserve.api.errors import shortened
 from jaxserve.api.usage import Ledger
 
 _log = logging.getLogger("jaxserve.requests")
 _SCOPE_KEY = "jaxserve.record"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
-_PROBES = ("health", "ready", "metrics")
+PROBES = ("health", "ready", "metrics")
+"""Endpoints that somebody asks every few seconds."""
+
+_MAX_TEXT = 256
+_MAX_ENTRIES = 16
+"""What a log line holds of a client's text, and of a client's dictionary: both are as long as the client likes."""
 
 CLIENT_GONE = 499
 """Status in log and metrics of a request whose client went away before its answer was complete."""
@@ -32,6 +39,8 @@ class Record:
     path: str
     received: float = field(default_factory=time.monotonic)
     status: int = 0
+    client: str | None = None
+    """Address of the client, or of the proxy before it."""
     endpoint: str = "other"
     """Route as it is labelled in metrics."""
     model: str | None = None
@@ -43,34 +52,53 @@ class Record:
     """Code of the error that the client got."""
 
     def log(self) -> None:
-        """Writes the request's one line of JSON; what probes ask every few seconds is for DEBUG only."""
-        level = logging.DEBUG if self.endpoint in _PROBES else logging.INFO
+        """Writes the request's one line of JSON, of a bounded length; what probes ask is for DEBUG only."""
+        level = logging.DEBUG if self.endpoint in PROBES else logging.INFO
         if not _log.isEnabledFor(level):
             return
         line: dict[str, Any] = {
             "request_id": self.request_id,
-            "method": self.method,
-            "path": self.path,
+            "client": self.client,
+            "method": shortened(self.method, _MAX_TEXT),
+            "path": shortened(self.path, _MAX_TEXT),
             "status": self.status,
             "duration": round(time.monotonic() - self.received, 6),
             "error": self.error,
-            "model": self.model,
-            "user": self.user,
-            "metadata": self.metadata,
+            "model": _short(self.model),
+            "user": _short(self.user),
+            "metadata": _short_entries(self.metadata),
         }
         if self.ledger is not None:
             line |= {"stream": self.stream, "finish_reasons": dict(self.ledger.finish_reasons)}
             line |= self.ledger.usage()
             if self.ledger.first_token is not None:
                 line["time_to_first_token"] = round(self.ledger.first_token - self.received, 6)
-        _log.log(level, json.dumps({key: value for key, value in line.items() if value is not None}))
+        fields = {key: value for key, value in line.items() if value is not None}
+        _log.log(level, json.dumps(fields), extra={"fields": fields})
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else shortened(text, _MAX_TEXT)
+
+
+def _short_entries(entries: Mapping[str, str] | None) -> dict[str, str] | None:
+    if entries is None:
+        return None
+    shown = itertools.islice(entries.items(), _MAX_ENTRIES)
+    return {shortened(key, _MAX_TEXT): shortened(value, _MAX_TEXT) for key, value in shown}
+
+
+def new_id() -> str:
+    """An id for a request that came with none."""
+    return f"req-{secrets.token_hex(12)}"
 
 
 def new_record(scope: MutableMapping[str, Any]) -> Record:
     """Makes the record of a request and keeps it in its scope. A sane `x-request-id` of the client is taken over."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    request_id = given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
-    record = Record(request_id, scope["method"], scope["path"])
+    request_id = given if _SANE_ID.fullmatch(given) else new_id()
+    client = scope.get("client")
+    record = Record(request_id, scope["method"], scope["path"], client=None if client is None else client[0])
     scope[_SCOPE_KEY] = record
     return record
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,15 +13,18 @@ from starlette.types import Receive, Scope, Send
 from jaxserve.api import sse
 from jaxserve.api.errors import as_api_error
 from jaxserve.api.join import fold
-from jaxserve.api.submission import Generation
-from jaxserve.api.usage import Ledger, perf_headers
 from jaxserve.api.lift import Chunk, Lifter
 from jaxserve.api.lower import Job
 from jaxserve.api.request_log import CLIENT_GONE, record_of
+from jaxserve.api.schema.requests import Endpoint
 from jaxserve.api.settings import Settings
+from jaxserve.api.submission import Generation
+from jaxserve.api.usage import Ledger, perf_headers
 
 _log = logging.getLogger("jaxserve.api")
 T = TypeVar("T")
+_MANY_CHUNKS = 1000
+"""Chunks whose folding would hold up the event loop: some 10 ms."""
 
 
 class GenerationResponse(Response):
@@ -70,7 +73,10 @@ class GenerationResponse(Response):
 
     async def _whole(self, send: Send) -> None:
         chunks = [chunk async for burst in self._chunks() for chunk in burst]
-        body = sse.encode_json(fold(chunks, self._job.endpoint))
+        if len(chunks) > _MANY_CHUNKS:
+            body = await asyncio.to_thread(_folded, chunks, self._job.endpoint)
+        else:
+            body = _folded(chunks, self._job.endpoint)
         headers = perf_headers(self._ledger.perf_metrics(self._settings))
         await _start(
             send, {"content-type": "application/json", "content-length": str(len(body)), **headers, **self._extra}
@@ -93,6 +99,10 @@ class GenerationResponse(Response):
                 _log.exception("request %s failed while streaming", record_of(scope).request_id)
             tail = sse.error(failure.body())
         await send({"type": "http.response.body", "body": tail, "more_body": False})
+
+
+def _folded(chunks: Sequence[Chunk], endpoint: Endpoint) -> bytes:
+    return sse.encode_answer(fold(chunks, endpoint))
 
 
 async def _start(send: Send, headers: Mapping[str, str]) -> None:
@@ -134,7 +144,7 @@ class ClientGone(Exception):
     """The client closed the connection before its answer was complete."""
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """Runs `work`, but cancels it when the client goes away.
 
     Raises:

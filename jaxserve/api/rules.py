@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
-from jaxserve.api.settings import Limits, ModelInfo, Settings
+from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.errors import InvalidRequest, UnknownModel
+from jaxserve.options import Limits
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,26 @@ def check(request: GenerationRequest, settings: Settings) -> None:
         UnknownModel: the request names another model.
         InvalidRequest: fields conflict, exceed a limit, or ask for what this server can't do.
     """
-    if request.model not in settings.model.names:
-        raise UnknownModel("model", f"model: {request.model[:100]!r} is not served here; see GET /v1/models")
+    check_model(request.model, settings.model)
     _check_conflicts(request)
     _check_limits(request, settings.limits)
     _check_capabilities(request, settings.model)
     _refuse_unsupported(request)
+
+
+def check_model(name: str, model: ModelInfo) -> None:
+    """Refuses the name of a model that isn't served, and says which are.
+
+    Raises:
+        UnknownModel: it isn't one of the model's names or their aliases.
+    """
+    if name not in model.aliases:
+        served = ", ".join(repr(each) for each in model.names)
+        raise UnknownModel(
+            "model",
+            f"model: {name[:100]!r} is not served here. This server has {served}; the base URL of a client is its "
+            "address with /v1 or /inference/v1",
+        )
 
 
 def _check_conflicts(request: GenerationRequest) -> None:
@@ -117,14 +132,25 @@ def _check_limits(request: GenerationRequest, limits: Limits) -> None:
 
 def _check_schema_sizes(request: GenerationRequest, limit: int) -> None:
     schemas: list[tuple[str, object]] = []
-    if request.response_format is not None:
-        schemas.append(("response_format", request.response_format.model_dump(by_alias=True)))
+    if (wanted := request.response_format) is not None:
+        schemas += [("response_format", part) for part in (wanted.schema_, wanted.json_schema, wanted.grammar)]
     if isinstance(request, ChatCompletionRequest):
         schemas += [("tools", tool.function.parameters) for tool in request.tools if tool.function is not None]
         schemas += [("functions", function.parameters) for function in request.functions]
     for field, schema in schemas:
-        if len(json.dumps(schema)) > limit:
+        if _is_surely_larger(schema, limit) or len(json.dumps(schema)) > limit:
             raise InvalidRequest(field, f"{field}: a schema or grammar is larger than {limit} bytes")
+
+
+def _is_surely_larger(value: object, limit: int) -> bool:
+    """Whether so much is in it that it needn't be written, with every other thread standing still, to know."""
+    left, rest = limit, [value]
+    while rest and left >= 0:
+        part = rest.pop()
+        left -= max(len(part), 1) if isinstance(part, str | list | dict) else 1
+        if isinstance(part, list | dict) and left >= 0:
+            rest += part.values() if isinstance(part, dict) else part
+    return left < 0
 
 
 def count_prompts(request: CompletionRequest) -> int:

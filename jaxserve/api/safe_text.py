@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from jaxserve.api.ports import Tokenizer
 from jaxserve.errors import InvalidRequest
+from jaxserve.text.reading.reader import Markers
 
 _KEPT_KEYS = ("role", "type")
 """Fields that templates compare with words of their own, and that the request's schema restricts to those."""
@@ -96,14 +97,35 @@ def _split(text: str, texts: set[str]) -> list[str]:
     return re.split("(" + "|".join(map(re.escape, sorted(texts, key=len, reverse=True))) + ")", text)
 
 
+def spells_control(texts: Any, control: Markers) -> bool:
+    """Whether a text somewhere in this JSON holds a control token; linear, without tokenizing."""
+    if isinstance(texts, str):
+        return control.find(texts, 0, ended=True)[1] is not None
+    if isinstance(texts, Mapping):
+        texts = [*texts, *texts.values()]
+    return isinstance(texts, Sequence) and any(spells_control(part, control) for part in texts)
+
+
 def encode_safely(
-    tokenizer: Tokenizer, messages: Sequence[Any], tools: Sequence[Any], render: Callable[[Any, Any], str]
+    tokenizer: Tokenizer,
+    messages: Sequence[Any],
+    tools: Sequence[Any],
+    render: Callable[[Any, Any], str],
+    guarded: Collection[str],
 ) -> tuple[str, list[int]]:
-    """The prompt of messages and tools in which no special token comes from their texts; (text, token ids).
+    """The prompt of messages and tools in which no special token comes from guarded texts; (text, token ids).
+
+    Args:
+        tokenizer: of the model.
+        messages: for the template.
+        tools: for the template.
+        render: (messages, tools) to the prompt's text.
+        guarded: roles of messages; "tools" stands for the tools.
 
     Raises:
         InvalidRequest: see `SafeText`.
         TemplateError: the template refused the messages.
     """
     safe = SafeText(tokenizer, [messages, tools])
-    return safe.encode(render(safe.break_all(messages), safe.break_all(tools)))
+    broken = [safe.break_all(message) if message["role"] in guarded else message for message in messages]
+    return safe.encode(render(broken, safe.break_all(tools) if "tools" in guarded else tools))

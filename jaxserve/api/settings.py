@@ -1,8 +1,12 @@
-"""What the command line hands to the HTTP room. Frozen; a docstring under each field."""
+"""What the HTTP room knows of the server: the options of the API, and the model as clients see it."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from jaxserve.options import ApiOptions, EngineOptions
 
 
 @dataclass(frozen=True)
@@ -10,7 +14,7 @@ class ModelInfo:
     """The served model as clients see it."""
 
     names: tuple[str, ...]
-    """Names that requests may use; the first is the one the server uses itself."""
+    """Names that the model list shows; the first is the one the server uses itself."""
     context_length: int
     """Prompt plus output tokens of one sequence."""
     vocab_size: int
@@ -22,56 +26,27 @@ class ModelInfo:
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
     """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `return_routing_matrix`."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Every name that requests may use: the names, what they end in, and that as Fireworks AI spells it."""
+        bases = {name.rsplit("/", 1)[-1] for name in self.names}
+        return frozenset({*self.names, *bases, *(f"accounts/fireworks/models/{base}" for base in bases)})
+
+
+def spread(seconds: float) -> float:
+    """A time limit, up to a tenth longer: what was begun by hundreds at once shall not be ended at once."""
+    return seconds * random.uniform(1.0, 1.1)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds that protect the server; each refusal names the field and the bound."""
+class Settings(ApiOptions):
+    """One server: what was chosen, and the model."""
 
-    max_body_bytes: int = 16 * 1024 * 1024
-    max_prompts: int = 256
-    """Prompts in one completions request."""
-    max_choices: int = 256
-    """Prompts x n."""
-    max_generated_tokens: int = 1_048_576
-    """Prompts x n x max_tokens."""
-    max_prompt_tokens: int | None = None
-    """Total over all prompts of a request; None: the context alone bounds each prompt."""
-    max_stop_length: int = 512
-    """Characters of one stop text."""
-    max_json_values: int = 1_000_000
-    """Values in a body, at all depths together."""
-    max_messages: int = 4096
-    max_tools: int = 1024
-    max_metadata: int = 64
-    """Entries of `metadata`."""
-    max_images: int = 256
-    max_schema_bytes: int = 256 * 1024
-    """JSON size of a schema or grammar, and of each tool's parameters."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One server."""
-
-    model: ModelInfo
-    limits: Limits = field(default_factory=Limits)
-    api_keys: tuple[str, ...] = ()
-    """Accepted bearer keys; empty: no authentication."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins that browsers may call from; empty: CORS is off."""
-    lenient: bool = False
-    """Ignore unknown request fields (and name them in a response header) instead of refusing them."""
-    default_max_tokens_chat: int = 200
-    default_max_tokens_completions: int = 16
-    keepalive_seconds: float = 10.0
-    """Silence after which a stream sends a comment; also how long a stream waits for its first token before its
-    headers go out, so that early failures keep their HTTP status."""
-    max_lower_threads: int = 2
-    """Worker threads for validation, templates and tokenizing."""
-    deployment: str | None = None
-    """`perf_metrics` entry `deployment`, left out when None."""
-    backend_host: str | None = None
-    """`perf_metrics` entry `backend-host`, left out when None."""
-    retry_after_seconds: int = 1
-    """`Retry-After` of 429 and 503 responses."""
+    model: ModelInfo = field(kw_only=True)
+    max_waiting: int = EngineOptions.max_waiting
+    """Requests that may wait beyond those that find a slot; later ones are refused as overloaded."""
+    slots: int = 16
+    """Sequences that the engine runs at once."""

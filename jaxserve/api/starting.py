@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jaxserve.api.errors import ApiError
+from jaxserve.api.middleware import Observe
+from jaxserve.api.request_log import PROBES, record_of
 
 _STARTING = ApiError(
     503,
@@ -37,6 +39,7 @@ class StartingApp:
         self._make = make
         self._on_failure = on_failure
         self._app: ASGIApp | None = None
+        self._starting = Observe(_answer_starting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI event stream (lifespan or request)."""
@@ -45,7 +48,7 @@ class StartingApp:
         elif self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _answer_starting(scope, receive, send)
+            await self._starting(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -92,6 +95,8 @@ async def _on_daemon_thread(function: Callable[[], FastAPI]) -> FastAPI:
 
 
 async def _answer_starting(scope: Scope, receive: Receive, send: Send) -> None:
-    healthy = scope["path"].rstrip("/").endswith("/health")
-    answer = JSONResponse({"status": "starting"}) if healthy else _STARTING.response()
+    asked = scope["path"].rstrip("/").rpartition("/")[2]
+    if asked in PROBES:
+        record_of(scope).endpoint = asked
+    answer = JSONResponse({"status": "starting"}) if asked == "health" else _STARTING.response()
     await answer(scope, receive, send)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from jaxserve.api.lower import Job
 from jaxserve.api.ports import EngineLike
-from jaxserve.engine.requests import Delta
+from jaxserve.engine.requests import Delta, Request
 from jaxserve.errors import EngineStopped, RequestFailed
 
 
@@ -51,11 +52,18 @@ class DeltaQueue:
 
 
 class Generation:
-    """The engine requests of one job, from submission to the end of their last choice."""
+    """The engine requests of one job, from submission to the end of their last choice.
 
-    def __init__(self, engine: EngineLike, job: Job) -> None:
+    Args:
+        engine: runs them.
+        job: the validated request.
+        cache_owner: whose cached prompts they use, whatever isolation key the request itself gives.
+    """
+
+    def __init__(self, engine: EngineLike, job: Job, cache_owner: str = "") -> None:
         self._engine = engine
         self._job = job
+        self._owner = cache_owner
         self._queue = DeltaQueue(asyncio.get_running_loop())
         self._open: dict[str, int] = {}
         """Choices still running, by request id."""
@@ -69,11 +77,15 @@ class Generation:
         """
         try:
             for prompt in self._job.prompts:
-                self._engine.submit(replace(prompt.request, call=self._job.id), self._queue.put)
+                self._engine.submit(self._owned(prompt.request), self._queue.put)
                 self._open[prompt.request.id] = prompt.request.n
         except BaseException:
             self.abort()
             raise
+
+    def _owned(self, request: Request) -> Request:
+        key = json.dumps([self._owner, request.cache_key]) if self._owner else request.cache_key
+        return replace(request, call=self._job.id, cache_key=key)
 
     def abort(self) -> None:
         """Ends what still runs. Idempotent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
@@ -13,6 +13,11 @@ from jaxserve.text.formats import BoundFormat, ReasoningPlan, Tool
 from jaxserve.text.grammar.wish import OutputWish
 
 LogprobFormat = Literal["legacy", "new"]
+StreamUsage = Literal["last chunk", "closing chunk", "none"]
+
+
+_STREAM_USAGE: Mapping[bool | None, StreamUsage] = {None: "last chunk", True: "closing chunk", False: "none"}
+"""By `stream_options.include_usage`."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class View:
     token_ids: bool = False
     raw_output: bool = False
     perf_metrics: bool = False
-    closing_usage: bool = False
-    """End a stream with a chunk that has `usage` and no choices."""
+    stream_usage: StreamUsage = "last chunk"
+    """Where a stream has its `usage`: the closing chunk has no choices."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Wishes:
     """What the grammars enforce."""
     view: View
     tools: ToolUse = ToolUse()
-    reasoning: ReasoningPlan = ReasoningPlan()
+    reasoning: ReasoningPlan = field(default_factory=ReasoningPlan)
 
 
 def chat_wishes(request: ChatCompletionRequest, bound: BoundFormat) -> Wishes:
@@ -96,7 +101,7 @@ def _view(request: GenerationRequest) -> View:
         token_ids=bool(request.return_token_ids),
         raw_output=bool(request.raw_output),
         perf_metrics=bool(request.perf_metrics_in_response),
-        closing_usage=bool(options is not None and options.include_usage),
+        stream_usage=_STREAM_USAGE[options.include_usage if options is not None else None],
     )
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from jaxserve.config import EngineConfig
 from jaxserve.engine.plan import Plan
-from jaxserve.sampling.packing import NUM_COLUMNS
+from jaxserve.sampling.columns import NUM_COLUMNS
 
 Int32Array = npt.NDArray[np.int32]
 _A = TypeVar("_A", Int32Array, jax.Array)

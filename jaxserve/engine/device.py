@@ -52,6 +52,7 @@ class Device:
             page_size=config.page_size,
             dtype=config.dtype,
             mesh=model.mesh,
+            backends=model.backends,
         )
         self._state: SlotState = jax.device_put(
             init_state(config.max_num_seqs, model.config.vocab_size), programs.replicated

@@ -16,7 +16,8 @@ from jaxserve.engine.batch import Int32Array, Layout, choose_layout
 from jaxserve.engine.command import Launch, Redraw, SlotLoads
 from jaxserve.engine.plan import Plan, PlannedRow
 from jaxserve.engine.sequence import Sequence
-from jaxserve.sampling.packing import NUM_COLUMNS, pack_bias, pack_history, pack_params, pack_row, uses_penalties
+from jaxserve.sampling.columns import NUM_COLUMNS
+from jaxserve.sampling.packing import pack_bias, pack_history, pack_params, pack_row
 
 
 @dataclass
@@ -165,7 +166,7 @@ def write_page_tables(plan: Plan, layout: Layout, words: memoryview) -> None:
 def _loads(row: PlannedRow) -> SlotLoads:
     """What a slot must know of its sequence's prompt and committed output before it can sample."""
     sequence, params = row.sequence, row.sequence.request.sampling
-    histories = pack_history(sequence.slot, sequence.request.prompt, sequence.output) if uses_penalties(params) else ()
+    histories = pack_history(sequence.slot, sequence.request.prompt, sequence.output) if params.uses_penalties else ()
     biases = (pack_bias(sequence.slot, params),) if params.logit_bias else ()
     return SlotLoads(tuple(histories), biases)
 

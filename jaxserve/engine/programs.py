@@ -16,7 +16,8 @@ from jaxserve.config import EngineConfig
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout, layouts
 from jaxserve.models import LoadedModel, cache_spec
-from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS, NUM_COLUMNS
+from jaxserve.sampling.columns import NUM_COLUMNS
+from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
 from jaxserve.sampling.pipeline import write_bias, write_history
 from jaxserve.sampling.state import SlotState, abstract_state
 
@@ -75,6 +76,7 @@ class Programs:
             page_size=config.page_size,
             dtype=config.dtype,
             mesh=self._model.mesh,
+            backends=self._model.backends,
         )
         return self._compile(
             partial(step.forward, layout, config.page_size, self._model.graphdef),

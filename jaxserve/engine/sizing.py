@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from jaxserve.config import Dtype, EngineConfig, table_columns
+from jaxserve.config import EngineConfig, table_columns
 from jaxserve.errors import ModelLoadError
+from jaxserve.options import EngineOptions
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _CPU_SHARE = 0.25
 """Share of the machine's memory that KV pages take at most on CPU, where the machine is somebody's own."""
 _ACCELERATOR_SHARE = 0.90
 """Share of a device's memory that weights, pages and temporaries may fill together."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What the command line may say; None = derive it."""
-
-    model_dir: Path
-    dtype: Dtype | None = None
-    max_num_seqs: int | None = None
-    max_model_len: int | None = None
-    kv_memory: int | None = None
-    """Bytes of KV pages per device."""
-    page_size: int = 16
-    max_num_batched_tokens: int | None = None
-    token_buckets: tuple[int, ...] | None = None
-    prefix_caching: bool = True
-    layer_loop: Literal["scan", "unroll"] | None = None
-    weights: Literal["keep", "dequantize"] = "keep"
-    """Weights that are stored quantised stay so (as fast as float32 on CPU, in a quarter of the memory), or not."""
-    quantize: Literal["int8"] | None = None
-    """Quantise the projections' weights while they are loaded."""
-    max_waiting: int = 1024
+_GPU_SHARE = 0.97
+"""The same of what jax takes of a GPU (`gpu.py`), which leaves memory for others outside."""
 
 
 @dataclass(frozen=True)
@@ -67,40 +45,34 @@ class ModelFacts:
     """Window of each page group; None = no window."""
 
 
-def parse_bytes(text: str) -> int:
-    """Reads '2GiB', '512M', '1000000'.
-
-    Raises:
-        ValueError: not a positive size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", text, flags=re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise ValueError(f"{text!r} is not a size such as 512MiB, 2GiB or 4G")
-    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
-
-
-def default_dtype(platform: str) -> Dtype:
-    """float32 on CPU (XLA's bfloat16 matmuls are slow there), bfloat16 elsewhere."""
-    return "float32" if platform == "cpu" else "bfloat16"
-
-
-def default_layer_loop(platform: str) -> Literal["scan", "unroll"]:
-    """Scan on TPU (compiles several times faster, same speed), unroll on CPU and GPU (scan copies weights there)."""
-    return "scan" if platform == "tpu" else "unroll"
-
-
-def default_token_buckets(platform: str, max_tokens: int) -> tuple[int, ...]:
-    """Powers of two up to `max_tokens`, from 4 on CPU and 16 elsewhere.
-
-    Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding; and four rows cost
-    what two cost there (the weights' bandwidth), so 4 is the smallest that pays.
-    """
-    size = 4 if platform == "cpu" else 16
+def default_token_buckets(smallest: int, largest: int) -> tuple[int, ...]:
+    """`smallest` and its doubles up to `largest`, which is the last."""
     buckets = []
-    while size < max_tokens:
+    size = smallest
+    while size < largest:
         buckets.append(size)
         size *= 2
-    return (*buckets, max_tokens)
+    return (*buckets, largest)
+
+
+def check_sizes(options: EngineOptions, context: int, platform: str) -> None:
+    """Compares what was chosen with itself and with the model's context, before memory matters.
+
+    Raises:
+        ModelLoadError: a contradiction, in one sentence that names the flag.
+    """
+    chosen = options.chosen(platform)
+    budget = options.token_buckets[-1] if options.token_buckets else chosen.max_num_batched_tokens
+    if (options.max_model_len or 0) > context:
+        raise ModelLoadError(
+            f"--max-model-len {options.max_model_len} is more than the model's context of {context} tokens"
+        )
+    if chosen.max_num_seqs > budget:
+        raise ModelLoadError(f"--max-num-seqs {chosen.max_num_seqs} is more than the {budget} tokens of one step")
+    if budget < options.page_size:
+        raise ModelLoadError(
+            f"--max-num-batched-tokens {budget} is less than the {options.page_size} tokens of one KV page"
+        )
 
 
 def derive_config(
@@ -111,22 +83,15 @@ def derive_config(
     Raises:
         ModelLoadError: the options contradict each other or the memory, in one sentence that names the flag.
     """
-    on_cpu = device.platform == "cpu"
-    seqs = options.max_num_seqs or (16 if on_cpu else 64)
-    budget = options.max_num_batched_tokens or (512 if on_cpu else 2048)
-    buckets = options.token_buckets or default_token_buckets(device.platform, max(budget, 2))
-    if seqs > buckets[-1]:
-        raise ModelLoadError(f"--max-num-seqs {seqs} is more than the {buckets[-1]} tokens of one step")
-    if buckets[-1] < options.page_size:
-        raise ModelLoadError(
-            f"--max-num-batched-tokens {buckets[-1]} is less than the {options.page_size} tokens of one KV page"
-        )
+    chosen = options.chosen(device.platform)
+    buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, chosen.max_num_batched_tokens)
+    check_sizes(options, model.context, device.platform)
     pages = _kv_bytes(options, model, device) // model.page_bytes
-    context, pages = _fit_context(options, model, seqs, buckets[-1], pages)
+    context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages)
     return EngineConfig(
         model_dir=options.model_dir,
-        dtype=options.dtype or default_dtype(device.platform),
-        max_num_seqs=seqs,
+        dtype=chosen.dtype,
+        max_num_seqs=chosen.max_num_seqs,
         max_model_len=context,
         page_size=options.page_size,
         num_pages=pages,
@@ -134,7 +99,9 @@ def derive_config(
         token_buckets=buckets,
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,
-        layer_loop=options.layer_loop or default_layer_loop(device.platform),
+        layer_loop=chosen.layer_loop,
+        attention=options.attention,
+        matmul=options.matmul,
         prefix_caching=options.prefix_caching,
         max_waiting=options.max_waiting,
     )
@@ -145,16 +112,13 @@ def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) ->
         return options.kv_memory
     if device.memory_limit is None:
         return int(_machine_memory() * _CPU_SHARE)
-    return int(device.memory_limit * _ACCELERATOR_SHARE) - device.memory_in_use - model.step_bytes
+    share = _GPU_SHARE if device.platform == "gpu" else _ACCELERATOR_SHARE
+    return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes
 
 
 def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:
     """Context length and number of pages: no more pages than all slots can fill twice (the rest is prefix cache)."""
     wanted = options.max_model_len or model.context
-    if wanted > model.context:
-        raise ModelLoadError(f"--max-model-len {wanted} is more than the model's context of {model.context} tokens")
-    if wanted < 2:
-        raise ModelLoadError(f"--max-model-len {wanted} leaves no room for a prompt and an answer")
 
     def needed(context: int) -> int:
         return sum(table_columns(model.page_windows, context, options.page_size, budget))

@@ -65,14 +65,10 @@ def forward(
         meta = models.StepMeta.from_rows(batch.cu_q_lens, batch.kv_lens_R, batch.page_tables, layout.tokens, page_size)
         in_flight_T = last_token_S[batch.slots_R[meta.first.rows_T]]
         tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)
-    with jax.named_scope("forward"):
-        out = models.forward(graphdef, leaves, tokens_T, cache, meta)
-    with jax.named_scope("unembed"):
         tokens_N = unpack_rows(batch.samples_NC).token
-        hidden_ND = out.hidden_TD[tokens_N]
-        logits_NV = models.unembed(graphdef, leaves, hidden_ND)
-    routing = None if out.routing is None else out.routing[:, tokens_N]
-    return ForwardResult(out.cache, out.hidden_TD, hidden_ND, logits_NV, batch.samples_NC, routing)
+    with jax.named_scope("forward"):
+        out = models.forward(graphdef, leaves, tokens_T, cache, meta, tokens_N)
+    return ForwardResult(out.cache, out.hidden_TD, out.hidden_ND, out.logits_NV, batch.samples_NC, out.routing)
 
 
 def sample(

@@ -5,8 +5,9 @@ sampling, engine, text or api.
 """
 
 from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_cache
-from jaxserve.models.cache import cache_spec as abstract_cache
 from jaxserve.models.config import ModelConfig
+from jaxserve.models.kernels.choice import Backends, choose_backends
+from jaxserve.models.kernels.target import Target
 from jaxserve.models.layout import CacheLayout, cache_layout
 from jaxserve.models.loading import load_config, load_model, random_model
 from jaxserve.models.metadata import AttentionMeta, StepMeta
@@ -16,6 +17,7 @@ from jaxserve.models.sharding import derive_mesh_shape, make_mesh
 
 __all__ = [
     "AttentionMeta",
+    "Backends",
     "Cache",
     "CacheLayout",
     "ForwardOutput",
@@ -23,11 +25,12 @@ __all__ = [
     "LoadedModel",
     "ModelConfig",
     "StepMeta",
-    "abstract_cache",
+    "Target",
     "abstract_leaves",
     "cache_bytes_per_page",
     "cache_layout",
     "cache_spec",
+    "choose_backends",
     "choose_weights",
     "derive_mesh_shape",
     "describe_weights",

@@ -8,14 +8,12 @@ import jax
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from jaxserve.models.cache import cache_partition
 from jaxserve.models.config import AttentionSpec
-from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.kernels.attention_backend import Arrays, LayerBatch
 from jaxserve.models.norm import RMSNorm
 from jaxserve.models.parameters import ZEROS, Build, Linear
 from jaxserve.models.rope import RopeTable, rotate
-
-CACHE_AXES = (None, None, "kv_heads", None)
-"""Logical axes of the array "kv" [S*P, page, 2K, H]: a shard holds whole heads, each K beside its V."""
 
 
 class Attention(nnx.Module):
@@ -30,7 +28,7 @@ class Attention(nnx.Module):
         self.q_norm = self._norm(build, spec, q_size, "q_heads")
         self.k_norm = self._norm(build, spec, kv_size, "kv_heads")
         self.sinks = build.parameter((spec.num_heads,), ("q_heads",), ZEROS) if spec.sinks else None
-        self.spec, self.rules, self.backend = spec, build.rules, build.backend
+        self.spec, self.rules, self.build = spec, build.rules, build
 
     @staticmethod
     def _norm(build: Build, spec: AttentionSpec, size: int, axis: str) -> RMSNorm | None:
@@ -47,14 +45,9 @@ class Attention(nnx.Module):
         return x_TNH if norm is None or whole else norm(x_TNH)
 
     def __call__(
-        self,
-        x_TD: jax.Array,
-        cache: Mapping[str, jax.Array],
-        meta: AttentionMeta,
-        table: RopeTable,
-        first_page: jax.Array | int,
+        self, x_TD: jax.Array, cache: Mapping[str, jax.Array], batch: LayerBatch, table: RopeTable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[T, D] -> [T, D] and the cache with this layer's new keys and values; `first_page` is the layer's page 0."""
+        """[T, D] -> [T, D] and the cache with this layer's new keys and values."""
         spec, tokens = self.spec, x_TD.shape[0]
         with jax.named_scope("qkv"):
             q_TNH = self._heads(self.q_proj(x_TD), self.q_norm, spec.num_heads)
@@ -63,49 +56,39 @@ class Attention(nnx.Module):
             q_TNH = rotate(q_TNH, table, interleaved=spec.rope.interleaved)
             k_TKH = rotate(k_TKH, table, interleaved=spec.rope.interleaved)
         with jax.named_scope("attention"):
-            o_TNH, kv = self._attend(q_TNH, k_TKH, v_TKH, cache["kv"], meta, first_page)
+            o_TNH, kept = self._attend(q_TNH, k_TKH, v_TKH, cache, batch)
         with jax.named_scope("out"):
             o_TD = self.o_proj(o_TNH.reshape(tokens, spec.num_heads * spec.head_dim))
-            return self.rules.constrain(o_TD), {**cache, "kv": kv}
+            return self.rules.constrain(o_TD), {**cache, **kept}
 
     def _attend(
         self,
         q_TNH: jax.Array,
         k_TKH: jax.Array,
         v_TKH: jax.Array,
-        kv: jax.Array,
-        meta: AttentionMeta,
-        first_page: jax.Array | int,
-    ) -> tuple[jax.Array, jax.Array]:
+        cache: Mapping[str, jax.Array],
+        batch: LayerBatch,
+    ) -> tuple[jax.Array, Arrays]:
         """Cache write and attention, each device on its own heads."""
-        backend, spec = self.backend, self.spec
+        backend, spec, rules = self.build.backends.attention, self.spec, self.rules
         sinks_N = None if self.sinks is None else self.sinks[...]
 
         def local(
-            q: jax.Array,
-            k: jax.Array,
-            v: jax.Array,
-            kv: jax.Array,
-            sinks: jax.Array | None,
-            meta: AttentionMeta,
-            first_page: jax.Array | int,
-        ) -> tuple[jax.Array, jax.Array]:
-            kv = backend.write_kv(kv, k, v, meta, first_page)
-            o = backend.attend(
-                q, kv, meta, first_page, scale=spec.scale, window=spec.window, softcap=spec.softcap, sinks_N=sinks
+            q: jax.Array, k: jax.Array, v: jax.Array, sinks: jax.Array | None, cache: Arrays, batch: LayerBatch
+        ) -> tuple[jax.Array, Arrays]:
+            return backend.write_and_attend(
+                q, k, v, cache, batch, scale=spec.scale, window=spec.window, softcap=spec.softcap, sinks_N=sinks
             )
-            return o, kv
 
-        heads = self.rules.spec((None, "q_heads", None))
-        kv_heads = self.rules.spec((None, "kv_heads", None))
-        cache = self.rules.spec(CACHE_AXES)
-        whole = PartitionSpec()
+        heads, kv_heads = rules.spec((None, "q_heads", None)), rules.spec((None, "kv_heads", None))
+        kept = cache_partition(self.build, spec, batch.meta.page_size)
         island = jax.shard_map(
             local,
-            mesh=self.rules.mesh,
-            in_specs=(heads, kv_heads, kv_heads, cache, self.rules.spec(("q_heads",)), whole, whole),
-            out_specs=(heads, cache),
+            mesh=rules.mesh,
+            in_specs=(heads, kv_heads, kv_heads, rules.spec(("q_heads",)), kept, PartitionSpec()),
+            out_specs=(heads, kept),
             check_vma=False,
         )
-        result: tuple[jax.Array, jax.Array] = island(q_TNH, k_TKH, v_TKH, kv, sinks_N, meta, first_page)
+        own = {name: cache[name] for name in kept}
+        result: tuple[jax.Array, Arrays] = island(q_TNH, k_TKH, v_TKH, sinks_N, own, batch)
         return result

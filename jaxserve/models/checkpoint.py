@@ -86,7 +86,7 @@ def _indexed(model_dir: Path, index: Path) -> dict[str, StoredTensor]:
     files: dict[str, dict[str, StoredTensor]] = {}
     for name in sorted(set(map(str, weight_map.values()))):
         path = model_dir / name
-        if Path(name).name != name or not path.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
             raise ModelLoadError(f"{index.name} names {name!r}, which {model_dir} does not have.")
         files[name] = {tensor.name: tensor for tensor in _read_header(path)}
     tensors = {}

@@ -104,7 +104,6 @@ def _plan(config: ModelConfig, dtype: str | None) -> Blueprint:
         mesh=make_mesh((1, 1, 1)),
         dtype=dtype or "float32",
         layer_loop="unroll",
-        attention_backend="blocked",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,19 @@ from jax import lax
 
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
-from jaxserve.models.config import LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, layer_groups
-from jaxserve.models.layout import Place, cache_layout
-from jaxserve.models.metadata import AttentionMeta, StepMeta
+from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
+from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
+from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
+from jaxserve.models.metadata import StepMeta
 from jaxserve.models.mla import LatentAttention
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.moe import Moe
 from jaxserve.models.norm import RMSNorm
-from jaxserve.models.parameters import Build, Init, contract
+from jaxserve.models.parameters import Build, Init
+from jaxserve.models.quantization import Weight
 from jaxserve.models.rope import RopeTable, rope_table
+from jaxserve.models.sharding import ShardingRules
 
-LayerLoop = Literal["scan", "unroll"]
 Routing = tuple[jax.Array, ...]
 """Chosen experts of the MoE layers in their order, int32 [T, top_k] each; stacked [repeats, T, top_k] by a scan."""
 
@@ -40,17 +42,17 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(build, width)
         self.mlp = (Moe if isinstance(spec.mlp, MoeSpec) else GatedMlp)(build, spec.mlp, width)  # type: ignore[arg-type]
         self.mlp_post_norm = RMSNorm(build, width) if spec.post_norms else None
-        self.spec = spec
+        self.spec, self.rules = spec, build.rules
 
     def __call__(
-        self, x_TD: jax.Array, cache: Cache, meta: AttentionMeta, table: RopeTable, first_page: jax.Array
+        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
         """[T, D] -> [T, D], the cache, and the layer's routing."""
-        y_TD, kept = self.attention(self.attention_norm(x_TD), cache, meta, table, first_page)
+        y_TD, kept = self.attention(self.attention_norm(x_TD), cache, batch, table)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
         if isinstance(self.mlp, Moe):
-            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), meta.valid_T)
+            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), batch.meta.valid_T)
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
@@ -96,15 +98,27 @@ class Batch:
     tables: Mapping[RopeSpec, RopeTable]
     places: tuple[Place, ...]
     """Of every layer of the model."""
+    work: Mapping[tuple[int, AttentionShape], Any]
+    """What the attention backend prepared for each page group and shape of attention in it."""
     pages: int
     """P: pages of the pool."""
 
-    def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int) -> tuple[AttentionMeta, jax.Array]:
-        """Metadata and first page of layer `numbers[chosen]`; these layers have one kind of attention."""
-        places = [self.places[number] for number in numbers]
-        slots = jnp.asarray([place.slot for place in places], jnp.int32)
-        index = jnp.asarray(chosen)
-        return self.meta.of_one([place.group for place in places], index), slots[index] * self.pages
+    def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int, shape: AttentionShape) -> LayerBatch:
+        """The batch as layer `numbers[chosen]` sees it; these layers are alike and in one page group."""
+        group = self.places[numbers[0]].group
+        slots = jnp.asarray([self.places[number].slot for number in numbers], jnp.int32)
+        first_page = slots[jnp.asarray(chosen)] * self.pages
+        return LayerBatch(self.meta.of_group(group), self.work[group, shape], first_page)
+
+
+def attention_shape(spec: AttentionSpec | LatentSpec, rules: ShardingRules) -> AttentionShape:
+    """The part of a layer's attention that one device computes."""
+    if isinstance(spec, LatentSpec):
+        top_k = None if spec.indexer is None else spec.indexer.top_k
+        heads = spec.num_heads // rules.parts("latent_heads")
+        return AttentionShape(heads, 1, spec.head_dim, spec.kv_rank, None, top_k)
+    heads, kv_heads = spec.num_heads // rules.parts("q_heads"), spec.num_kv_heads // rules.parts("kv_heads")
+    return AttentionShape(heads, kv_heads, spec.head_dim, spec.head_dim, spec.window)
 
 
 def _run(
@@ -121,8 +135,8 @@ def _run(
         graphdef, state = nnx.split(layer)
         table = batch.tables[layer.spec.attention.rope]
         numbers = [group.layer(one, member) for one in range(group.repeats)]
-        meta, first_page = batch.of_layers(numbers, repeat)
-        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, meta, table, first_page)
+        own = batch.of_layers(numbers, repeat, attention_shape(layer.spec.attention, layer.rules))
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table)
         routing += chosen
     return x_TD, cache, routing
 
@@ -133,13 +147,12 @@ def _layer(
     state: Any,
     x_TD: jax.Array,
     cache: dict[str, jax.Array],
-    meta: AttentionMeta,
+    batch: LayerBatch,
     table: RopeTable,
-    first_page: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, cache, meta, table, first_page)
+    return layer(x_TD, cache, batch, table)
 
 
 class Decoder(nnx.Module):
@@ -151,13 +164,13 @@ class Decoder(nnx.Module):
             *table, Init("normal", 1.0 if not config.tie_embeddings else config.hidden_size**-0.5)
         )
         self.groups = nnx.List(
-            [DecoderGroup(build, group, config.hidden_size) for group in layer_groups(config, layer_loop)]
+            [DecoderGroup(build, group, config.hidden_size) for group in layer_loops(config, layer_loop)]
         )
         self.norm = RMSNorm(build, config.hidden_size)
         self.lm_head = (
             None if config.tie_embeddings else build.parameter(*table, Init("normal", config.hidden_size**-0.5))
         )
-        self.config, self.rules = config, build.rules
+        self.config, self.rules, self.backends = config, build.rules, build.backends
 
     def hidden(
         self, tokens_T: jax.Array, cache: Cache, meta: StepMeta
@@ -174,18 +187,28 @@ class Decoder(nnx.Module):
         tables = {rope: rope_table(rope, meta.first.positions_T) for rope in ropes}
         layout, kept = cache_layout(self.config), dict(cache)
         pages = next(iter(kept.values())).shape[0] // layout.slots
-        batch = Batch(meta, tables, layout.places(), pages)
+        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages)
         routing: Routing = ()
         for group in self.groups:
             x_TD, kept, chosen = group(x_TD, kept, batch)
             routing += chosen
         return self.norm(x_TD), kept, jnp.stack(routing) if routing else None
 
+    def _prepare(self, meta: StepMeta) -> dict[tuple[int, AttentionShape], Any]:
+        """The attention backend's work, once for each page group and shape of attention in it."""
+        attention, places = self.backends.attention, cache_layout(self.config).places()
+        layers = zip(places, self.config.layers, strict=True)
+        wanted = dict.fromkeys((place.group, attention_shape(spec.attention, self.rules)) for place, spec in layers)
+        with jax.named_scope("prepare"):
+            return {(group, shape): attention.prepare(meta.of_group(group), shape) for group, shape in wanted}
+
     def logits(self, hidden_RD: jax.Array) -> jax.Array:
         """Hidden states -> float32 logits [R, V], whole on every device."""
         with jax.named_scope("unembed"):
             weight = self.embed if self.lm_head is None else self.lm_head
-            split_RV = self.rules.constrain(contract(hidden_RD, weight[...], jnp.float32), None, "vocab")
+            multiply, local = self.backends.matmul.multiply, self.rules.mesh.size == 1
+            split_RV = multiply(hidden_RD, Weight(weight[...]), jnp.float32, local=local)
+            split_RV = self.rules.constrain(split_RV, None, "vocab")
             logits_RV = self.rules.constrain(split_RV)  # gathers the few logits; at once, XLA would gather the table
             cap = self.config.logit_softcap
             return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)

@@ -16,7 +16,7 @@ from jaxserve.models.config import (
     RouterSpec,
 )
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.hub_rope import read_rope, read_yarn_sharpening
+from jaxserve.models.hub_rope import read_rope, read_yarn_sharpening, stretched_context
 
 
 def read_attention(
@@ -115,8 +115,18 @@ def read_layer_types(raw: HubConfig, default: Callable[[int], str]) -> tuple[str
     return tuple(kinds)
 
 
-def read_model(raw: HubConfig, layers: tuple[LayerSpec, ...], *, tie_embeddings: bool = False) -> ModelConfig:
-    """The fields that are not per layer, with the customary names; `tie_embeddings` is the family's default."""
+def read_model(
+    raw: HubConfig, layers: tuple[LayerSpec, ...], *, tie_embeddings: bool = False, states_stretched: bool = False
+) -> ModelConfig:
+    """The fields that are not per layer, with the customary names.
+
+    Args:
+        raw: the configuration.
+        layers: already read.
+        tie_embeddings: the family's default.
+        states_stretched: whether `max_position_embeddings` counts the stretching of the context in, whatever its kind.
+    """
+    stated = raw.integer("max_position_embeddings")
     bos = raw.integers("bos_token_id")
     return ModelConfig(
         model_type=str(raw.fields["model_type"]),
@@ -124,7 +134,9 @@ def read_model(raw: HubConfig, layers: tuple[LayerSpec, ...], *, tie_embeddings:
         hidden_size=raw.integer("hidden_size"),
         layers=layers,
         norm_eps=raw.number("rms_norm_eps", 1e-6),
-        max_position_embeddings=raw.integer("max_position_embeddings"),
+        max_position_embeddings=stated
+        if states_stretched
+        else max(stretched_context(layer.attention.rope, stated) for layer in layers),
         tie_embeddings=raw.boolean("tie_word_embeddings", tie_embeddings),
         bos_token_id=bos[0] if bos else None,
         eos_token_ids=raw.integers("eos_token_id"),

@@ -48,7 +48,21 @@ def _source(raw: HubConfig, layer_type: str | None) -> tuple[HubConfig, str]:
         modern = modern.section(layer_type)
     scaling = raw.section("rope_scaling")
     source = HubConfig({**raw.fields, **scaling.fields, **modern.fields}, raw.path)
-    return source, source.fields.get("rope_type") or source.fields.get("type") or "default"
+    kind = source.fields.get("rope_type") or source.fields.get("type")
+    if not kind and scaling.fields:
+        raise raw.bad("rope_scaling", "has no rope_type: how the context is stretched is not known")
+    return source, kind or "default"
+
+
+def stretched_context(rope: RopeSpec, stated: int) -> int:
+    """Positions that a rotation is made for, of a model that states `max_position_embeddings`.
+
+    yarn, linear and dynamic stretch the original context; where longrope and llama3 are used, the stated one is
+    stretched already.
+    """
+    if rope.kind in ("yarn", "dynamic"):
+        return max(stated, round(rope.original_context * rope.factor))
+    return round(stated * rope.factor) if rope.kind == "linear" else stated
 
 
 def yarn_scale(factor: float, weight: float = 1.0) -> float:

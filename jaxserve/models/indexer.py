@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxserve.models.config import IndexerSpec
-from jaxserve.models.kernels.sparse import IndexQueries
+from jaxserve.models.kernels.attention_backend import IndexQueries, Selection
 from jaxserve.models.norm import LayerNorm
 from jaxserve.models.parameters import Build, Linear
 from jaxserve.models.rope import RopeTable, rotate
@@ -31,11 +31,11 @@ class Indexer(nnx.Module):
         self.weights_proj = Linear(replace(build, dtype="float32"), width, spec.num_heads, (None, "embed"))
         self.spec = spec
 
-    def __call__(self, x_TD: jax.Array, q_latent_TQ: jax.Array, table: RopeTable) -> tuple[IndexQueries, jax.Array]:
-        """[T, D] and the queries' latents [T, Q] -> what to ask, and the keys to cache [T, H']."""
+    def __call__(self, x_TD: jax.Array, q_latent_TQ: jax.Array, table: RopeTable) -> Selection:
+        """[T, D] and the queries' latents [T, Q] -> what to ask, and the keys to cache."""
         spec = self.spec
         q_TIH = self.q_proj(q_latent_TQ).reshape(-1, spec.num_heads, spec.head_dim)
         k_T1H = self.k_norm(self.k_proj(x_TD))[:, None]
         q_TIH, k_T1H = (rotate(part, table, interleaved=spec.interleaved) for part in (q_TIH, k_T1H))
         weights_TI = self.weights_proj(x_TD.astype(jnp.float32)) * (spec.num_heads * spec.head_dim) ** -0.5
-        return IndexQueries(q_TIH, weights_TI), k_T1H[:, 0]
+        return Selection(IndexQueries(q_TIH, weights_TI), k_T1H[:, 0])

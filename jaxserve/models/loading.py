@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.decoder import LayerLoop
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
+from jaxserve.models.kernels.choice import Backends
+from jaxserve.models.layout import LayerLoop
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
@@ -60,12 +61,14 @@ def load_model(
     mesh: Mesh | None = None,
     dtype: str = "float32",
     layer_loop: LayerLoop = "unroll",
-    attention_backend: str = "blocked",
+    backends: Backends | None = None,
     weights: WeightMode = "keep",
     quantize: Quantize | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load a directory in hub layout, or one that `convert` wrote, onto a mesh (None = one device).
+
+    `backends` are the kernels that it runs; None = those that the devices prefer.
 
     Raises:
         ModelLoadError: see `load_config` and `choose_weights`; or tensors are missing, left over, of another shape or
@@ -73,7 +76,7 @@ def load_model(
     """
     model_dir = Path(model_dir)
     config = choose_weights(load_config(model_dir), weights, quantize)
-    plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
+    plan = _plan(config, mesh, dtype, layer_loop, backends)
     sources = find_pieces(plan, model_dir)
     counter = _Counter(sum(_num_bytes(leaf) for leaf in plan.leaves), progress)
     leaves: list[jax.Array] = []
@@ -94,7 +97,7 @@ def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
     config = load_config(model_dir)
     if plan.config == config:
         return _find_stored(plan, model_dir)
-    stored = plan_model(config, mesh=plan.rules.mesh, dtype="float32", layer_loop="unroll", attention_backend="blocked")
+    stored = plan_model(config, mesh=plan.rules.mesh, dtype="float32", layer_loop="unroll")
     return recode(plan, stored, _find_stored(stored, model_dir))
 
 
@@ -112,11 +115,11 @@ def random_model(
     mesh: Mesh | None = None,
     dtype: str = "float32",
     layer_loop: LayerLoop = "unroll",
-    attention_backend: str = "blocked",
+    backends: Backends | None = None,
     seed: int = 0,
 ) -> LoadedModel:
     """A model with random parameters, made on the devices; the values depend on neither mesh nor layer loop."""
-    plan = _plan(config, mesh, dtype, layer_loop, attention_backend)
+    plan = _plan(config, mesh, dtype, layer_loop, backends)
     key = jax.random.key(seed)
     leaves = []
     for leaf in plan.leaves:
@@ -127,14 +130,16 @@ def random_model(
     return _loaded(plan, leaves, dtype, layer_loop)
 
 
-def _plan(config: ModelConfig, mesh: Mesh | None, dtype: str, layer_loop: LayerLoop, backend: str) -> Blueprint:
+def _plan(
+    config: ModelConfig, mesh: Mesh | None, dtype: str, layer_loop: LayerLoop, backends: Backends | None
+) -> Blueprint:
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
-    return plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, attention_backend=backend)
+    return plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, backends=backends)
 
 
 def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: LayerLoop) -> LoadedModel:
     rules = plan.rules
-    return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, rules.remarks)
+    return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, plan.backends, rules.remarks)
 
 
 @lru_cache(maxsize=64)

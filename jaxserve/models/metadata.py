@@ -6,8 +6,7 @@ with the `AttentionMeta` of its group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +34,8 @@ class AttentionMeta:
     """int32 [T]: page within a layer that receives the token's key and value (padding: page 0)."""
     write_offsets_T: jax.Array
     """int32 [T]: its place in that page."""
+    page_size: int = field(metadata={"static": True})
+    """Positions of a page; a step reads at most C * page_size positions of a row."""
 
     @classmethod
     def from_rows(
@@ -57,6 +58,7 @@ class AttentionMeta:
             valid_T=valid,
             write_pages_T=jnp.where(valid, pages, 0),
             write_offsets_T=jnp.where(valid, positions, index) % page_size,
+            page_size=page_size,
         )
 
     @property
@@ -93,10 +95,3 @@ class StepMeta:
     def of_group(self, group: int) -> AttentionMeta:
         """The batch as the layers of one page group see it."""
         return replace(self.first, page_table=self.page_tables[group], write_pages_T=self.write_pages_T[group])
-
-    def of_one(self, groups: Sequence[int], chosen: jax.Array) -> AttentionMeta:
-        """The same for `groups[chosen]`, `chosen` known on the device only; their tables have one width."""
-        if len(set(groups)) == 1:
-            return self.of_group(groups[0])
-        tables, pages = (jnp.stack([parts[g] for g in groups]) for parts in (self.page_tables, self.write_pages_T))
-        return replace(self.first, page_table=tables[chosen], write_pages_T=pages[chosen])

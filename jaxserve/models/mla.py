@@ -16,10 +16,10 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from jaxserve.models.cache import cache_partition
 from jaxserve.models.config import LatentSpec
 from jaxserve.models.indexer import Indexer
-from jaxserve.models.kernels.sparse import IndexQueries
-from jaxserve.models.metadata import AttentionMeta
+from jaxserve.models.kernels.attention_backend import Arrays, LayerBatch, Selection
 from jaxserve.models.norm import RMSNorm
 from jaxserve.models.parameters import Build, Linear
 from jaxserve.models.rope import RopeTable, rotate
@@ -44,29 +44,21 @@ class LatentAttention(nnx.Module):
         self.kv_b_proj = Linear(build, spec.kv_rank, spec.num_heads * (spec.nope_dim + spec.value_dim), (HEADS, None))
         self.o_proj = Linear(build, spec.num_heads * spec.value_dim, width, ("embed", HEADS))
         self.indexer = Indexer(build, spec.indexer, width, spec.q_rank or width) if spec.indexer is not None else None
-        self.spec, self.rules, self.backend = spec, build.rules, build.backend
+        self.spec, self.rules, self.build = spec, build.rules, build
 
     def __call__(
-        self,
-        x_TD: jax.Array,
-        cache: Mapping[str, jax.Array],
-        meta: AttentionMeta,
-        table: RopeTable,
-        first_page: jax.Array | int,
+        self, x_TD: jax.Array, cache: Mapping[str, jax.Array], batch: LayerBatch, table: RopeTable
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[T, D] -> [T, D] and the cache with this layer's new rows; `first_page` is the layer's page 0."""
+        """[T, D] -> [T, D] and the cache with this layer's new rows."""
         spec, tokens = self.spec, x_TD.shape[0]
         parts_NIC = self.kv_b_proj.matrix().reshape(spec.num_heads, spec.nope_dim + spec.value_dim, spec.kv_rank)
-        rows: dict[str, jax.Array] = {}
-        wanted = None
         with jax.named_scope("qkv"):
             q_latent_TQ = x_TD if spec.q_rank is None else self.q_a_norm(self.q_a_proj(x_TD))
             q_TNC = self._queries(q_latent_TQ, parts_NIC[:, : spec.nope_dim], table)
-            rows["latent"] = self._latents(x_TD, table)
-            if self.indexer is not None:
-                wanted, rows["index"] = self.indexer(x_TD, q_latent_TQ, table)
+            rows_TC = self._latents(x_TD, table)
+            selection = None if self.indexer is None else self.indexer(x_TD, q_latent_TQ, table)
         with jax.named_scope("attention"):
-            o_TNC, kept = self._attend(q_TNC, rows, wanted, cache, meta, first_page)
+            o_TNC, kept = self._attend(q_TNC, rows_TC, selection, cache, batch)
         with jax.named_scope("out"):
             o_TNV = _per_head(o_TNC, parts_NIC[:, spec.nope_dim :])
             o_TD = self.o_proj(o_TNV.reshape(tokens, spec.num_heads * spec.value_dim))
@@ -91,59 +83,41 @@ class LatentAttention(nnx.Module):
     def _attend(
         self,
         q_TNC: jax.Array,
-        rows: dict[str, jax.Array],
-        wanted: IndexQueries | None,
+        rows_TC: jax.Array,
+        selection: Selection | None,
         cache: Mapping[str, jax.Array],
-        meta: AttentionMeta,
-        first_page: jax.Array | int,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        batch: LayerBatch,
+    ) -> tuple[jax.Array, Arrays]:
         """Cache write and attention, each device with its own heads and the whole cache."""
-        backend, spec, mesh = self.backend, self.spec, self.rules.mesh
+        backend, spec, mesh = self.build.backends.attention, self.spec, self.rules.mesh
 
         def local(
-            q_TNC: jax.Array,
-            rows: dict[str, jax.Array],
-            wanted: IndexQueries | None,
-            kept: dict[str, jax.Array],
-            meta: AttentionMeta,
-            first_page: jax.Array | int,
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            q_TNC, where = _widened(q_TNC, kept["latent"]), (meta, first_page)
-            kept = {
-                name: backend.write_rows(array, _widened(rows[name], array), *where) for name, array in kept.items()
-            }
-            if wanted is None or spec.indexer is None:
-                o_TNC = backend.attend_latent(q_TNC, kept["latent"], *where, scale=spec.scale, value_dim=spec.kv_rank)
-            else:
-                o_TNC = backend.attend_sparse(
-                    q_TNC,
-                    kept["latent"],
-                    kept["index"],
-                    wanted,
-                    *where,
-                    scale=spec.scale,
-                    value_dim=spec.kv_rank,
-                    top_k=spec.indexer.top_k,
-                    axes=tuple(name for name, size in mesh.shape.items() if size > 1),
-                )
-            return o_TNC, kept
+            q_TNC: jax.Array, rows_TC: jax.Array, selection: Selection | None, cache: Arrays, batch: LayerBatch
+        ) -> tuple[jax.Array, Arrays]:
+            return backend.write_and_attend_latent(
+                q_TNC,
+                rows_TC,
+                selection,
+                cache,
+                batch,
+                scale=spec.scale,
+                value_dim=spec.kv_rank,
+                top_k=None if spec.indexer is None else spec.indexer.top_k,
+                axes=tuple(name for name, size in mesh.shape.items() if size > 1),
+            )
 
         heads, whole = self.rules.spec((None, HEADS, None)), PartitionSpec()
+        kept = cache_partition(self.build, spec, batch.meta.page_size)
         island = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(heads, whole, whole, whole, whole, whole),
-            out_specs=(heads, whole),
+            in_specs=(heads, whole, whole, kept, whole),
+            out_specs=(heads, kept),
             check_vma=False,
         )
-        own = {name: cache[name] for name in rows}
-        result: tuple[jax.Array, dict[str, jax.Array]] = island(q_TNC, rows, wanted, own, meta, first_page)
+        own = {name: cache[name] for name in kept}
+        result: tuple[jax.Array, Arrays] = island(q_TNC, rows_TC, selection, own, batch)
         return result
-
-
-def _widened(x: jax.Array, array: jax.Array) -> jax.Array:
-    """x with zeros behind, as wide as the rows of a cache array."""
-    return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, array.shape[-1] - x.shape[-1])))
 
 
 def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:

@@ -10,9 +10,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxserve.models.cache import Cache
-from jaxserve.models.config import ModelConfig, layer_groups
-from jaxserve.models.decoder import Decoder, LayerLoop
-from jaxserve.models.kernels.backend import AttentionBackend
+from jaxserve.models.config import ModelConfig
+from jaxserve.models.decoder import Decoder
+from jaxserve.models.kernels.choice import Backends, preferred_backends
+from jaxserve.models.layout import LayerLoop, layer_loops
 from jaxserve.models.metadata import StepMeta
 from jaxserve.models.moe import ExpertLinear
 from jaxserve.models.parameters import Build, Init, Linear
@@ -62,6 +63,7 @@ class Blueprint:
     leaves: tuple[Leaf, ...]
     """In the order of the flat list of arrays."""
     rules: ShardingRules
+    backends: Backends
 
     def coded(self) -> frozenset[LeafKey]:
         """Keys of the leaves that hold codes of quantised weights; their scales are other leaves."""
@@ -80,6 +82,8 @@ class LoadedModel:
     mesh: Mesh
     dtype: str
     layer_loop: LayerLoop
+    backends: Backends
+    """The kernels that `forward` runs."""
     report: tuple[str, ...] = ()
     """What could not be split over the mesh as intended."""
 
@@ -89,24 +93,37 @@ class LoadedModel:
 class ForwardOutput:
     """What `forward` returns."""
 
-    hidden_TD: jax.Array
-    """Last hidden states after the final norm, in the model's dtype; padding rows are finite, without meaning."""
     cache: dict[str, jax.Array]
     """The cache with this step's keys and values."""
+    hidden_TD: jax.Array
+    """Last hidden states after the final norm, in the model's dtype; padding rows are finite, without meaning."""
+    hidden_ND: jax.Array
+    """Of the tokens whose logits are wanted."""
+    logits_NV: jax.Array
+    """float32, whole on every device."""
     routing: jax.Array | None = None
-    """Routed experts, int32 [MoE layers, T, experts per token], best first; None for dense models."""
+    """Their experts, int32 [MoE layers, N, experts per token], best first; None for dense models."""
 
 
 def plan_model(
-    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, attention_backend: str
+    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, backends: Backends | None = None
 ) -> Blueprint:
-    """Structure, shapes and shardings of a model; touches no device."""
+    """Structure, shapes and shardings of a model; touches no device.
+
+    Args:
+        config: the model.
+        mesh: devices, present or not.
+        dtype: of parameters that are not quantised.
+        layer_loop: scan over repeating layers, or unroll them.
+        backends: kernels; None = those that the devices prefer.
+    """
     rules = ShardingRules.derive(config, mesh)
-    build = Build(rules, AttentionBackend(attention_backend), dtype, config.norm_eps, config.norm_offset)
+    backends = backends or preferred_backends(mesh, config.layers)
+    build = Build(rules, backends, dtype, config.norm_eps, config.norm_offset)
     decoder = Decoder(build, config, layer_loop)
     _hold_weights(decoder)
     module, state = nnx.split(decoder)
-    groups = layer_groups(config, layer_loop)
+    groups = layer_loops(config, layer_loop)
     leaves = []
     for path, variable in nnx.to_flat_state(state):
         layers, stacked, name = None, False, path
@@ -118,7 +135,7 @@ def plan_model(
         sharding = rules.sharding(metadata["out_sharding"])
         value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)
         leaves.append(Leaf(".".join(map(str, name)), layers, stacked, value, metadata["init"]))
-    return Blueprint(config, GraphDef(module, jax.tree.structure(state)), tuple(leaves), rules)
+    return Blueprint(config, GraphDef(module, jax.tree.structure(state)), tuple(leaves), rules, backends)
 
 
 def _hold_weights(decoder: Decoder) -> None:
@@ -130,23 +147,45 @@ def _hold_weights(decoder: Decoder) -> None:
 
 
 def abstract_leaves(
-    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, attention_backend: str = "blocked"
+    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, backends: Backends | None = None
 ) -> tuple[GraphDef, list[jax.ShapeDtypeStruct]]:
     """Structure and abstract parameters with shardings, to compile ahead of time, also for absent devices."""
-    plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, attention_backend=attention_backend)
+    plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, backends=backends)
     return plan.graphdef, [leaf.value for leaf in plan.leaves]
 
 
 def forward(
-    graphdef: GraphDef, leaves: list[jax.Array], tokens_T: jax.Array, cache: Cache, meta: StepMeta
+    graphdef: GraphDef,
+    leaves: list[jax.Array],
+    tokens_T: jax.Array,
+    cache: Cache,
+    meta: StepMeta,
+    token_N: jax.Array,
 ) -> ForwardOutput:
-    """Run one step's packed tokens (ids in [0, V)) through the model. Pure; jit it with `cache` donated."""
-    return ForwardOutput(*graphdef.decoder(leaves).hidden(tokens_T, cache, meta))
+    """Run one step's packed tokens through the model. Pure; jit it with `cache` donated.
+
+    Args:
+        graphdef: structure of the model.
+        leaves: its parameters.
+        tokens_T: token ids in [0, V).
+        cache: as `init_cache` made it.
+        meta: where the tokens belong.
+        token_N: int32, the packed tokens in [0, T) whose logits are wanted.
+    """
+    decoder = graphdef.decoder(leaves)
+    hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta)
+    hidden_ND = hidden_TD[token_N]
+    logits_NV = _logits(decoder, hidden_ND)
+    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
 
 
-def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_RD: jax.Array) -> jax.Array:
-    """Hidden states of `forward` -> logits, float32 [R, V], whole on every device."""
-    rows = hidden_RD.shape[0]
+def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: jax.Array) -> jax.Array:
+    """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
+    return _logits(graphdef.decoder(leaves), hidden_ND)
+
+
+def _logits(decoder: Decoder, hidden_ND: jax.Array) -> jax.Array:
+    rows = hidden_ND.shape[0]
     if rows == 1:  # a single row is multiplied by another routine than several, with other bits
-        hidden_RD = jnp.pad(hidden_RD, ((0, 1), (0, 0)))
-    return graphdef.decoder(leaves).logits(hidden_RD)[:rows]
+        hidden_ND = jnp.pad(hidden_ND, ((0, 1), (0, 0)))
+    return decoder.logits(hidden_ND)[:rows]

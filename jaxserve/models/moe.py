@@ -15,10 +15,12 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from jaxserve.models.activations import glu
 from jaxserve.models.config import MlpSpec, MoeSpec, WeightFormat
-from jaxserve.models.kernels.grouped import Experts, Projection, apply_experts
-from jaxserve.models.mlp import GatedMlp, glu
-from jaxserve.models.parameters import ZEROS, Build, Init, contract, multiply, partition
+from jaxserve.models.kernels.matmul_backend import Experts, MatmulBackend, Projection
+from jaxserve.models.kernels.products import contract
+from jaxserve.models.mlp import GatedMlp
+from jaxserve.models.parameters import ZEROS, Build, Init, partition
 from jaxserve.models.quantization import Weight, align_blocks
 from jaxserve.models.reductions import ordered_sum, row_sum
 
@@ -126,7 +128,7 @@ class Moe(nnx.Module):
         self.experts = ExpertLayer(build, spec, width)
         shared = None if spec.shared_width is None else MlpSpec(spec.shared_width, spec.glu.activation)
         self.shared = None if shared is None else GatedMlp(build, shared, width)
-        self.spec, self.rules = spec, build.rules
+        self.spec, self.rules, self.matmul = spec, build.rules, build.backends.matmul
 
     def __call__(self, x_TD: jax.Array, valid_T: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[T, D] -> [T, D] and the chosen experts int32 [T, top_k]; invalid tokens pass through no routed expert."""
@@ -137,7 +139,7 @@ class Moe(nnx.Module):
             mlp = self.shared
             shared = () if mlp is None else (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
             island = jax.shard_map(
-                partial(_local, spec=self.spec, axes=self._axes()),
+                partial(_local, spec=self.spec, axes=self._axes(), matmul=self.matmul),
                 mesh=rules.mesh,
                 in_specs=(whole, whole, whole, self.experts.partition(), tuple(p.partition() for p in shared)),
                 out_specs=whole,
@@ -179,18 +181,19 @@ def _local(
     *,
     spec: MoeSpec,
     axes: _Axes,
+    matmul: MatmulBackend,
 ) -> jax.Array:
     """One device's part, and the sum over all devices."""
     first = lax.axis_index(axes.expert) * experts.gate.weight_EOI.count if axes.expert else 0
     if experts.down.bias_EO is not None:  # whole on every shard of the width: one of them adds it
         down = experts.down._replace(bias_EO=_once(experts.down.bias_EO, axes.width))
         experts = experts._replace(down=down)
-    y_TD = apply_experts(x_TD, weights_TA, experts_TA - first, experts, spec.glu)
+    y_TD = matmul.apply_experts(x_TD, weights_TA, experts_TA - first, experts, spec.glu)
     y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
     if shared:
         gate_FD, up_FD, down_DF = shared
-        inner_TF = glu(spec.glu, multiply(x_TD, gate_FD), multiply(x_TD, up_FD))
-        y_TD = y_TD + _once(multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
+        inner_TF = glu(spec.glu, matmul.multiply(x_TD, gate_FD), matmul.multiply(x_TD, up_FD))
+        y_TD = y_TD + _once(matmul.multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
     y_TD = y_TD.astype(x_TD.dtype)
     return lax.psum(y_TD, axes.all) if axes.all else y_TD
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt32
 
 from jaxserve.sampling import masses
 from jaxserve.sampling.masses import Mass
@@ -21,17 +22,15 @@ CHUNK = 128
 
 
 class Prefix(NamedTuple):
-    """A set of tokens that is a prefix of the order by a key: key > `key`, or equal and id <= `token`. Arrays [R]."""
+    """A set of tokens that is a prefix of the order by a key: key > `key`, or equal and id <= `token`. Arrays [N]."""
 
-    key: jax.Array
-    """uint32."""
-    token: jax.Array
-    """int32."""
+    key: UInt32[Array, " N"]
+    token: Int32[Array, " N"]
 
-    def holds(self, key_RnG: jax.Array, ids: jax.Array) -> jax.Array:
+    def holds(self, key_NnG: UInt32[Array, "N n G"], ids: Int32[Array, "#N n G"]) -> Bool[Array, "N n G"]:
         """Membership of tokens by their keys and ids."""
         bound, last = self.key[:, None, None], self.token[:, None, None]
-        return (key_RnG > bound) | ((key_RnG == bound) & (ids <= last))
+        return (key_NnG > bound) | ((key_NnG == bound) & (ids <= last))
 
 
 def everything(num_rows: int) -> Prefix:
@@ -39,120 +38,124 @@ def everything(num_rows: int) -> Prefix:
     return Prefix(jnp.zeros(num_rows, jnp.uint32), jnp.full(num_rows, 2**31 - 1, jnp.int32))
 
 
-def to_chunks(x_RV: jax.Array) -> jax.Array:
-    """[R, V] -> [R, n, CHUNK]; the last chunk is padded with -inf. Costs nothing when CHUNK divides V."""
-    R, V = x_RV.shape
+def to_chunks(x_NV: Float32[Array, "N V"]) -> Float32[Array, "N n G"]:
+    """[N, V] -> [N, n, CHUNK]; the last chunk is padded with -inf. Costs nothing when CHUNK divides V."""
+    N, V = x_NV.shape
     if V % CHUNK:
-        x_RV = jnp.pad(x_RV, ((0, 0), (0, -V % CHUNK)), constant_values=-jnp.inf)
-    return x_RV.reshape(R, -1, CHUNK)
+        x_NV = jnp.pad(x_NV, ((0, 0), (0, -V % CHUNK)), constant_values=-jnp.inf)
+    return x_NV.reshape(N, -1, CHUNK)
 
 
-def clean(x: jax.Array) -> jax.Array:
+def clean(x: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """NaN as -inf (a token that can't be drawn) and -0 as its equal 0, so that comparing bits is comparing values."""
     return jnp.where(jnp.isnan(x), -jnp.inf, jnp.where(x == 0, 0.0, x))
 
 
-def chunk_maxima(x_RnG: jax.Array) -> jax.Array:
-    """float32 [R, n]: the largest value of each chunk, -inf where all are NaN."""
+def chunk_maxima(x_NnG: Float32[Array, "N n G"]) -> Float32[Array, "N n"]:
+    """float32 [N, n]: the largest value of each chunk, -inf where all are NaN."""
 
     # Not `max`: whether it passes NaN on depends on the device. And cleaning every logit first costs 4 times as much.
     def larger(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(b > a, b, a)
 
-    return clean(lax.reduce(x_RnG, jnp.float32(-jnp.inf), larger, (2,)))
+    return clean(lax.reduce(x_NnG, jnp.float32(-jnp.inf), larger, (2,)))
 
 
-def ids_of(num_chunks: int) -> jax.Array:
+def ids_of(num_chunks: int) -> Int32[Array, "1 n G"]:
     """int32 [1, n, CHUNK]: the token ids of all chunks."""
     return jnp.arange(num_chunks * CHUNK, dtype=jnp.int32).reshape(1, num_chunks, CHUNK)
 
 
-def order_key(x: jax.Array) -> jax.Array:
+def order_key(x: Float32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """uint32 keys in the order of the floats x."""
     bits = lax.bitcast_convert_type(clean(x), jnp.uint32)
     return jnp.where(bits >> 31 != 0, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def take_chunk(x_RnG: jax.Array, chunk_R: jax.Array) -> jax.Array:
-    """One chunk per row: [R, CHUNK]."""
-    return jnp.take_along_axis(x_RnG, chunk_R[:, None, None], axis=1)[:, 0]
+def take_chunk(x_NnG: Shaped[Array, "N n G"], chunk_N: Int32[Array, " N"]) -> Shaped[Array, "N G"]:
+    """One chunk per row: [N, CHUNK]."""
+    return jnp.take_along_axis(x_NnG, chunk_N[:, None, None], axis=1)[:, 0]
 
 
-def argmax(x_RnG: jax.Array, chunk_max_Rn: jax.Array) -> jax.Array:
-    """int32 [R]: the lowest id among the largest values."""
-    chunk = jnp.argmax(chunk_max_Rn, axis=-1).astype(jnp.int32)
-    return chunk * CHUNK + jnp.argmax(clean(take_chunk(x_RnG, chunk)), axis=-1).astype(jnp.int32)
+def argmax(x_NnG: Float32[Array, "N n G"], chunk_max_Nn: Float32[Array, "N n"]) -> Int32[Array, " N"]:
+    """int32 [N]: the lowest id among the largest values."""
+    chunk = jnp.argmax(chunk_max_Nn, axis=-1).astype(jnp.int32)
+    return chunk * CHUNK + jnp.argmax(clean(take_chunk(x_NnG, chunk)), axis=-1).astype(jnp.int32)
 
 
-def top_k(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The first k tokens by value: (values [R, k], ids int32 [R, k]), exact, ties by id.
+def top_k(
+    x_NnG: Float32[Array, "N n G"], chunk_max_Nn: Float32[Array, "N n"], k: int
+) -> tuple[Float32[Array, "N {k}"], Int32[Array, "N {k}"]]:
+    """The first k tokens by value: (values [N, k], ids int32 [N, k]), exact, ties by id.
 
     TPUs have an operation for it that beats the two levels by the compiler's cost model, and compiles in a tenth of the
     time; on CPU two levels take two thirds of its time.
     """
     found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        x_RnG,
-        chunk_max_Rn,
+        x_NnG,
+        chunk_max_Nn,
         tpu=lambda x, _: _top_k_whole(x, k),
         default=lambda x, chunk_max: _top_k_two_level(x, chunk_max, k),
     )
     return found
 
 
-def _top_k_whole(x_RnG: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    values, ids = lax.top_k(clean(x_RnG).reshape(x_RnG.shape[0], -1), k)  # equal values: lower index first
+def _top_k_whole(x_NnG: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    values, ids = lax.top_k(clean(x_NnG).reshape(x_NnG.shape[0], -1), k)  # equal values: lower index first
     return values, ids
 
 
-def _top_k_two_level(x_RnG: jax.Array, chunk_max_Rn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def _top_k_two_level(x_NnG: jax.Array, chunk_max_Nn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The first k tokens lie in the first k chunks by (maximum, id).
 
     Each of those holds a token, its maximum, that comes before every token of the other chunks.
     """
-    n = x_RnG.shape[1]
-    _, chunks = lax.top_k(chunk_max_Rn, min(k, n))  # equal values: lower index first
+    n = x_NnG.shape[1]
+    _, chunks = lax.top_k(chunk_max_Nn, min(k, n))  # equal values: lower index first
     chunks = _ascending(chunks)
-    x = jnp.take_along_axis(x_RnG, chunks[:, :, None], axis=1).reshape(x_RnG.shape[0], -1)
+    x = jnp.take_along_axis(x_NnG, chunks[:, :, None], axis=1).reshape(x_NnG.shape[0], -1)
     values, index = lax.top_k(clean(x), k)
     ids = jnp.take_along_axis(chunks, index // CHUNK, axis=1) * CHUNK + index % CHUNK
     return values, ids
 
 
-def _ascending(x_RK: jax.Array) -> jax.Array:
-    """Distinct integers [R, K] in ascending order, by comparing all pairs: K is small and sorts compile slowly."""
-    rank = jnp.sum(x_RK[:, None, :] < x_RK[:, :, None], axis=-1, dtype=jnp.int32)
-    place = jnp.arange(x_RK.shape[1], dtype=jnp.int32)[:, None]
-    return jnp.sum(jnp.where(rank[:, None, :] == place, x_RK[:, None, :], 0), axis=-1, dtype=jnp.int32)
+def _ascending(x_NK: jax.Array) -> jax.Array:
+    """Distinct integers [N, K] in ascending order, by comparing all pairs: K is small and sorts compile slowly."""
+    rank = jnp.sum(x_NK[:, None, :] < x_NK[:, :, None], axis=-1, dtype=jnp.int32)
+    place = jnp.arange(x_NK.shape[1], dtype=jnp.int32)[:, None]
+    return jnp.sum(jnp.where(rank[:, None, :] == place, x_NK[:, None, :], 0), axis=-1, dtype=jnp.int32)
 
 
-def locate(chunk_mass_Rn: Mass, weights_in: Callable[[jax.Array], jax.Array], target: Mass) -> jax.Array:
-    """int32 [R]: the first id at which the running mass exceeds `target` (which must be below the total).
+def locate(chunk_mass_Nn: Mass, weights_in: Callable[[jax.Array], jax.Array], target: Mass) -> Int32[Array, " N"]:
+    """int32 [N]: the first id at which the running mass exceeds `target` (which must be below the total).
 
     Args:
-        chunk_mass_Rn: mass of each chunk.
-        weights_in: the weights [R, CHUNK] of one chunk per row, given its index [R].
+        chunk_mass_Nn: mass of each chunk.
+        weights_in: the weights [N, CHUNK] of one chunk per row, given its index [N].
         target: how much mass lies before the token.
     """
-    chunk, rest = _find(chunk_mass_Rn, target)
+    chunk, rest = _find(chunk_mass_Nn, target)
     inside, _ = _find(masses.split(weights_in(chunk)), rest)
     return chunk * CHUNK + inside
 
 
-def _find(mass_Rn: Mass, target: Mass) -> tuple[jax.Array, Mass]:
+def _find(mass_Nn: Mass, target: Mass) -> tuple[jax.Array, Mass]:
     """Index of the first running sum above the target, and what the target leaves inside it."""
-    sums = masses.running(mass_Rn)
+    sums = masses.running(mass_Nn)
     goal = Mass(target.high[:, None], target.low[:, None])
     index = jnp.sum(~masses.less(goal, sums), axis=-1, dtype=jnp.int32)
-    index = jnp.minimum(index, mass_Rn.high.shape[-1] - 1)
+    index = jnp.minimum(index, mass_Nn.high.shape[-1] - 1)
     at = Mass(*(jnp.take_along_axis(word, index[:, None], axis=-1)[:, 0] for word in sums))
-    own = Mass(*(jnp.take_along_axis(word, index[:, None], axis=-1)[:, 0] for word in mass_Rn))
+    own = Mass(*(jnp.take_along_axis(word, index[:, None], axis=-1)[:, 0] for word in mass_Nn))
     return index, masses.subtract(target, masses.subtract(at, own))
 
 
-def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> jax.Array:
-    """uint32 [R]: the largest bound b at which the tokens with key >= b weigh at least `need` (at most the total).
+def bisect(
+    key: UInt32[Array, "#N n G"], weights: UInt32[Array, "N n G"], need: Mass, bits: int = 32
+) -> UInt32[Array, " N"]:
+    """uint32 [N]: the largest bound b at which the tokens with key >= b weigh at least `need` (at most the total).
 
-    Found bit by bit, `bits` masked sums over [R, n, G], no sort. Keys lie below 2^bits.
+    Found bit by bit, `bits` masked sums over [N, n, G], no sort. Keys lie below 2^bits.
     """
 
     def refine(step: jax.Array, bound: jax.Array) -> jax.Array:
@@ -163,18 +166,22 @@ def bisect(key: jax.Array, weights: jax.Array, need: Mass, bits: int = 32) -> ja
     return bound
 
 
-def mass_where(mask: jax.Array, weights: jax.Array) -> Mass:
-    """Mass [R] of the tokens [R, n, G] where the mask holds."""
+def mass_where(mask: Bool[Array, "#N n G"], weights: UInt32[Array, "N n G"]) -> Mass:
+    """Mass [N] of the tokens [N, n, G] where the mask holds."""
     return masses.add_up(masses.total(jnp.where(mask, weights, 0)))
 
 
-def first_by_id(ids: jax.Array, weights: jax.Array, need: Mass, id_bits: int) -> jax.Array:
-    """int32 [R]: the lowest id at which the tokens up to it weigh at least `need` (1 unit to the total)."""
+def first_by_id(
+    ids: Int32[Array, "#N n G"], weights: UInt32[Array, "N n G"], need: Mass, id_bits: int
+) -> Int32[Array, " N"]:
+    """int32 [N]: the lowest id at which the tokens up to it weigh at least `need` (1 unit to the total)."""
     highest = (1 << id_bits) - 1
     return highest - bisect((highest - ids).astype(jnp.uint32), weights, need, id_bits).astype(jnp.int32)
 
 
-def select(key: jax.Array, ids: jax.Array, weights: jax.Array, need: Mass, id_bits: int) -> Prefix:
+def select(
+    key: UInt32[Array, "N n G"], ids: Int32[Array, "#N n G"], weights: UInt32[Array, "N n G"], need: Mass, id_bits: int
+) -> Prefix:
     """The shortest prefix, by key and then id, whose mass reaches `need` (1 unit to the total)."""
     bound = bisect(key, weights, need)
     above = mass_where(key > bound[:, None, None], weights)

@@ -7,27 +7,28 @@ vocabulary give the same token whenever both are applicable, and neither looks a
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from jaxserve.sampling import chunks, masses
-from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.chunks import Prefix
-from jaxserve.sampling.packing import RowInputs
+from jaxserve.sampling.columns import RowInputs
+from jaxserve.sampling.masses import Mass
 
 LN2 = math.log(2.0)
 
 
 class Drawn(NamedTuple):
-    """Tokens drawn in R rows."""
+    """N tokens drawn."""
 
-    token: jax.Array
-    """int32 [R]."""
-    d: jax.Array
-    """float32 [R]: the token's (logit - row maximum) / temperature."""
+    token: Int32[Array, " N"]
+    d: Float32[Array, " N"]
+    """The token's (logit - row maximum) / temperature."""
     mass: Mass
     """Mass of the distribution drawn from."""
 
@@ -40,11 +41,10 @@ def nothing(mass: Mass) -> Drawn:
 class Tempered(NamedTuple):
     """Rows after the knobs that edit logits, with temperature applied on the fly."""
 
-    x: jax.Array
-    """[R, n, CHUNK]: edited logits in chunks."""
-    maximum: jax.Array
-    """float32 [R]."""
-    inverse_temperature: jax.Array
+    x: Float32[Array, "N n G"]
+    """Edited logits in chunks."""
+    maximum: Float32[Array, " N"]
+    inverse_temperature: Float32[Array, " N"]
 
     @property
     def size(self) -> int:
@@ -56,20 +56,20 @@ class Tempered(NamedTuple):
         """Fraction bits of a weight."""
         return masses.fraction_bits(self.size)
 
-    def d(self, x: jax.Array) -> jax.Array:
-        """(x - maximum) / temperature for x [R, ...], at most 0; exactly 0 for the maximum, be it infinite."""
+    def d(self, x: Float32[Array, "N *rest"]) -> Float32[Array, "N *rest"]:
+        """(x - maximum) / temperature for x [N, ...], at most 0; exactly 0 for the maximum, be it infinite."""
         shape = (-1,) + (1,) * (x.ndim - 1)
         maximum = self.maximum.reshape(shape)
         d = (x - maximum) * self.inverse_temperature.reshape(shape)
         return jnp.where(x >= maximum, 0.0, jnp.where(x < maximum, d, -jnp.inf))  # NaN: -inf
 
-    def weigh(self, x: jax.Array) -> jax.Array:
-        """Weights of x [R, ...]."""
+    def weigh(self, x: Float32[Array, "N *rest"]) -> UInt32[Array, "N *rest"]:
+        """Weights of x [N, ...]."""
         return masses.weigh(self.d(x), self.bits)
 
 
-def random_words(rows: RowInputs) -> jax.Array:
-    """uint32 [R]: 32 random bits from fold_in(fold_in(key(seed), choice), position).
+def random_words(rows: RowInputs) -> UInt32[Array, " N"]:
+    """uint32 [N]: 32 random bits from fold_in(fold_in(key(seed), choice), position).
 
     The words of the folded threefry key itself: they don't depend on how jax shapes its random arrays.
     """
@@ -86,43 +86,46 @@ def at_least_one(mass: Mass) -> Mass:
     return Mass(mass.high, jnp.where((mass.high == 0) & (mass.low == 0), 1, mass.low))
 
 
-def mirostat_floor(rows: RowInputs, mu: jax.Array, total: Mass, bits: int) -> jax.Array:
-    """float32 [R]: the least d that mirostat keeps (surprise at most mu); the most likely tokens always stay."""
+def mirostat_floor(rows: RowInputs, mu: Float32[Array, " N"], total: Mass, bits: int) -> Float32[Array, " N"]:
+    """float32 [N]: the least d that mirostat keeps (surprise at most mu); the most likely tokens always stay."""
     floor = jnp.minimum(log_mass(total, bits) - mu * LN2, 0.0)
     return jnp.where(rows.mirostat, floor, -jnp.inf)
 
 
-def log_mass(mass: Mass, bits: int) -> jax.Array:
+def log_mass(mass: Mass, bits: int) -> Float32[Array, "..."]:
     """Natural logarithm of a mass relative to the most likely token's."""
     return jnp.log(masses.to_float(mass) * 2.0**-bits)
 
 
 class Pool(NamedTuple):
-    """Tokens that a row may draw, [R, n, G]: the whole vocabulary in id order, or a list of the most likely."""
+    """Tokens that a row may draw, [N, n, G]: the whole vocabulary in id order, or a list of the most likely."""
 
-    x: jax.Array
-    ids: jax.Array
-    """int32, [1, n, G] or [R, n, G]."""
-    d: jax.Array
-    weights: jax.Array
-    """uint32: 0 for tokens that are out already."""
+    x: Float32[Array, "N n G"]
+    ids: Int32[Array, "#N n G"]
+    d: Float32[Array, "N n G"]
+    weights: UInt32[Array, "N n G"]
+    """0 for tokens that are out already."""
+    bits: int
+    """Fraction bits of a weight."""
     id_bits: int
 
 
-def pool_of(tempered: Tempered, x: jax.Array, ids: jax.Array) -> Pool:
+def pool_of(tempered: Tempered, x: Float32[Array, "N n G"], ids: Int32[Array, "#N n G"]) -> Pool:
     """A pool in which no token is out."""
     d = tempered.d(x)
-    return Pool(x, ids, d, masses.weigh(d, tempered.bits), (tempered.size - 1).bit_length())
+    return Pool(x, ids, d, masses.weigh(d, tempered.bits), tempered.bits, (tempered.size - 1).bit_length())
 
 
-def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax.Array) -> jax.Array:
-    """typical_p, top_p, min_p and mirostat's bound: the weights uint32 [R, n, G] of what they leave.
+def truncate(
+    pool: Pool, rows: RowInputs, on: Bool[Array, " N"], total: Mass, floor: Float32[Array, " N"]
+) -> UInt32[Array, "N n G"]:
+    """typical_p, top_p, min_p and mirostat's bound: the weights uint32 [N, n, G] of what they leave.
 
     Args:
         pool: tokens; rows that use typical_p or top_p must find all tokens with weight in it that matter.
         rows: knobs.
-        on: bool [R], rows whose result is wanted.
-        total: mass [R] of the whole distribution.
+        on: bool [N], rows whose result is wanted.
+        total: mass [N] of the whole distribution.
         floor: from `mirostat_floor`.
     """
     every = chunks.everything(floor.shape[0])
@@ -133,9 +136,11 @@ def truncate(pool: Pool, rows: RowInputs, on: jax.Array, total: Mass, floor: jax
         lambda: (every, zeros, zeros, total),
     )
     inside = typical.holds(_typical_key(pool.d, center), pool.ids)
-    weights = jnp.where(
-        inside & (pool.d >= jnp.maximum(largest + rows.log_min_p, floor)[:, None, None]), pool.weights, 0
+    floors = (  # the least d that each such knob keeps
+        largest + rows.log_min_p,
+        floor,
     )
+    weights = jnp.where(inside & (pool.d >= reduce(jnp.maximum, floors)[:, None, None]), pool.weights, 0)
     nucleus = lax.cond(
         jnp.any(on & rows.uses_top_p),
         lambda: _nucleus(pool, jnp.where(inside, pool.weights, 0), rows, total),
@@ -183,33 +188,33 @@ def _add(weights: jax.Array) -> Mass:
 
 def draw_listed(
     tempered: Tempered,
-    x_RK: jax.Array,
-    ids_RK: jax.Array,
+    x_NK: Float32[Array, "N K"],
+    ids_NK: Int32[Array, "N K"],
     rows: RowInputs,
     total: Mass,
-    floor: jax.Array,
-    word: jax.Array,
-) -> tuple[Drawn, jax.Array]:
+    floor: Float32[Array, " N"],
+    word: UInt32[Array, " N"],
+) -> tuple[Drawn, Bool[Array, " N"]]:
     """Truncate and draw from the K most likely tokens, in their order.
 
     Returns:
-        The tokens, and bool [R]: whether the list was long enough for the row (its result holds).
+        The tokens, and bool [N]: whether the list was long enough for the row (its result holds).
     """
-    pool = pool_of(tempered, x_RK[:, None], ids_RK[:, None])
+    pool = pool_of(tempered, x_NK[:, None], ids_NK[:, None])
     limited = rows.top_k > 0
-    in_top_k = (jnp.arange(x_RK.shape[1]) < rows.top_k[:, None]) | ~limited[:, None]
+    in_top_k = (jnp.arange(x_NK.shape[1]) < rows.top_k[:, None]) | ~limited[:, None]
     last = pool.weights[:, 0, -1]
     pool = pool._replace(weights=jnp.where(in_top_k[:, None], pool.weights, 0))
     total = Mass(*(jnp.where(limited, a, b) for a, b in zip(_add(pool.weights), total, strict=True)))
-    kept = truncate(pool, rows, ~rows.greedy, total, floor)
+    kept = truncate(pool, rows, rows.draws, total, floor)
     complete = limited | (last == 0) | ((kept[:, 0, -1] == 0) & ~rows.uses_typical_p)
     mass = _add(kept)
     token = chunks.first_by_id(pool.ids, kept, masses.increment(masses.scale(mass, word)), pool.id_bits)
     d = jnp.max(jnp.where(pool.ids == token[:, None, None], pool.d, -jnp.inf), axis=(1, 2))
-    return Drawn(token, d, mass), complete | (x_RK.shape[1] >= tempered.size)
+    return Drawn(token, d, mass), complete | (x_NK.shape[1] >= tempered.size)
 
 
-def draw_untruncated(tempered: Tempered, chunk_mass: Mass, word: jax.Array) -> Drawn:
+def draw_untruncated(tempered: Tempered, chunk_mass: Mass, word: UInt32[Array, " N"]) -> Drawn:
     """Draw from the whole vocabulary."""
     total = masses.add_up(chunk_mass)
     target = masses.scale(total, word)
@@ -222,10 +227,10 @@ def redraw_truncated(
     drawn: Drawn,
     tempered: Tempered,
     rows: RowInputs,
-    needed: jax.Array,
+    needed: Bool[Array, " N"],
     total: Mass,
-    floor: jax.Array,
-    word: jax.Array,
+    floor: Float32[Array, " N"],
+    word: UInt32[Array, " N"],
 ) -> Drawn:
     """Truncate the whole vocabulary and draw from it, in the rows `needed`, one after the other.
 
@@ -254,6 +259,6 @@ def _draw_truncated(tempered: Tempered, rows: RowInputs, total: Mass, floor: jax
     return Drawn(token, tempered.d(_take_token(x, token)), mass)
 
 
-def _take_token(x_RnG: jax.Array, token: jax.Array) -> jax.Array:
-    chunk = chunks.take_chunk(x_RnG, token // chunks.CHUNK)
+def _take_token(x_NnG: jax.Array, token: jax.Array) -> jax.Array:
+    chunk = chunks.take_chunk(x_NnG, token // chunks.CHUNK)
     return jnp.take_along_axis(chunk, (token % chunks.CHUNK)[:, None], axis=-1)[:, 0]

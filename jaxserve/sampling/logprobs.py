@@ -10,52 +10,65 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax import lax
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxserve.sampling import chunks, masses
 from jaxserve.sampling.draw import Tempered, log_mass
 from jaxserve.sampling.packing import MAX_TOP_LOGPROBS
+from jaxserve.sampling.records import Record, num_words, pack
 
-SCORE_COLUMNS = 1 + 2 * MAX_TOP_LOGPROBS
+SCORE: Record = np.dtype(
+    [
+        ("logprob", np.float32),
+        ("top_ids", np.int32, MAX_TOP_LOGPROBS),
+        ("top_logprobs", np.float32, MAX_TOP_LOGPROBS),
+    ]
+)
+"""One position's `Scores`."""
+SCORE_COLUMNS = num_words(SCORE)
 
 
 class Scores(NamedTuple):
-    """Log-probabilities in R rows."""
+    """Log-probabilities of N tokens, each with M = MAX_TOP_LOGPROBS alternatives."""
 
-    logprob: jax.Array
-    """float32 [R]: of the row's token."""
-    top_ids: jax.Array
-    """int32 [R, MAX_TOP_LOGPROBS], most likely first, ties by id; -1 where the vocabulary is smaller."""
-    top_logprobs: jax.Array
-    """float32 [R, MAX_TOP_LOGPROBS]."""
+    logprob: Float32[Array, " N"]
+    """Of the token."""
+    top_ids: Int32[Array, "N M"]
+    """Most likely first, ties by id; -1 where the vocabulary is smaller."""
+    top_logprobs: Float32[Array, "N M"]
 
 
-def score(logits_RV: jax.Array, token_R: jax.Array) -> Scores:
+def score(logits_NV: Float32[Array, "N V"], token_N: Int32[Array, " N"]) -> Scores:
     """log softmax of each row at its token and at its most likely tokens.
 
-    The normaliser is an exact mass, so that the bits don't depend on R. It drops tokens below 2^-31 of the likeliest:
+    The normaliser is an exact mass, so that the bits don't depend on N. It drops tokens below 2^-31 of the likeliest:
     at V = 152,000 the error is below 7e-5 in the worst case, and about 1e-6 for language models.
     """
-    V = logits_RV.shape[1]
-    x = chunks.to_chunks(logits_RV)
+    V = logits_NV.shape[1]
+    x = chunks.to_chunks(logits_NV)
     chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), jnp.ones(x.shape[0], jnp.float32))
     log_total = log_mass(masses.add_up(masses.total(tempered.weigh(x))), tempered.bits)
     _, ids = chunks.top_k(x, chunk_max, min(MAX_TOP_LOGPROBS, V))
 
     def logprob(token: jax.Array) -> jax.Array:
-        return tempered.d(jnp.take_along_axis(logits_RV, token, axis=1)) - log_total[:, None]
+        return tempered.d(jnp.take_along_axis(logits_NV, token, axis=1)) - log_total[:, None]
 
     pad = ((0, 0), (0, MAX_TOP_LOGPROBS - ids.shape[1]))
     return Scores(
-        logprob(token_R[:, None])[:, 0],
+        logprob(token_N[:, None])[:, 0],
         jnp.pad(ids, pad, constant_values=-1),
         jnp.pad(logprob(ids), pad, constant_values=-jnp.inf),
     )
 
 
 def score_prompt(
-    hidden_TD: jax.Array, unembed: Callable[[jax.Array], jax.Array], targets_T: jax.Array, *, chunk: int = 16
-) -> jax.Array:
+    hidden_TD: Float[Array, "T D"],
+    unembed: Callable[[jax.Array], jax.Array],
+    targets_T: Int32[Array, " T"],
+    *,
+    chunk: int = 16,
+) -> Int32[Array, "T C"]:
     """Log-probabilities of a prompt's tokens, `chunk` positions at a time: at most [chunk, V] logits exist.
 
     Args:
@@ -74,23 +87,16 @@ def score_prompt(
 
     def piece(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
         hidden, targets = inputs
-        scores = score(unembed(hidden), jnp.maximum(targets, 0))
-        words = (scores.logprob[:, None], scores.top_ids, scores.top_logprobs)
-        return jnp.concatenate([_words(part) for part in words], axis=1)
+        return pack(score(unembed(hidden), jnp.maximum(targets, 0))._asdict(), SCORE)
 
     packed: jax.Array = lax.map(piece, (hidden_TD.reshape(-1, size, D), targets_T.reshape(-1, size)))
     return packed.reshape(T, SCORE_COLUMNS)
-
-
-def _words(part: jax.Array) -> jax.Array:
-    return part if part.dtype == jnp.int32 else lax.bitcast_convert_type(part, jnp.int32)
 
 
 def unpack_scores(
     packed: npt.NDArray[np.int32], row: int, num_logprobs: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
     """One position on the host: the target's log-probability and (token id, log-probability) alternatives."""
-    words = packed[row]
-    reals = words.view(np.float32)
-    top = zip(words[1 : 1 + num_logprobs], reals[1 + MAX_TOP_LOGPROBS :], strict=False)
-    return float(reals[0]), tuple((int(token), float(logprob)) for token, logprob in top if token >= 0)
+    found = packed[row].view(SCORE)[0]
+    top = zip(*(found[name][:num_logprobs].tolist() for name in ("top_ids", "top_logprobs")), strict=True)
+    return float(found["logprob"]), tuple((token, logprob) for token, logprob in top if token >= 0)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, UInt32
 
 _LOW = 0xFFFF
 
@@ -20,8 +21,8 @@ _LOW = 0xFFFF
 class Mass(NamedTuple):
     """A whole number of units, high * 2^16 + low, low < 2^16; uint32 arrays of one shape."""
 
-    high: jax.Array
-    low: jax.Array
+    high: UInt32[Array, "..."]
+    low: UInt32[Array, "..."]
 
 
 def fraction_bits(vocab_size: int) -> int:
@@ -31,26 +32,26 @@ def fraction_bits(vocab_size: int) -> int:
     return 30 if vocab_size < 1 << 18 else 28
 
 
-def weigh(d: jax.Array, bits: int) -> jax.Array:
+def weigh(d: Float32[Array, "*shape"], bits: int) -> UInt32[Array, "*shape"]:
     """Weight in units of 2^-bits of log-weights d <= 0: uint32, same shape."""
     # The product is exact, so fusing it with the addition changes nothing. (lax.round is a scalar call on CPU: 30 times
     # slower.)
     return (jnp.exp(d) * 2.0**bits + 0.5).astype(jnp.int32).astype(jnp.uint32)
 
 
-def weigh_surprise(d: jax.Array, weights: jax.Array) -> jax.Array:
+def weigh_surprise(d: Float32[Array, "*shape"], weights: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """-d times the weight, in the same units: uint32 (below 2^bits / e + 1), 0 where the weight is."""
     twice = jnp.where(weights == 0, 0.0, -2.0 * d * weights.astype(jnp.float32))
     # Rounded in integers: a compiler may fuse "+ 0.5" with this product, in one place and not in another.
     return ((twice.astype(jnp.int32) + 1) >> 1).astype(jnp.uint32)
 
 
-def normalize(high: jax.Array, low: jax.Array) -> Mass:
+def normalize(high: UInt32[Array, "*shape"], low: UInt32[Array, "*shape"]) -> Mass:
     """Carry what `low` holds beyond 16 bits."""
     return Mass(high + (low >> 16), low & _LOW)
 
 
-def total(weights: jax.Array, axis: int = -1) -> Mass:
+def total(weights: UInt32[Array, "..."], axis: int = -1) -> Mass:
     """Exact sum of at most 2^16 weights along an axis."""
     words = (weights >> 16, weights & _LOW)
     zero = jnp.uint32(0)
@@ -69,12 +70,12 @@ def running(mass: Mass) -> Mass:
     return normalize(lax.cumsum(mass.high, mass.high.ndim - 1), lax.cumsum(mass.low, mass.low.ndim - 1))
 
 
-def split(weights: jax.Array) -> Mass:
+def split(weights: UInt32[Array, "..."]) -> Mass:
     """Weights as masses."""
     return Mass(weights >> 16, weights & _LOW)
 
 
-def less(a: Mass, b: Mass) -> jax.Array:
+def less(a: Mass, b: Mass) -> Bool[Array, "..."]:
     """a < b."""
     return (a.high < b.high) | ((a.high == b.high) & (a.low < b.low))
 
@@ -90,7 +91,7 @@ def increment(mass: Mass) -> Mass:
     return normalize(mass.high, mass.low + 1)
 
 
-def scale(mass: Mass, fraction: jax.Array) -> Mass:
+def scale(mass: Mass, fraction: UInt32[Array, "..."]) -> Mass:
     """floor(mass * fraction / 2^32) for a uint32 fraction."""
     high_word, high_rest = _multiply(mass.high, fraction)
     low_word, low_rest = _multiply(mass.low, fraction)
@@ -100,7 +101,7 @@ def scale(mass: Mass, fraction: jax.Array) -> Mass:
     return normalize(high_word, low_word + (high_rest >> 16) + carry)
 
 
-def to_float(mass: Mass) -> jax.Array:
+def to_float(mass: Mass) -> Float32[Array, "..."]:
     """The mass as float32, rounded."""
     return mass.high.astype(jnp.float32) * 65536.0 + mass.low.astype(jnp.float32)
 

@@ -1,9 +1,13 @@
-"""Every sampling knob once: its neutral value (an exact identity) and its range. No jax here."""
+"""Every sampling knob once: its neutral value (an exact identity), range and meaning. No jax here.
+
+The request schema, the lowering and the columns that travel to the device (`columns.py`) derive from `KNOBS`.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from jaxserve.errors import InvalidRequest
 
@@ -11,8 +15,39 @@ MAX_LOGIT_BIAS = 1024
 """Entries `logit_bias` may hold; bounds the slot state on the device."""
 
 
-def _knob(neutral: float, low: float, high: float, *, open_low: bool = False) -> float:
-    return field(default=neutral, metadata={"low": low, "high": high, "open_low": open_low})
+@dataclass(frozen=True)
+class Knob:
+    """What is said of a knob beside its name, type and neutral value."""
+
+    description: str
+    """For users of the API."""
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+    """`low` itself is out of range."""
+    group: Literal["truncation", "penalty"] | None = None
+    """Truncations make way for mirostat; penalties need a sequence's token counts on the device."""
+    example: Any = None
+
+    def check(self, name: str, value: float) -> None:
+        """Refuses a number out of range, NaN or infinity.
+
+        Raises:
+            InvalidRequest: names the knob.
+        """
+        inside = self.low < value if self.above_low else self.low <= value
+        if not (inside and value <= self.high and math.isfinite(value)):
+            raise InvalidRequest(name, f"{name} must be {self._range}, got {value!r}")
+
+    @property
+    def _range(self) -> str:
+        if math.isfinite(self.high):
+            return f"between {self.low:g} and {self.high:g}"
+        return f"a finite number {'greater than' if self.above_low else 'of at least'} {self.low:g}"
+
+
+def _knob(neutral: Any, description: str, low: float = -math.inf, high: float = math.inf, **more: Any) -> Any:
+    return field(default=neutral, metadata={"knob": Knob(description, low, high, **more)})
 
 
 @dataclass(frozen=True)
@@ -23,35 +58,62 @@ class SamplingParams:
         InvalidRequest: a value is out of its range; `field` names the knob.
     """
 
-    temperature: float = _knob(1.0, 0.0, 2.0)
-    """0 = argmax, exactly."""
-    top_k: int = _knob(0, 0, 100)  # type: ignore[assignment]
-    """0 = off."""
-    top_p: float = _knob(1.0, 0.0, 1.0)
+    temperature: float = _knob(
+        1.0, "Sampling temperature; 0 always takes the most likely token. Default 1.", 0, 2, example=0.7
+    )
+    top_k: int = _knob(
+        0, "Draw from the k most likely tokens; 0 draws from all.", 0, 100, group="truncation", example=50
+    )
+    top_p: float = _knob(
+        1.0, "Draw from the fewest tokens whose probabilities reach this sum.", 0, 1, group="truncation"
+    )
     """1 = off; 0 = the most likely token."""
-    min_p: float = _knob(0.0, 0.0, 1.0)
-    """Relative to the most likely token; 0 = off."""
-    typical_p: float = _knob(1.0, 0.0, 1.0)
+    min_p: float = _knob(
+        0.0,
+        "Drop tokens less likely than this fraction of the most likely token's probability.",
+        0,
+        1,
+        group="truncation",
+    )
+    """0 = off."""
+    typical_p: float = _knob(
+        1.0, "Draw from the most typical tokens up to this probability sum.", 0, 1, group="truncation"
+    )
     """1 = off."""
-    frequency_penalty: float = _knob(0.0, -2.0, 2.0)
-    presence_penalty: float = _knob(0.0, -2.0, 2.0)
-    repetition_penalty: float = _knob(1.0, 0.0, 2.0)
-    """1 = off; 0 acts as 0.01."""
-    mirostat_target: float | None = None
-    """Target perplexity (> 0); None = off."""
-    mirostat_lr: float = _knob(0.1, 0.0, math.inf)
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, bias) pairs, bias in -100..100, ids distinct; -100 bans the token."""
-    seed: int = 0
-    """Any 64-bit integer (taken modulo 2^64). The caller picks one where the user gave none; every
-    choice of a request folds its index in."""
+    frequency_penalty: float = _knob(
+        0.0, "Subtracted from a token's logit once for each time the output holds it.", -2, 2, group="penalty"
+    )
+    presence_penalty: float = _knob(
+        0.0, "Subtracted from a token's logit once if the output holds it.", -2, 2, group="penalty"
+    )
+    repetition_penalty: float = _knob(
+        1.0,
+        "Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off.",
+        0,
+        2,
+        group="penalty",
+    )
+    """0 acts as 0.01."""
+    mirostat_target: float | None = _knob(
+        None, "Perplexity that Mirostat sampling keeps; replaces the other truncations.", 0, above_low=True
+    )
+    """None = off."""
+    mirostat_lr: float = _knob(0.1, "Learning rate of Mirostat. Default 0.1.", 0)
+    seed: int = _knob(0, "Makes sampling reproducible; any integer, taken modulo 2^64. Without one the server picks.")
+    """Every choice of a request folds its index in."""
+    logit_bias: tuple[tuple[int, float], ...] = _knob(
+        (), "Added to the logits of the given token ids.", -100, 100, example={"42": -100}
+    )
+    """(token id, bias) pairs, ids distinct; -100 bans the token. The range is that of a bias."""
 
     def __post_init__(self) -> None:
-        for knob in fields(self):
-            if "low" in knob.metadata:
-                _check_range(knob.name, getattr(self, knob.name), knob.metadata["low"], knob.metadata["high"])
-        if self.mirostat_target is not None and not (math.isfinite(self.mirostat_target) and self.mirostat_target > 0):
-            raise InvalidRequest("mirostat_target", "mirostat_target must be a finite number greater than 0")
+        for name, knob in KNOBS.items():
+            value = getattr(self, name)
+            if value is not None and knob.low > -math.inf and name != "logit_bias":
+                knob.check(name, value)
+        self._check_bias()
+
+    def _check_bias(self) -> None:
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest("logit_bias", f"logit_bias holds more than {MAX_LOGIT_BIAS} entries")
         if len({token for token, _ in self.logit_bias}) < len(self.logit_bias):
@@ -59,7 +121,31 @@ class SamplingParams:
         for token, bias in self.logit_bias:
             if token < 0:
                 raise InvalidRequest("logit_bias", f"logit_bias names token {token}; token ids are not negative")
-            _check_range("logit_bias", bias, -100.0, 100.0)
+            KNOBS["logit_bias"].check("logit_bias", bias)
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens may be left out of the draw."""
+        return self.mirostat_target is not None or self._uses("truncation")
+
+    @property
+    def uses_penalties(self) -> bool:
+        """Whether a sequence needs its token counts (`write_history`) on the device."""
+        return self._uses("penalty")
+
+    def _uses(self, group: str) -> bool:
+        return any(getattr(self, name) != NEUTRAL[name] for name, knob in KNOBS.items() if knob.group == group)
+
+    def effective(self) -> SamplingParams:
+        """The same without what has no effect: mirostat replaces the truncations."""
+        if self.mirostat_target is None:
+            return self
+        return replace(self, **{name: NEUTRAL[name] for name, knob in KNOBS.items() if knob.group == "truncation"})
+
+
+KNOBS: dict[str, Knob] = {knob.name: knob.metadata["knob"] for knob in fields(SamplingParams)}
+"""Every knob by name, in the order in which the API lists them."""
+NEUTRAL: dict[str, Any] = {knob.name: knob.default for knob in fields(SamplingParams)}
 
 
 def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
@@ -73,8 +159,3 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
             raise InvalidRequest(
                 "logit_bias", f"logit_bias names token {token}, but the vocabulary has {vocab_size} tokens"
             )
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not (low <= value <= high) or math.isnan(value) or math.isinf(value):
-        raise InvalidRequest(name, f"{name} must be between {low:g} and {high:g}, got {value!r}")

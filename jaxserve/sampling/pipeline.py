@@ -13,13 +13,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, Integer
 
-from jaxserve.sampling import chunks, draw, knobs, masses
+from jaxserve.sampling import chunks, draw, knobs, masses, records
+from jaxserve.sampling.columns import RowInputs
 from jaxserve.sampling.draw import Drawn, Tempered
-from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.logprobs import Scores, score
-from jaxserve.sampling.params import MAX_LOGIT_BIAS
-from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, RowInputs, unpack_rows
+from jaxserve.sampling.masses import Mass
+from jaxserve.sampling.packing import BIAS, HISTORY, MAX_TOP_LOGPROBS, OUT, unpack_rows
 from jaxserve.sampling.state import SlotState
 
 LIST = 128
@@ -27,65 +28,70 @@ LIST = 128
 
 
 class Choice(NamedTuple):
-    """What R rows chose: arrays [R]."""
+    """What N samples chose."""
 
-    token: jax.Array
-    failed: jax.Array
-    sampling_logprob: jax.Array
-    mu: jax.Array
+    token: Int32[Array, " N"]
+    failed: Bool[Array, " N"]
+    sampling_logprob: Float32[Array, " N"]
+    mu: Float32[Array, " N"]
 
 
 def sample(
-    state: SlotState, logits_RV: jax.Array, rows_RC: jax.Array, bitmask_RW: jax.Array
-) -> tuple[SlotState, jax.Array]:
-    """One token per active row.
+    state: SlotState,
+    logits_NV: Float32[Array, "N V"],
+    samples_NC: Int32[Array, "N C"],
+    bitmask_NW: Integer[Array, "N W"],
+) -> tuple[SlotState, Int32[Array, "N O"]]:
+    """One token per active sample.
+
+    Several samples may belong to one slot (a row that draws at several positions). They all see the slot's state as it
+    was before the step, so not each other's tokens: neither in penalties nor in mirostat's mu. Afterwards the counts
+    hold all of their tokens; last token and mu come from the sample packed as `last`, of which a slot has at most one.
 
     Args:
         state: slot state; donate it.
-        logits_RV: float32 model logits; rows that are not active may hold anything.
-        rows_RC: int32 [R, NUM_COLUMNS], see `packing.py`. Slots of active rows are distinct.
-        bitmask_RW: int32 or uint32 [R, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
+        logits_NV: float32 model logits; rows that are not active may hold anything.
+        samples_NC: int32 [N, NUM_COLUMNS], see `columns.py`.
+        bitmask_NW: int32 or uint32 [N, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
             packed with `grammar`.
 
     Returns:
-        The state after the step, and int32 [R, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw (all
-        are banned, or NaN) is marked as failed.
+        The state after the step, and int32 [N, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw
+        (all are banned, or NaN) is marked as failed.
     """
-    rows = unpack_rows(rows_RC)
+    rows = unpack_rows(samples_NC)
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
     # Three programs in one: a branch that passed the logits on unchanged would copy them (measured: a third of a step).
-    which = jnp.where(jnp.any(edited), 2, jnp.where(jnp.any(~rows.greedy), 1, 0))
+    which = jnp.where(jnp.any(edited), 2, jnp.where(jnp.any(rows.draws), 1, 0))
     choice = lax.switch(
         which,
         (
-            lambda: _choose_greedily(logits_RV, mu),
-            lambda: _choose(logits_RV, rows, mu),
-            lambda: _choose(_edit(state, logits_RV, rows, bitmask_RW), rows, mu),
+            lambda: _choose_greedily(logits_NV, mu),
+            lambda: _choose(logits_NV, rows, mu),
+            lambda: _choose(_edit(state, logits_NV, rows, bitmask_NW), rows, mu),
         ),
     )
-    forced = rows.active & (rows.forced >= 0)
-    token = jnp.where(forced, rows.forced, jnp.where(choice.failed, 0, choice.token))
-    failed = choice.failed & rows.active & ~forced
-    choice = Choice(token, failed, jnp.where(forced, 0.0, choice.sampling_logprob), jnp.where(forced, mu, choice.mu))
+    token = jnp.where(choice.failed, 0, choice.token)
+    choice = choice._replace(token=token, failed=choice.failed & rows.active)
     with jax.named_scope("logprobs"):
-        scores = _scores(logits_RV, rows, token)
+        scores = _scores(logits_NV, rows, token)
     return _advance(state, rows, choice), _pack(choice, scores)
 
 
-def _scores(logits_RV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:
-    R = token.shape[0]
+def _scores(logits_NV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:
+    N = token.shape[0]
     nothing = Scores(
-        jnp.full(R, jnp.nan, jnp.float32),
-        jnp.full((R, MAX_TOP_LOGPROBS), -1, jnp.int32),
-        jnp.full((R, MAX_TOP_LOGPROBS), jnp.nan, jnp.float32),
+        jnp.full(N, jnp.nan, jnp.float32),
+        jnp.full((N, MAX_TOP_LOGPROBS), -1, jnp.int32),
+        jnp.full((N, MAX_TOP_LOGPROBS), jnp.nan, jnp.float32),
     )
     wanted = jnp.any(rows.active & rows.wants_logprobs)
-    scores: Scores = lax.cond(wanted, lambda: score(logits_RV, token), lambda: nothing)
+    scores: Scores = lax.cond(wanted, lambda: score(logits_NV, token), lambda: nothing)
     return scores
 
 
-def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Array) -> jax.Array:
+def _edit(state: SlotState, x_NV: jax.Array, rows: RowInputs, bitmask_NW: jax.Array) -> jax.Array:
     """The knobs that edit logits, each skipped when no row uses it."""
 
     def penalize(x: jax.Array) -> jax.Array:
@@ -97,7 +103,7 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
         return knobs.apply_bias(x, state.bias_ids[rows.slot], state.bias_values[rows.slot], rows.biased)
 
     def constrain(x: jax.Array) -> jax.Array:
-        return knobs.apply_grammar(x, bitmask_RW, rows.constrained)
+        return knobs.apply_grammar(x, bitmask_NW, rows.constrained)
 
     for scope, edit, on in (
         ("logit_bias", bias, rows.biased),
@@ -105,14 +111,14 @@ def _edit(state: SlotState, x_RV: jax.Array, rows: RowInputs, bitmask_RW: jax.Ar
         ("grammar", constrain, rows.constrained),
     ):
         with jax.named_scope(scope):
-            x_RV = lax.cond(jnp.any(rows.active & on), edit, lambda x: x, x_RV)
-    return x_RV
+            x_NV = lax.cond(jnp.any(rows.active & on), edit, lambda x: x, x_NV)
+    return x_NV
 
 
-def _choose_greedily(x_RV: jax.Array, mu: jax.Array) -> Choice:
+def _choose_greedily(x_NV: jax.Array, mu: jax.Array) -> Choice:
     """The most likely token of every row."""
     with jax.named_scope("argmax"):
-        x = chunks.to_chunks(x_RV)
+        x = chunks.to_chunks(x_NV)
         chunk_max = chunks.chunk_maxima(x)
         token = chunks.argmax(x, chunk_max)
     return Choice(token, _hopeless(chunk_max.max(-1)), jnp.zeros_like(mu), mu)
@@ -123,13 +129,13 @@ def _hopeless(maximum: jax.Array) -> jax.Array:
     return maximum == -jnp.inf
 
 
-def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
+def _choose(x_NV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     """Temperature, truncations and the draw, over edited logits."""
-    x = chunks.to_chunks(x_RV)
+    x = chunks.to_chunks(x_NV)
     chunk_max = chunks.chunk_maxima(x)
     tempered = Tempered(x, chunk_max.max(-1), rows.inverse_temperature)
     with jax.named_scope("mass"):
-        chunk_mass = _masses(tempered, ~rows.greedy & (rows.top_k == 0))
+        chunk_mass = _masses(tempered, rows.draws & (rows.top_k == 0))
         total = masses.add_up(chunk_mass)
     with jax.named_scope("draw"):
         drawn = _draw(tempered, chunk_max, chunk_mass, rows, mu)
@@ -137,17 +143,17 @@ def _choose(x_RV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
         greedy = chunks.argmax(x, chunk_max)
     logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
     surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
-    follows = rows.mirostat & ~rows.greedy
+    follows = rows.mirostat & rows.draws
     return Choice(
-        jnp.where(rows.greedy, greedy, drawn.token),
+        jnp.where(rows.draws, drawn.token, greedy),
         _hopeless(tempered.maximum),
-        jnp.where(rows.greedy, 0.0, logprob),
+        jnp.where(rows.draws, logprob, 0.0),
         jnp.where(follows, mu - rows.learning_rate * (surprise - rows.tau), mu),
     )
 
 
 def _masses(tempered: Tempered, wanted: jax.Array) -> Mass:
-    """Mass of every chunk [R, n]; zeros when no row wants it."""
+    """Mass of every chunk [N, n]; zeros when no row wants it."""
     none = jnp.zeros(tempered.x.shape[:2], jnp.uint32)
     mass: Mass = lax.cond(jnp.any(wanted), lambda: masses.total(tempered.weigh(tempered.x)), lambda: Mass(none, none))
     return mass
@@ -158,9 +164,7 @@ def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowI
     total = masses.add_up(chunk_mass)
     floor = draw.mirostat_floor(rows, mu, total, tempered.bits)
     word = draw.random_words(rows)
-    truncates = ~rows.greedy & (
-        (rows.top_k > 0) | rows.uses_top_p | rows.uses_typical_p | (rows.log_min_p > -jnp.inf) | rows.mirostat
-    )
+    truncates = rows.draws & rows.truncates
 
     def truncated() -> Drawn:
         x, ids = chunks.top_k(tempered.x, chunk_max, min(LIST, tempered.size))
@@ -169,7 +173,7 @@ def _draw(tempered: Tempered, chunk_max: jax.Array, chunk_mass: Mass, rows: RowI
         return draw.redraw_truncated(_merge(truncates, listed, whole), tempered, rows, short, total, floor, word)
 
     whole: Drawn = lax.cond(
-        jnp.any(~rows.greedy & ~truncates),
+        jnp.any(rows.draws & ~truncates),
         lambda: draw.draw_untruncated(tempered, chunk_mass, word),
         lambda: draw.nothing(total),
     )
@@ -183,8 +187,8 @@ def _merge(on: jax.Array, a: Drawn, b: Drawn) -> Drawn:
 
 
 def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
-    """The slot state after the step; only slots of active rows change."""
-    slot = jnp.where(rows.active, rows.slot, state.mu.shape[0])  # out of bounds: dropped
+    """The slot state after the step; only slots of active samples change."""
+    slot = jnp.where(rows.active & rows.last, rows.slot, state.mu.shape[0])  # out of bounds: dropped
     return state._replace(
         last_token=state.last_token.at[slot].set(choice.token, mode="drop"),
         mu=state.mu.at[slot].set(choice.mu, mode="drop"),
@@ -193,25 +197,25 @@ def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
 
 
 def _pack(choice: Choice, scores: Scores) -> jax.Array:
-    reals = (scores.logprob, choice.sampling_logprob, choice.mu)
-    words = [choice.token, choice.failed.astype(jnp.int32), *(lax.bitcast_convert_type(r, jnp.int32) for r in reals)]
-    tops = [scores.top_ids, lax.bitcast_convert_type(scores.top_logprobs, jnp.int32)]
-    return jnp.concatenate([jnp.stack(words, axis=1), *tops], axis=1)
+    parts = choice._asdict() | scores._asdict()
+    return records.pack(parts | {"failed": choice.failed.astype(jnp.int32)}, OUT)
 
 
-def write_history(state: SlotState, packed: jax.Array) -> SlotState:
+def write_history(state: SlotState, packed: Int32[Array, " C"]) -> SlotState:
     """Load tokens into one slot's counts: int32 [HISTORY_COLUMNS] from `packing.pack_history`."""
-    slot, in_prompt, clear, tokens = packed[0], packed[1] != 0, packed[2] != 0, packed[3:]
+    history = records.unpack(packed, HISTORY)
+    slot = history["slot"]
     # One slice read and one written: an indexed update would copy all counts.
     old = lax.dynamic_index_in_dim(state.counts, slot, keepdims=False)
-    new = knobs.count_history(jnp.where(clear, jnp.uint16(0), old), tokens, in_prompt)
+    cleared = jnp.where(history["clear"] != 0, jnp.uint16(0), old)
+    new = knobs.count_history(cleared, history["tokens"], history["in_prompt"] != 0)
     return state._replace(counts=lax.dynamic_update_index_in_dim(state.counts, new, slot, 0))
 
 
-def write_bias(state: SlotState, packed: jax.Array) -> SlotState:
+def write_bias(state: SlotState, packed: Int32[Array, " C"]) -> SlotState:
     """Load one slot's logit bias: int32 [BIAS_COLUMNS] from `packing.pack_bias`."""
-    slot, ids, values = packed[0], packed[1 : 1 + MAX_LOGIT_BIAS], packed[1 + MAX_LOGIT_BIAS :]
+    bias = records.unpack(packed, BIAS)
     return state._replace(
-        bias_ids=state.bias_ids.at[slot].set(ids),
-        bias_values=state.bias_values.at[slot].set(lax.bitcast_convert_type(values, jnp.float32)),
+        bias_ids=state.bias_ids.at[bias["slot"]].set(bias["ids"]),
+        bias_values=state.bias_values.at[bias["slot"]].set(bias["values"]),
     )

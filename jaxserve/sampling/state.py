@@ -1,8 +1,8 @@
 """What sampling remembers of a sequence between two steps: the recurrent part, one entry per slot, on the device.
 
-Knobs are not state: they travel with every step (`packing.py`). Memory: counts are 2 bytes per slot and vocabulary entry
-(256 slots of 200,000 tokens: 102 MB), everything else together is 2 MB at 256 slots. Counts are only touched for rows
-that use penalties.
+Knobs are not state: they travel with every step (`columns.py`). Memory: counts are 2 bytes per slot and vocabulary
+entry (256 slots of 200,000 tokens: 102 MB), everything else together is 2 MB at 256 slots. Counts are only touched for
+rows that use penalties.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
+from jaxtyping import Array, Float32, Int32, UInt16
 
 from jaxserve.sampling.params import MAX_LOGIT_BIAS
 
@@ -23,16 +24,15 @@ MAX_COUNT = 0x7FFF
 class SlotState(NamedTuple):
     """Device state of S slots over a vocabulary of V tokens. Donate it to every function that returns it."""
 
-    last_token: jax.Array
-    """int32 [S]: the token each slot sampled last; the next forward pass reads it."""
-    mu: jax.Array
-    """float32 [S]: mirostat's current bound on a token's surprise, in bits."""
-    counts: jax.Array
-    """uint16 [S, V]: see `IN_PROMPT`. Valid only in slots whose sequence uses penalties."""
-    bias_ids: jax.Array
-    """int32 [S, MAX_LOGIT_BIAS]: biased token ids, -1 = unused. Valid only in slots whose sequence has a bias."""
-    bias_values: jax.Array
-    """float32 [S, MAX_LOGIT_BIAS]."""
+    last_token: Int32[Array, " S"]
+    """The token each slot sampled last; the next forward pass reads it."""
+    mu: Float32[Array, " S"]
+    """mirostat's current bound on a token's surprise, in bits."""
+    counts: UInt16[Array, "S V"]
+    """See `IN_PROMPT`. Valid only in slots whose sequence uses penalties."""
+    bias_ids: Int32[Array, "S M"]
+    """Biased token ids, M = MAX_LOGIT_BIAS of them, -1 = unused. Valid only in slots whose sequence has a bias."""
+    bias_values: Float32[Array, "S M"]
 
 
 def abstract_state(num_slots: int, vocab_size: int, sharding: Sharding | None = None) -> SlotState:

@@ -7,15 +7,18 @@ None and chat requests are refused; `--chat-template FILE` supplies one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import jinja2
 from jinja2 import meta
 
 from jaxserve.errors import ModelLoadError, TemplateError
-from jaxserve.text.bounded_jinja import BoundedEnvironment, Budget, TemplateLimit, render_bounded, to_json
+from jaxserve.text.bounded_jinja import BoundedEnvironment, to_json
+from jaxserve.text.isolation import Overrun, Workers
+from jaxserve.text.rendering import LIMITS, Rendered, TemplateTask
 from jaxserve.text.tokenizers.model_files import read_json_object
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
@@ -27,6 +30,24 @@ MAX_CHARS = 16_000_000
 
 Message = Mapping[str, Any]
 """A message as chat templates read it, in OpenAI's form."""
+
+
+class TemplateStopped(TemplateError):
+    """A template passed its limits; with other messages it would only take as long again."""
+
+
+class Renderer(Protocol):
+    """Messages to the prompt's text; `ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **template_args: Any,
+    ) -> str:
+        """See `ChatTemplate.render`."""
 
 
 class ChatTemplate:
@@ -54,16 +75,29 @@ class ChatTemplate:
             raise ModelLoadError(f"The chat templates {sorted(sources)} have no default among them.")
         self.source = sources["default"]
         self._special_tokens = dict(special_tokens)
-        self._seconds = seconds
-        self._max_chars = max_chars
+        self._task = TemplateTask(dict(sources), seconds, max_chars)
+        self._render = self._task.prepare()
         environment = BoundedEnvironment()
-        self._templates = {name: _compile(environment, source) for name, source in sources.items()}
         trees = (environment.parse(source) for source in sources.values())
         self._variables = frozenset().union(*(meta.find_undeclared_variables(tree) for tree in trees))
 
     def accepts(self, name: str) -> bool:
         """Whether the template reads a variable of this name."""
         return name in self._variables
+
+    def isolated(self, workers: Workers) -> ChatTemplate:
+        """The same template, run by these workers; their owner closes them.
+
+        Args:
+            workers: made by `workers`.
+        """
+        template = copy(self)
+        template._render = partial(_rendered_by, workers)
+        return template
+
+    def workers(self) -> Workers:
+        """Processes that can run this template."""
+        return Workers(self._task, LIMITS)
 
     def _firefunction(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
         """Variables of Fireworks' function-calling models, as their cards give them: tools as text, and the time."""
@@ -90,7 +124,8 @@ class ChatTemplate:
             template_args: further variables of the template (`enable_thinking`, `documents` ...).
 
         Raises:
-            TemplateError: the template refused the messages (its own words are quoted) or passed its limits.
+            TemplateError: the template refused the messages (its own words are quoted).
+            TemplateStopped: it passed its limits.
         """
         variables = {
             **self._special_tokens,
@@ -101,16 +136,20 @@ class ChatTemplate:
             "tools": list(tools) if tools else None,
             "add_generation_prompt": add_generation_prompt,
         }
-        name = "tool_use" if tools and "tool_use" in self._templates else "default"
-        try:
-            return render_bounded(self._templates[name], variables, Budget(self._seconds, self._max_chars))
-        except jinja2.TemplateError as error:
-            raise TemplateError("messages", f"The model's chat template refused: {error.message}") from error
-        except TemplateLimit as error:
-            raise TemplateError("messages", f"The model's chat template was stopped: {error}.") from error
-        except Exception as error:  # a template can raise whatever its expressions raise
-            reason = f"{type(error).__name__}: {error}"
-            raise TemplateError("messages", f"The model's chat template failed: {reason}") from error
+        name = "tool_use" if tools and "tool_use" in self._task.sources else "default"
+        rendered = self._render(name, variables)
+        if rendered.text is None:
+            kind = TemplateStopped if rendered.stopped else TemplateError
+            raise kind("messages", f"The model's chat template {rendered.problem}")
+        return rendered.text
+
+
+def _rendered_by(workers: Workers, name: str, variables: dict[str, Any]) -> Rendered:
+    try:
+        rendered: Rendered = workers.run(name, variables)
+    except Overrun as overrun:
+        return Rendered(None, f"was stopped: {overrun}.", stopped=True)
+    return rendered
 
 
 def load_chat_template(model_dir: Path, tokenizer: Tokenizer, *, path: Path | None = None) -> ChatTemplate | None:
@@ -124,13 +163,6 @@ def load_chat_template(model_dir: Path, tokenizer: Tokenizer, *, path: Path | No
     """
     sources = {"default": _read(path)} if path is not None else _find(model_dir)
     return ChatTemplate(sources, tokenizer.special_tokens) if sources else None
-
-
-def _compile(environment: BoundedEnvironment, source: str) -> jinja2.Template:
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise ModelLoadError(f"The chat template has an error in line {error.lineno}: {error.message}") from error
 
 
 def _find(model_dir: Path) -> dict[str, str]:

@@ -36,6 +36,9 @@ def published(name: str) -> jsonschema.protocols.Validator | None:
     scores["items"] = {"anyOf": [scores["items"], {"type": "null"}]}
     # Every client needs the index of a streamed call.
     components["schemas"]["ChatCompletionMessageToolCall"]["properties"]["index"] = {"type": "integer"}
+    # So does a client of `functions` need its call where it looks for it.
+    for message in ("ChatMessage", "DeltaMessage"):
+        components["schemas"][message]["properties"]["function_call"] = {"type": "object"}
     return jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": components})
 
 

@@ -22,10 +22,10 @@ from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.errors import Overloaded, TemplateError
-from jaxserve.text.grammar.constraint import ConstraintBuilder
-from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.formats import FORMATS, bind
+from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.matcher import MaskFiller
+from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.reading.stop import StopMatcher
 from jaxserve.text.tokenizers.streams import ByteStream
 
@@ -302,7 +302,7 @@ class _Run:
             shown += self.stops[choice].flush()
         if hit is not None:
             reason = "stop"
-        delta = self._delta(choice, token, shown, reason)
+        delta = self._delta(choice, token, shown, reason, stop_text=hit)
         if reason is None:
             self.sink(delta)
         else:
@@ -312,7 +312,9 @@ class _Run:
         self.open.discard(choice)
         self.sink(delta)
 
-    def _delta(self, choice: int, token: int | None, text: str, reason: FinishReason | None) -> Delta:
+    def _delta(
+        self, choice: int, token: int | None, text: str, reason: FinishReason | None, stop_text: str | None = None
+    ) -> Delta:
         request, scored = self.request, self.request.logprobs
         return Delta(
             request_id=request.id,
@@ -322,6 +324,7 @@ class _Run:
             logprobs=() if token is None or scored is None else (score(token, scored),),
             prompt_logprobs=self._prompt_logprobs() if choice == 0 and self.position == 0 else None,
             finish_reason=reason,
+            stop_text=stop_text,
             cached_tokens=self.engine.cached,
             timing=Timing(
                 self.arrived,

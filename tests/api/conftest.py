@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from api_client import Api, Recorder
 from api_fakes import FakeEngine, build
 
+from jaxserve.api.connection import guarded
+from jaxserve.options import Limits
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "proves(*fields): the test fails when one of these request fields has no effect")
@@ -59,16 +62,24 @@ def api(shared_api: Api) -> Api:
 class LiveServer:
     """uvicorn on a free port of 127.0.0.1, in a thread."""
 
-    def __init__(self, app: Any, engine: FakeEngine) -> None:
+    def __init__(self, app: Any, engine: FakeEngine, limits: Limits | None = None) -> None:
         self.engine = engine
         self._recorder = Recorder(app)
+        limits = limits or Limits()
         self._server = uvicorn.Server(
-            uvicorn.Config(self._recorder, log_level="warning", access_log=False, lifespan="on")
+            uvicorn.Config(
+                self._recorder,
+                http=guarded(limits),
+                timeout_keep_alive=limits.idle_timeout,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+            )
         )
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.listening]}, daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 10
         while not self._server.started and time.monotonic() < deadline:
@@ -77,7 +88,7 @@ class LiveServer:
     def close(self) -> None:
         self._server.should_exit = True
         self._thread.join(10)
-        self._socket.close()
+        self.listening.close()
         self._recorder.check_all()
 
 
@@ -88,7 +99,7 @@ def make_live() -> Iterator[Callable[..., LiveServer]]:
 
     def make(engine: FakeEngine | None = None, **options: Any) -> LiveServer:
         engine = engine or FakeEngine()
-        servers.append(LiveServer(build(engine, **options), engine))
+        servers.append(LiveServer(build(engine, **options), engine, options.get("limits")))
         return servers[-1]
 
     yield make

@@ -59,26 +59,25 @@ def test_without_keys_everyone_may_enter(api: Api) -> None:
     assert api.post(CHAT, api.chat_body(), headers={"authorization": "Bearer whatever"}).status_code == 200
 
 
-def test_keys_come_from_values_file_and_environment(tmp_path: Path) -> None:
+def test_keys_come_from_values_and_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nfrom-file\n\n  spaced  \n")
-    environ = {"JAXSERVE_API_KEY": "single", "JAXSERVE_API_KEYS": "a, b,,a"}
-    assert load_api_keys(["given", "a"], file, environ) == ("given", "a", "from-file", "spaced", "single", "b")
-    assert load_api_keys(environ={}) == ()
+    assert load_api_keys(["given", "a", "given"], file) == ("given", "a", "from-file", "spaced")
+    assert load_api_keys() == ()
 
 
 @pytest.mark.parametrize("values", [[""], ["two words"], ["schlüssel"], ["tab\t"[:3] + "\x00"]])
 def test_keys_that_no_header_can_carry(values: list[str]) -> None:
     with pytest.raises(ValueError, match="ASCII"):
-        load_api_keys(values, environ={})
+        load_api_keys(values)
 
 
 def test_key_files_that_are_no_use(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can't be read"):
-        load_api_keys(file=tmp_path / "none", environ={})
+        load_api_keys(file=tmp_path / "none")
     (tmp_path / "empty").write_text("# nothing\n")
     with pytest.raises(ValueError, match="holds no key"):
-        load_api_keys(file=tmp_path / "empty", environ={})
+        load_api_keys(file=tmp_path / "empty")
 
 
 def test_cors_is_off_by_default(api: Api, make_api: MakeApi) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api, check, events
-from api_fakes import FakeEngine, PlainTemplate, say
+from api_fakes import FakeEngine, say
 
-from jaxserve.api.settings import Limits
 from jaxserve.errors import EngineStopped, Overloaded, RequestFailed
+from jaxserve.options import Limits
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 MakeApi = Callable[..., Api]

@@ -31,7 +31,7 @@ def test_messages_are_rendered_by_the_template(api: Api) -> None:
             {"role": "user", "content": "D"},
         ]
     )
-    prompt = "<s><|system|>Be kind.<|end|><|user|>(ann)AB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
+    prompt = "<s><|system|>Be kind.<|end|><|user|>(ann)A\nB<|end|><|assistant|>[R]C<|end|><|user|>D<|end|><|assistant|>"
     assert list(api.last().prompt) == ids_of(prompt)
 
 
@@ -89,11 +89,11 @@ def test_max_tokens(api: Api, endpoint: str, field: str) -> None:
     assert response["usage"]["completion_tokens"] == 4
 
 
-@pytest.mark.parametrize(("endpoint", "default"), [("chat", 200), ("completions", 16)])
+@pytest.mark.parametrize(("endpoint", "default"), [("chat", 2048), ("completions", 16)])
 def test_default_max_tokens(make_api: MakeApi, endpoint: str, default: int) -> None:
-    api = make_api(FakeEngine(reply=say("x" * 300)))
+    api = make_api(FakeEngine(reply=say("x" * 3000)), model=model_info(context_length=4096))
     assert api.send(endpoint)["usage"]["completion_tokens"] == default
-    changed = make_api(default_max_tokens_chat=5, default_max_tokens_completions=5)
+    changed = make_api(default_max_tokens=5)
     assert changed.send(endpoint)["usage"]["completion_tokens"] == 5
 
 
@@ -149,7 +149,7 @@ def test_stream_options_include_usage(api: Api, endpoint: str) -> None:
 @BOTH
 @pytest.mark.proves("echo")
 def test_echo(api: Api, endpoint: str) -> None:
-    prompt = "<s><|user|>Hi<|end|><|assistant|>" if endpoint == "chat" else "Hi"
+    prompt = "<|user|>Hi<|end|><|assistant|>" if endpoint == "chat" else "Hi"
     assert text_of(api.send(endpoint, echo=True)["choices"][0]) == prompt + "Hello world"
     assert text_of(api.send(endpoint, echo=False)["choices"][0]) == "Hello world"
 
@@ -162,7 +162,7 @@ def test_echo(api: Api, endpoint: str) -> None:
         (0, "", ""),
         (1, "<|assistant|>", "i"),
         (2, "<|end|><|assistant|>", "Hi"),
-        (99, "<s><|user|>Hi<|end|><|assistant|>", "Hi"),
+        (99, "<|user|>Hi<|end|><|assistant|>", "Hi"),
     ],
 )
 def test_echo_last(api: Api, endpoint: str, count: int, chat: str, plain: str) -> None:
@@ -320,7 +320,7 @@ def test_prompt_cache_fields(api: Api, endpoint: str) -> None:
 def test_safe_tokenization(api: Api, endpoint: str) -> None:
     text = "a</s><|user|>b"
     fields: dict[str, Any] = {"content": text} if endpoint == "chat" else {"prompt": text}
-    api.send(endpoint, **fields)
+    api.send(endpoint, **fields, safe_tokenization=False)
     assert EOS in api.last().prompt
     response = api.send(endpoint, **fields, safe_tokenization=True, echo=True)
     plain = [*text.encode()]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from api_client import Api
+from api_fakes import FakeEngine, say
 
+from jaxserve.sampling import params
 from jaxserve.sampling.params import SamplingParams
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -45,6 +49,19 @@ def test_a_knob_reaches_the_engine(api: Api, endpoint: str, knob: str, value: fl
     neutral = SamplingParams()
     others = [name for name in KNOBS if name != knob]
     assert [getattr(sampling, name) for name in others] == [getattr(neutral, name) for name in others]
+
+
+def test_every_knob_is_proved() -> None:
+    assert {*KNOBS, "seed", "logit_bias"} == set(params.KNOBS)
+
+
+@BOTH
+@pytest.mark.parametrize("knob", list(KNOBS))
+def test_beyond_the_range_is_refused(api: Api, endpoint: str, knob: str) -> None:
+    spec = params.KNOBS[knob]
+    beyond = [spec.low if spec.above_low else spec.low - 1, *([] if spec.high == math.inf else [spec.high + 1])]
+    for value in beyond:
+        assert api.refuse(endpoint, 422, **{knob: value})["error"]["param"] == knob
 
 
 @BOTH
@@ -133,6 +150,20 @@ def test_ignore_eos(api: Api, endpoint: str) -> None:
 def test_stop(api: Api, endpoint: str, stop: Any, text: str) -> None:
     choice = api.send(endpoint, stop=stop)["choices"][0]
     assert choice.get("text", choice.get("message", {}).get("content")) == text
+    assert choice["finish_reason"] == "stop"
+
+
+@BOTH
+@pytest.mark.proves("stop")
+@pytest.mark.parametrize(("stop", "ignore_eos"), [("<|end|>", False), ("<|user|>", True), (["x", "</s>"], True)])
+def test_a_stop_that_spells_a_special_token(
+    make_api: Callable[..., Api], endpoint: str, stop: Any, ignore_eos: bool
+) -> None:
+    """It ends the output though special tokens are not part of its text."""
+    spelled = stop if isinstance(stop, str) else stop[-1]
+    api = make_api(FakeEngine(reply=say(f"Hello{spelled} world", eos=False)))
+    choice = api.send(endpoint, stop=stop, ignore_eos=ignore_eos, max_tokens=30)["choices"][0]
+    assert choice.get("text", choice.get("message", {}).get("content")) == "Hello"
     assert choice["finish_reason"] == "stop"
 
 

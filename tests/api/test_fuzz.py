@@ -14,8 +14,8 @@ import httpx
 import pytest
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, say
 
-from jaxserve.api.settings import Limits
 from jaxserve.api.rules import UNSUPPORTED
+from jaxserve.options import Limits
 
 pytest.importorskip("schemathesis")
 

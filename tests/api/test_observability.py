@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api, check
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, model_info
 from prometheus_client.parser import text_string_to_metric_families
+
+from jaxserve.api.log_format import JsonFormatter
 
 MakeApi = Callable[..., Api]
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -55,6 +58,58 @@ def test_refusals_are_logged_with_their_code(api: Api, caplog: pytest.LogCapture
     lines = log_lines(caplog)
     assert [(line["status"], line["error"]) for line in lines] == [(422, "less_than_equal"), (422, "invalid_value")]
     assert lines[1]["user"] == "ann"
+
+
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": LONG},
+        {"metadata": {LONG: "a"}},
+        {"metadata": {"a": LONG}},
+        {"metadata": {f"key {index}": LONG[:1000] for index in range(64)}},
+        {"model": LONG},
+        {LONG: 1},
+    ],
+)
+def test_a_log_line_is_short_whatever_a_client_writes(
+    api: Api, caplog: pytest.LogCaptureFixture, fields: dict[str, Any]
+) -> None:
+    caplog.set_level(logging.INFO)
+    api.post(CHAT, api.chat_body(**fields))
+    assert len(log_lines(caplog)) == 1
+    assert all(len(record.getMessage()) < 10_000 for record in caplog.records)
+
+
+def test_a_long_path_is_cut_in_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jaxserve.requests")
+    api.http.get("/v1/models/" + LONG[:50_000])
+    (line,) = log_lines(caplog)
+    assert len(line["path"]) <= 256
+    assert line["client"] == "testclient"
+
+
+def formatted(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+
+
+def test_the_log_as_json(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    api.chat(user="ann\nmary")
+    logging.getLogger("jaxserve.some").warning("two\nlines of %s", "text")
+    try:
+        raise ValueError("oh")
+    except ValueError:
+        logging.getLogger("jaxserve.some").exception("failed")
+    request, plain, failure = [line for line in formatted(caplog) if line["logger"].startswith("jaxserve")]
+    assert (request["level"], request["user"], request["status"]) == ("info", "ann\nmary", 200)
+    assert request["client"] == "testclient"
+    assert plain["message"] == "two\nlines of text"
+    assert "ValueError: oh" in failure["exception"]
+    assert datetime.fromisoformat(request["time"]).tzinfo is not None
+    assert not any("\n" in JsonFormatter().format(record) for record in caplog.records)
 
 
 def test_probes_do_not_fill_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:

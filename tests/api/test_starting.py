@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from api_client import check
 from api_fakes import FakeEngine, build
 from starlette.testclient import TestClient
@@ -34,11 +36,25 @@ def test_the_app_takes_over_when_it_is_ready() -> None:
             response = client.get(path)
             assert (response.status_code, response.headers["retry-after"]) == (503, "5")
             check(response.json(), "ErrorResponse")
+            assert response.headers["x-request-id"].startswith("req-")
+        assert client.get("/ready", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
         gate.set()
         assert eventually(lambda: client.get("/ready").status_code == 200)
         assert client.get("/health").json() == {"status": "ok"}
         assert client.post("/v1/completions", json={"model": "fake", "prompt": "a"}).status_code == 200
     engine.close()
+
+
+def test_probes_do_not_fill_the_log_of_a_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jaxserve.requests")
+    gate = threading.Event()
+    with TestClient(StartingApp(lambda: gate.wait() and None, lambda error: None)) as client:  # type: ignore[arg-type]
+        for path in ("/health", "/ready", "/metrics"):
+            client.get(path)
+        assert caplog.records == []
+        client.get("/v1/models")
+        assert len(caplog.records) == 1
+        gate.set()
 
 
 def test_a_start_that_fails_is_reported() -> None:

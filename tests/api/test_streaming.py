@@ -28,10 +28,42 @@ def test_the_bytes_of_a_chat_stream(api: Api) -> None:
         {"role": "assistant", "content": ""},
         {"content": "H"},
         {"content": "e"},
+        {},
     ]
     assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "length"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": 3},
+        {"stop": "w"},
+        {},
+        {"logprobs": True, "max_tokens": 2},
+        {"logprobs": 1, "stop": "w"},
+        {"n": 3, "return_token_ids": True, "raw_output": True},
+        {"max_tokens": 0, "echo": True, "logprobs": True},
+        {"stream_options": {"include_usage": True}, "max_tokens": 1},
+        {"stream_options": {"include_usage": False}, "max_tokens": 1},
+    ],
+    ids=str,
+)
+def test_the_end_of_a_choice_is_a_chunk_of_its_own(api: Api, endpoint: str, fields: dict[str, Any]) -> None:
+    """Loops that stop at a finish reason lose nothing; whoever goes on has lost nothing either."""
+    chunks = api.stream(endpoint, **fields)
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    ended = [choice for choice in choices if choice["finish_reason"] is not None]
+    assert len(ended) == fields.get("n", 1)
+    for choice in ended:
+        assert choice.get("delta", {}) == {}
+        assert choice.get("text", "") == ""
+        assert not {"logprobs", "token_ids"} & set(choice)
+    assert all(choices.index(choice) >= len(choices) - len(ended) for choice in ended) or fields.get("n")
+    assert all("usage" not in chunk for chunk in chunks[:-1])
+    assert ("usage" in chunks[-1]) == ((fields.get("stream_options") or {}).get("include_usage") is not False)
 
 
 def test_the_role_comes_first_for_every_choice(api: Api) -> None:

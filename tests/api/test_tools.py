@@ -47,14 +47,13 @@ def test_a_call_is_read_from_the_text(make_api: Make) -> None:
     assert api.last().skip_special_tokens is False
 
 
-def test_a_stream_brings_the_name_first_and_the_arguments_as_they_come(make_api: Make) -> None:
+def test_a_stream_brings_a_call_when_it_is_complete(make_api: Make) -> None:
     chunks = qwen(make_api, CALL).stream("chat", tools=TOOLS)
     deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"]]
     pieces = [call for delta in deltas for call in delta.get("tool_calls", ())]
     assert (pieces[0]["function"]["name"], pieces[0]["index"], pieces[0]["type"]) == ("weather", 0, "function")
-    assert len(pieces) > 3
-    assert all("name" not in piece["function"] for piece in pieces[1:])
-    assert json.loads("".join(p["function"]["arguments"] for p in pieces)) == {"city": "Rome", "days": 3}
+    assert len(pieces) == 1
+    assert json.loads(pieces[0]["function"]["arguments"]) == {"city": "Rome", "days": 3}
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
@@ -96,9 +95,30 @@ def test_parallel_calls_can_be_forbidden(make_api: Make) -> None:
 
 @pytest.mark.proves("functions", "function_call")
 def test_functions_are_tools_under_their_older_name(make_api: Make) -> None:
-    answer = qwen(make_api, CALL).chat(functions=[FUNCTION], function_call={"name": "weather"})
-    assert called(answer)[0][0] == "weather"
-    assert answer["choices"][0]["finish_reason"] == "function_call"
+    api = qwen(make_api, f"{CALL}\n{CALL}")
+    for choice in ({"name": "weather"}, "auto", None):
+        fields = {"functions": [FUNCTION], "function_call": choice}
+        answer = api.chat(**fields)["choices"][0]
+        assert answer["finish_reason"] == "function_call"
+        assert answer["message"]["content"] is None
+        assert "tool_calls" not in answer["message"]
+        assert answer["message"]["function_call"]["name"] == "weather"
+        assert json.loads(answer["message"]["function_call"]["arguments"])["city"] == "Rome"
+        deltas = [choice["delta"] for chunk in api.stream("chat", **fields) for choice in chunk["choices"]]
+        pieces = [delta["function_call"] for delta in deltas if "function_call" in delta]
+        assert [piece["name"] for piece in pieces if "name" in piece] == ["weather"]
+        assert "".join(piece["arguments"] for piece in pieces) == answer["message"]["function_call"]["arguments"]
+        assert not any("tool_calls" in delta for delta in deltas)
+
+
+@pytest.mark.parametrize("parallel", [True, False, None])
+def test_a_named_tool_is_called_exactly_once(make_api: Make, parallel: bool | None) -> None:
+    api = qwen(make_api, f"{CALL}\n{CALL}")
+    named = {"type": "function", "function": {"name": "weather"}}
+    assert len(called(api.chat(tools=TOOLS, tool_choice=named, parallel_tool_calls=parallel))) == 1
+    assert len(called(api.chat(tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel))) == 2 - (
+        parallel is False
+    )
 
 
 def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
@@ -113,8 +133,9 @@ def test_earlier_calls_and_their_results_are_rendered(make_api: Make) -> None:
     prompt = bytes(t for t in api.last().prompt if t < 256).decode()
     assert "=weather" in prompt
     assert "#c1sun" in prompt
-    broken = [history[0], {"role": "assistant", "tool_calls": [{**call, "function": {"name": "f", "arguments": "{"}}]}]
-    assert "messages.1.tool_calls.0" in api.refuse("chat", 422, messages=broken)["error"]["param"]
+    cut = {**call, "function": {"name": "weather", "arguments": '{"city": "Ro'}}
+    api.chat(messages=[history[0], {"role": "assistant", "tool_calls": [cut]}, history[2]], tools=TOOLS)
+    assert '=weather{"city": "Ro' in bytes(t for t in api.last().prompt if t < 256).decode()
     assert api.refuse("chat", 422, messages=[history[0], history[2]])["error"]["param"] == "messages.1"
 
 
@@ -245,8 +266,76 @@ def test_a_model_that_does_not_reason_says_so(api: Api, endpoint: str) -> None:
 
 
 def test_structured_answers_come_after_the_reasoning(make_api: Make) -> None:
-    api = qwen(make_api, '<think>hm</think>\n\n{"a": 1}')
+    api = qwen(make_api, '<think>hm</think>\n\n{"a":1}')
     wanted = {"type": "json_schema", "json_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
     message = api.chat(response_format=wanted)["choices"][0]["message"]
     assert (message["reasoning_content"], json.loads(message["content"])) == ("hm", {"a": 1})
     assert ids_of("<think>") == [THINK]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "reason", "names"),
+    [
+        ({"stop": ['"Rome"']}, "stop", []),
+        ({"stop": ["weather"]}, "stop", []),
+        ({"max_tokens": 60}, "length", []),
+        ({"stop": ["</tool_call>"]}, "tool_calls", ["weather"]),
+        ({"stop": ["\n</tool_call>"]}, "tool_calls", ["weather"]),
+        ({"stop": ["ping"]}, "tool_calls", ["weather"]),
+        ({"max_tokens": 100}, "length", ["weather"]),
+    ],
+)
+def test_half_a_call_is_none(make_api: Make, streamed: bool, fields: Any, reason: str, names: list[str]) -> None:
+    api = qwen(make_api, "Well. " + CALL + '\n<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>')
+    if streamed:
+        choices = [c["choices"][0] for c in api.stream("chat", tools=TOOLS, **fields) if c["choices"]]
+        calls = [call for c in choices for call in c["delta"].get("tool_calls", ())]
+        content = "".join(c["delta"].get("content") or "" for c in choices)
+        finish = choices[-1]["finish_reason"]
+    else:
+        choice = api.chat(tools=TOOLS, **fields)["choices"][0]
+        calls, content = choice["message"].get("tool_calls", []), choice["message"]["content"]
+        finish = choice["finish_reason"]
+    assert [call["function"]["name"] for call in calls] == names
+    assert all(json.loads(call["function"]["arguments"]) == {"city": "Rome", "days": 3} for call in calls)
+    assert (finish, content.strip()) == (reason, "Well.")
+
+
+@pytest.mark.parametrize("chat_format", ["llama3", "generic", "hermes", "mistral", "llama3_pythonic", "glm45"])
+@pytest.mark.parametrize("max_tokens", [1, 3, 9, 20, 25])
+def test_a_forced_call_that_is_cut_leaks_nothing(make_api: Make, chat_format: str, max_tokens: int) -> None:
+    api = make_api(FakeEngine(reply=say("no")), chat_format=chat_format, template=PlainTemplate(tools=True))
+    choice = api.chat(tools=TOOLS[:1], tool_choice="required", max_tokens=max_tokens)["choices"][0]
+    assert not choice["message"]["content"]
+    assert choice["finish_reason"] == "length"
+    assert "tool_calls" not in choice["message"]
+
+
+@pytest.mark.parametrize(
+    "chat_format", ["llama3", "generic", "hermes", "mistral", "llama3_pythonic", "glm45", "kimi_k2"]
+)
+def test_a_named_tool_is_called_once(make_api: Make, chat_format: str) -> None:
+    reply = say('<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>\n' * 3)
+    api = make_api(FakeEngine(reply=reply), chat_format=chat_format, template=PlainTemplate(tools=True))
+    chosen = {"type": "function", "function": {"name": "ping"}}
+    answer = api.chat(tools=TOOLS, tool_choice=chosen, parallel_tool_calls=True, max_tokens=300)
+    assert called(answer) == [("ping", {})]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_what_is_not_enforced_of_a_tool_is_named_in_a_header(make_api: Make, choice: str) -> None:
+    look_around = {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}
+    bad = {"type": "function", "function": {"name": "bad", "parameters": look_around}}
+    api = qwen(make_api, CALL)
+    answer = api.post("/v1/chat/completions", api.chat_body(tools=[*TOOLS, bad], tool_choice=choice))
+    assert answer.status_code == 200
+    assert answer.headers["x-jaxserve-relaxed-tools"].startswith("bad%3A")
+    assert "look-around" in answer.headers["x-jaxserve-relaxed-tools"]
+    plain = api.post("/v1/chat/completions", api.chat_body(tools=TOOLS, tool_choice=choice))
+    assert "x-jaxserve-relaxed-tools" not in plain.headers
+    strict = {"type": "function", "function": {**bad["function"], "strict": True}}
+    refused = api.refuse("chat", 422, tools=[*TOOLS, strict], tool_choice=choice)["error"]
+    assert refused["param"] == "tools.2.function.parameters"
+    assert "'bad' is strict" in refused["message"]
+    assert "look-around" in refused["message"]

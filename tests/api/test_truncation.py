@@ -26,7 +26,7 @@ CONVERSATION = Conversation(PlainTemplate(), ByteTokenizer())
 
 
 def size(messages: list[dict[str, Any]]) -> int:
-    return len(CONVERSATION.encode(messages)[1])
+    return len(CONVERSATION.encode(messages, 10_000)[1])
 
 
 @pytest.mark.proves("prompt_truncate_len")
@@ -47,7 +47,7 @@ def test_the_earliest_go_first_and_the_system_prompt_is_cut_last(
 ) -> None:
     limit = size(kept) + spare
     response = api.chat(messages=[SYSTEM, *HISTORY, LAST], prompt_truncate_len=limit, raw_output=True)
-    assert list(api.last().prompt) == CONVERSATION.encode(kept)[1]
+    assert list(api.last().prompt) == CONVERSATION.encode(kept, 10_000)[1]
     assert response["usage"]["prompt_tokens"] <= limit
     fragments = response["choices"][0]["raw_output"]["prompt_fragments"]
     assert "".join(fragments) == PlainTemplate().render(kept)
@@ -83,7 +83,7 @@ def test_truncation_makes_room_in_the_context(api: Api) -> None:
     long = [turn("user", "x" * 3000), turn("assistant", "y"), LAST]
     assert api.refuse("chat", 400, messages=long)["error"]["param"] == "messages"
     api.chat(messages=long, prompt_truncate_len=100)
-    assert list(api.last().prompt) == CONVERSATION.encode([LAST])[1]
+    assert list(api.last().prompt) == CONVERSATION.encode([LAST], 10_000)[1]
 
 
 def call(name: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_results_of_tools_stay_with_their_call() -> None:
 
     lenient = Conversation(AnyFirst(), ByteTokenizer())
     alone = [SYSTEM, call("f"), result, result]
-    assert truncate(lenient, messages, len(lenient.encode(alone)[1])) == alone
+    assert truncate(lenient, messages, len(lenient.encode(alone, 10_000)[1])) == alone
     with pytest.raises(ContextLengthExceeded, match="the last call with its results alone takes"):
         truncate(lenient, messages, 30)
     with pytest.raises(ContextLengthExceeded, match="can't stand without the question"):

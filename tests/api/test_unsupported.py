@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from api_client import Api
 
-from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 from jaxserve.api.rules import UNSUPPORTED
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from jaxserve.api.app import create_app
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.engine.sizing import EngineOptions
-from jaxserve.startup import Started, start
+from jaxserve.options import EngineOptions
+from jaxserve.startup import Started, prepare, start
 from jaxserve.text.chat import ChatTemplate
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
@@ -117,15 +117,14 @@ class RandomModel:
     def __init__(self, directory: Path, pages: int = 4000) -> None:
         write_model(directory)
         page_bytes = 16 * 2 * 2 * 16 * 4  # positions, keys and values, heads, dimensions, float32
-        self.started: Started = start(
-            EngineOptions(
-                directory,
-                max_num_seqs=16,
-                max_model_len=CONTEXT,
-                token_buckets=(16, 128),
-                kv_memory=pages * page_bytes,
-            )
+        options = EngineOptions(
+            directory,
+            max_num_seqs=16,
+            max_model_len=CONTEXT,
+            token_buckets=(16, 128),
+            kv_memory=pages * page_bytes,
         )
+        self.started: Started = start(prepare(options))
         self._apps: dict[tuple[str, bool], Any] = {}
 
     def close(self) -> None:
@@ -139,7 +138,7 @@ class RandomModel:
             bound = bind(FORMATS[chat_format], tokenizer, template)
             text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=vocab))
             model = ModelInfo(("random",), CONTEXT, vocab, 1_700_000_000)
-            self._apps[chat_format, opened] = create_app(self.started.engine, text, Settings(model))
+            self._apps[chat_format, opened] = create_app(self.started.engine, text, Settings(model=model))
         return self._apps[chat_format, opened]
 
     def bias(self, texts: dict[str, float]) -> dict[str, float]:

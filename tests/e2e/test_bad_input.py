@@ -58,9 +58,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [*called("{}"), {"role": "tool", "content": "x", "tool_call_id": "d"}]},
         "messages.2",
     ),
-    "arguments that are not JSON": ({"messages": called("{a:")}, "messages.1.tool_calls.0"),
-    "arguments that are no object": ({"messages": called("[1]")}, "messages.1.tool_calls.0"),
-    "arguments that are very deep": ({"messages": called("[" * 100_000)}, "messages.1.tool_calls.0"),
     "grammar that is broken": ({"response_format": {"type": "grammar", "grammar": "root ::= ("}}, "response_format"),
     "grammar without root": ({"response_format": {"type": "grammar", "grammar": 'a ::= "x"'}}, "response_format"),
 }
@@ -76,6 +73,9 @@ BOUNDED: dict[str, dict[str, Any]] = {
     "grammar of counts": {
         "response_format": {"type": "grammar", "grammar": 'root ::= ((("a"{1000}){1000}){1000}){1000}'}
     },
+    "arguments that are not JSON": {"messages": called("{a:")},
+    "arguments that are no object": {"messages": called("[1]")},
+    "arguments that are very deep": {"messages": called("[" * 100_000)},
     "ambiguous grammar": {"response_format": {"type": "grammar", "grammar": 'root ::= s\ns ::= "a" | s s | s s s'}},
 }
 """Honoured or refused, as the limits have it, but within the time."""

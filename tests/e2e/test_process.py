@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -141,6 +143,54 @@ def test_keys_are_required_when_set(serve):
     assert httpx.post(url, json=body, timeout=60, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert httpx.post(url, json=body, timeout=60, headers={"Authorization": "Bearer secret"}).status_code == 200
     assert "secret" not in server.log.read_text()
+
+
+def test_the_log_is_json_from_beginning_to_end(serve):
+    server = serve(None, *SMALL, "--log-format", "json")
+    body = {"model": "story", "prompt": "Once", "max_tokens": 2, "user": "ann"}
+    assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert all({"time", "level", "logger"} <= line.keys() for line in lines)
+    (asked,) = [line for line in lines if line.get("user") == "ann"]
+    assert (asked["client"], asked["status"]) == ("127.0.0.1", 200)
+    assert any("context" in line for line in lines), "the start-up summary"
+
+
+CACHED = {
+    "model": "story",
+    "prompt": "Once upon a time there was a little girl who had a red hat. " * 4,
+    "max_tokens": 1,
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_api_keys_share_cached_prompts_only_when_told_to(serve, shared):
+    server = serve(None, *SMALL, *(["--share-prompt-cache"] if shared else []))
+
+    def cached(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = httpx.post(f"{server.url}/v1/completions", json=CACHED, headers=headers, timeout=60).json()
+        return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert cached("one") == 0
+    assert cached("one") > 0
+    assert (cached("two") > 0) is shared
+
+
+def test_half_done_requests_do_not_hold_up_sigterm(serve):
+    server = serve(None, *SMALL)
+    half = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    socks = [socket.create_connection(address) for _ in range(50)]
+    for sock in socks:
+        sock.sendall(half)
+    while server.metrics()["jaxserve_requests_in_flight"] <= len(socks):
+        time.sleep(0.05)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
+    assert all(sock.recv(100).startswith(b"HTTP/1.1 503") for sock in socks)
 
 
 def test_generate_prints_the_same_text_for_the_same_seed(tmp_path):

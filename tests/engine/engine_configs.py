@@ -18,5 +18,10 @@ def engine_config(**changes: Any) -> EngineConfig:
         "num_pages": 65,
         "page_size": 4,
         "max_num_batched_tokens": 32,
+        "page_windows": (None,),
+        "mesh_shape": (1, 1, 1),
+        "layer_loop": "unroll",
+        "prefix_caching": True,
+        "max_waiting": 1024,
     } | changes
     return EngineConfig(token_buckets=(sizes["max_num_batched_tokens"],), **sizes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxserve.engine.requests import Request
-from jaxserve.engine.sizing import EngineOptions
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start
 

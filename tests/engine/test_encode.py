@@ -6,6 +6,7 @@ import dataclasses
 from array import array
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,7 +47,7 @@ def test_rows_are_packed_one_after_the_other() -> None:
     assert views.kv_lens_R.tolist() == [8, 1, 0]
     assert views.slots_R.tolist() == [2, 3, 0]
     assert views.page_tables[0].tolist() == [[3, 4, 0, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
-    samples = unpack_rows(views.samples_NC)
+    samples = unpack_rows(jnp.asarray(views.samples_NC))
     assert samples.active.tolist() == [True, False]
     assert (samples.token[0], samples.slot[0], samples.position[0]) == (3, 3, 6)
 
@@ -55,7 +56,7 @@ def test_a_row_yields_as_many_tokens_as_it_has_samples() -> None:
     verified = row(4, (5, 6, 7), (0, [1]), samples=3, slot=1)
     plan = Plan((row(0, (1, 2), (0, [2])), verified, row(9, (-1,), (0, [3]), samples=1, slot=2)))
     layout = Layout(8, 4, 5, (4,))
-    samples = unpack_rows(layout.split(launch(plan, layout).batch).samples_NC)
+    samples = unpack_rows(jnp.asarray(layout.split(launch(plan, layout).batch).samples_NC))
     assert samples.token[:4].tolist() == [2, 3, 4, 5]
     assert samples.slot[:4].tolist() == [1, 1, 1, 2]
     assert samples.position[:4].tolist() == [6, 7, 8, 6]

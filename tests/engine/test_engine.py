@@ -241,6 +241,19 @@ def test_overload_is_told_through_the_sink():
     engine.close()
 
 
+def test_an_idle_engine_takes_as_many_as_it_has_slots_and_places_to_wait():
+    engine = make(Counting(), max_num_seqs=4, max_waiting=2)
+    box = queue.SimpleQueue()
+    for i in range(6):
+        engine.submit(request(f"r{i}", max_tokens=2), box.put)
+    deltas = drain(box, 6)
+    assert all(d.error is None for d in deltas)
+    for i in range(40):
+        engine.submit(request(f"b{i}", max_tokens=2, call="batch"), box.put)
+    assert all(d.error is None for d in drain(box, 40))
+    engine.close()
+
+
 def test_a_failed_row_fails_its_request_only():
     engine = make(Counting(bad_token=3))
     deltas = collect(engine, request("bad", max_tokens=9), request("good", prompt=(10,), max_tokens=9))

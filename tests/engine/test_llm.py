@@ -114,3 +114,13 @@ def test_bad_prompts(llm):
     with pytest.raises(InvalidRequest):
         llm.generate([[]], GREEDY)
     assert len(llm.generate([5] * 319, GREEDY, max_tokens=9, ignore_eos=True)[0].token_ids) == 1
+
+
+def test_tokens_that_the_model_does_not_have_are_refused(llm):
+    size = llm._started.model_config.vocab_size
+    assert llm.generate([size - 1], SamplingParams(logit_bias=((size - 1, 1.0),)), max_tokens=1)
+    for prompt, bias in (([5, size], 5), ([-1, 5], 5), ([5], size)):
+        with pytest.raises(InvalidRequest, match=f"{size} tokens"):
+            llm.generate(prompt, SamplingParams(logit_bias=((bias, 1.0),)))
+        with pytest.raises(InvalidRequest, match=f"{size} tokens"):
+            next(llm.stream(prompt, SamplingParams(logit_bias=((bias, 1.0),))))

@@ -13,8 +13,8 @@ import pytest
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.requests import Request
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.sizing import EngineOptions
 from jaxserve.models import load_model, make_mesh
+from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.startup import bundled_model_dir, start_loaded
 from jaxserve.text.tokenizers.tokenizer import load_tokenizer

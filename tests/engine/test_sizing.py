@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxserve.engine.sizing import DeviceFacts, EngineOptions, ModelFacts, derive_config, parse_bytes
+from jaxserve.engine.sizing import DeviceFacts, ModelFacts, derive_config
 from jaxserve.errors import ModelLoadError
+from jaxserve.options import EngineOptions
 
 CPU = DeviceFacts("cpu")
 MODEL = ModelFacts(context=4096, page_bytes=1 << 20, step_bytes=1 << 30)
@@ -16,20 +17,6 @@ ONE = (1, 1, 1)
 
 def options(**more):
     return EngineOptions(model_dir=Path("model"), **more)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1000", 1000), ("2GiB", 2 << 30), ("2gib", 2 << 30), ("1.5 M", 1_500_000), ("512MB", 512_000_000), ("3k", 3000)],
-)
-def test_sizes_are_read(text, size):
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "0", "1 TiB of it", "GiB", "1e9"])
-def test_other_texts_are_refused(text):
-    with pytest.raises(ValueError, match="is not a size"):
-        parse_bytes(text)
 
 
 def test_pages_follow_from_the_memory_asked_for():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from jaxserve import models
+
+sys.path.insert(0, str(Path(__file__).parent))  # for tests that import their neighbours
 
 PAGE = 16
 
@@ -34,7 +37,12 @@ class Session:
         count = 2 * sum(self.columns)
         self.ids = np.random.default_rng(9).permutation(count) + 1
         self.cache = models.init_cache(
-            model.config, num_pages=count + 1, page_size=PAGE, dtype=model.dtype, mesh=model.mesh
+            model.config,
+            num_pages=count + 1,
+            page_size=PAGE,
+            dtype=model.dtype,
+            mesh=model.mesh,
+            backends=model.backends,
         )
         self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1, compiler_options=options)
         self.routing: np.ndarray | None = None
@@ -86,8 +94,8 @@ class Session:
 
 def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_tables):  # type: ignore[no-untyped-def]
     meta = models.StepMeta.from_rows(cu_q_lens, kv_lens, page_tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    return out.logits_NV, out.cache, out.routing
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def compare(hub, store, loop):
 
 def save(model, hub, out):
     """As another program on 8 devices would: orbax writes jax arrays, one layer each, in shards."""
-    unrolled = {"layer_loop": "unroll", "dtype": "float32", "attention_backend": "blocked"}
+    unrolled = {"layer_loop": "unroll", "dtype": "float32"}
     plan = plan_model(model.config, mesh=model.mesh, **unrolled)
     names = [orbax_store.array_names(leaf)[0] for leaf in plan.leaves]
     out.mkdir(parents=True)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxserve import models
@@ -19,8 +20,8 @@ PAGE = 16
 
 def step(graphdef, leaves, cache, ids, cu, lens, tables):
     meta = models.StepMeta.from_rows(cu, lens, tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta)
-    return models.unembed(graphdef, leaves, out.hidden_TD), out.cache, out.routing
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    return out.logits_NV, out.cache, out.routing
 
 
 def expected_of(folder):

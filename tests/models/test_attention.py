@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from jaxserve.models import AttentionMeta
-from jaxserve.models.kernels import blocked
+from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
+from jaxserve.models.kernels.blocked import Blocked, write_kv
+from jaxserve.models.kernels.blocked_loops import attend
 
 PAGE, PAGES, HEADS, KV_HEADS, DIM = 16, 64, 6, 2, 24
 ROWS = ((0, 40), (299, 1), (250, 37), (0, 1), (127, 2))
@@ -29,6 +31,12 @@ def oracle(q, k, v, positions, scale, window, softcap, sinks):
             e = np.exp(np.concatenate([s, extra]) - max(s.max(), *extra, s.max()))
             out[i, head] = (e / e.sum())[: len(s)] @ v[low : position + 1, shared]
     return out
+
+
+def batch_of(heads, kv_heads, cu, lens, table, tokens, first_page=0):
+    """The batch of a layer, with what `blocked` prepares."""
+    meta = AttentionMeta.from_rows(cu, lens, table, tokens, PAGE)
+    return LayerBatch(meta, Blocked().prepare(meta, AttentionShape(heads, kv_heads, DIM, DIM)), first_page)
 
 
 @pytest.mark.parametrize("window", [None, 20, 150])
@@ -55,12 +63,10 @@ def test_ragged_rows(window, softcap, with_sinks):
 
     @jax.jit
     def run(q, kv, cu, lens, table):
-        meta = AttentionMeta.from_rows(cu, lens, table, tokens, PAGE)
-        return blocked.attend(
+        return attend(
             q,
             kv,
-            meta,
-            0,
+            batch_of(HEADS, KV_HEADS, cu, lens, table, tokens),
             scale=0.3,
             window=window,
             softcap=softcap,
@@ -72,19 +78,13 @@ def test_ragged_rows(window, softcap, with_sinks):
 
 def test_write_puts_padding_on_page_zero():
     cu, lens = np.array([0, 3], np.int32), np.array([18], np.int32)
-    meta = AttentionMeta.from_rows(cu, lens, np.array([[2, 5]], np.int32), 8, PAGE)
+    batch = batch_of(1, 1, cu, lens, np.array([[2, 5]], np.int32), 8, first_page=6)
     k = jnp.arange(8.0)[:, None, None] * jnp.ones((8, 1, 4)) + 1
-    kv = np.asarray(blocked.write_kv(jnp.zeros((12, PAGE, 2, 4)), k, -k, meta, 6))
+    kv = np.asarray(write_kv(jnp.zeros((12, PAGE, 2, 4)), k, -k, batch))
     assert kv[8, 15, :, 0].tolist() == [1, -1]
     assert kv[11, :2, 0, 0].tolist() == [2, 3]
     written = {int(page) for page in np.nonzero(kv.any(axis=(1, 2, 3)))[0]}
     assert written == {6, 8, 11}
-
-
-def test_page_size_must_divide_the_block():
-    meta = AttentionMeta.from_rows(np.array([0, 1]), np.array([1]), np.array([[1]]), 2, 24)
-    with pytest.raises(ValueError, match="page size 24"):
-        blocked.attend(jnp.zeros((2, 2, 8)), jnp.zeros((2, 24, 2, 8)), meta, 0, scale=1.0)
 
 
 @pytest.mark.parametrize(("kv_heads", "group"), [(1, 2), (1, 5), (1, 6), (1, 8), (2, 1), (2, 6)])
@@ -96,7 +96,7 @@ def test_a_decoded_token_has_the_bits_of_a_prefilled_one(kv_heads, group):
 
     @jax.jit
     def run(q, cu, lens, table):
-        return blocked.attend(q, kv, AttentionMeta.from_rows(cu, lens, table, len(q), PAGE), 0, scale=0.125)
+        return attend(q, kv, batch_of(kv_heads * group, kv_heads, cu, lens, table, len(q)), scale=0.125)
 
     whole = np.asarray(run(q, np.array([0, length]), np.array([length]), table))
     lens = np.array([200, 190, 162, 135, 128, 64, 17, 1])

@@ -13,7 +13,10 @@ import pytest
 from jaxserve import models
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import AttentionMeta
-from jaxserve.models.kernels import blocked, sparse
+from jaxserve.models.kernels import sparse
+from jaxserve.models.kernels.attention_backend import AttentionShape, IndexQueries, LayerBatch
+from jaxserve.models.kernels.blocked import Blocked
+from jaxserve.models.kernels.blocked_loops import attend_latent
 from jaxserve.models.mla import _per_head
 
 PAGE, COLUMNS, HEADS, DIM, VALUE = 16, 20, 6, 24, 18
@@ -27,9 +30,10 @@ TOKENS = 128
 def attend(q, latent, index, asked, cu, lens, table, top_k):
     """Latent attention, sparse where there is a `top_k`."""
     meta, how = AttentionMeta.from_rows(cu, lens, table, len(q), PAGE), {"scale": 0.3, "value_dim": VALUE}
+    batch = LayerBatch(meta, Blocked().prepare(meta, AttentionShape(HEADS, 1, DIM, VALUE, None, top_k)), 0)
     if top_k is None:
-        return blocked.attend_latent(q, latent, meta, 0, **how)
-    return blocked.attend_sparse(q, latent, index, asked, meta, 0, top_k=top_k, **how)
+        return attend_latent(q, latent, batch, **how)
+    return sparse.attend_sparse(q, latent, index, asked, batch, top_k=top_k, **how)
 
 
 class Case:
@@ -47,7 +51,7 @@ class Case:
         self.keys = [rng.standard_normal((length, INDEX_DIM)).astype(np.float32) for length in self.lens[:-1]]
         self.q = rng.standard_normal((tokens, HEADS, DIM)).astype(np.float32)
         asked = rng.standard_normal((tokens, INDEX_HEADS, INDEX_DIM)), rng.standard_normal((tokens, INDEX_HEADS))
-        self.asked = sparse.IndexQueries(*(part.astype(np.float32) for part in asked))
+        self.asked = IndexQueries(*(part.astype(np.float32) for part in asked))
 
     def pages(self, per_row):
         """Rows' vectors in their pages."""
@@ -114,7 +118,7 @@ def test_of_equal_scores_the_lower_position_wins():
     case = Case(rows=((199, 1),), tokens=4)
     case.keys[0][:] = 1.0
     case.keys[0][170] = 2.0
-    asked = sparse.IndexQueries(jnp.ones((4, INDEX_HEADS, INDEX_DIM)), jnp.ones((4, INDEX_HEADS)))
+    asked = IndexQueries(jnp.ones((4, INDEX_HEADS, INDEX_DIM)), jnp.ones((4, INDEX_HEADS)))
     keys, pages = jnp.asarray(case.pages(case.keys)), jnp.tile(case.table[0], (4, 1))
     chosen = sparse.select(asked, keys, jnp.asarray([199, 2, 130, -1]), pages, 5)
     assert chosen.tolist() == [[170, 0, 1, 2, 3], [0, 1, 2, -1, -1], [0, 1, 2, 3, 4], [-1] * 5]

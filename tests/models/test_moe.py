@@ -9,6 +9,7 @@ import pytest
 
 from jaxserve.models.config import GluSpec
 from jaxserve.models.kernels import grouped
+from jaxserve.models.kernels.matmul_backend import Experts, Projection
 from jaxserve.models.quantization import Weight
 
 TOKENS, EXPERTS, CHOICES, WIDTH, INNER = 40, 6, 3, 24, 20
@@ -17,7 +18,7 @@ GLU = GluSpec(sigmoid_scale=1.702, limit=1.5, up_offset=1.0)
 
 def projection(rng, outputs, inputs):
     weight = rng.standard_normal((EXPERTS, outputs, inputs)).astype(np.float32) * inputs**-0.5
-    return grouped.Projection(Weight(weight), rng.standard_normal((EXPERTS, outputs)).astype(np.float32))
+    return Projection(Weight(weight), rng.standard_normal((EXPERTS, outputs)).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def case():
     chosen = np.argsort(rng.random((TOKENS, EXPERTS - 1)))[:, :CHOICES].astype(np.int32)
     chosen[7, 1], chosen[9, 0] = -1, EXPERTS
     sides = (projection(rng, INNER, WIDTH), projection(rng, INNER, WIDTH), projection(rng, WIDTH, INNER))
-    return x.astype(np.float32), weights.astype(np.float32), chosen, grouped.Experts(*sides)
+    return x.astype(np.float32), weights.astype(np.float32), chosen, Experts(*sides)
 
 
 def oracle(x, weights, chosen, experts):

@@ -56,7 +56,7 @@ def refused(folder, *parts, **options):
 
 def values(model, config):
     """Name and layers -> array, of a model with unrolled layers."""
-    plan = plan_model(config, mesh=model.mesh, dtype=model.dtype, layer_loop="unroll", attention_backend="blocked")
+    plan = plan_model(config, mesh=model.mesh, dtype=model.dtype, layer_loop="unroll")
     return {(leaf.name, leaf.layers): np.asarray(a) for leaf, a in zip(plan.leaves, model.leaves, strict=True)}
 
 
@@ -190,9 +190,7 @@ def test_parts_of_recoded_weights_are_those_of_the_whole(name, quantize, model_f
     """As shards read them: any rows and inputs, also in the middle of a block."""
     path = model_fixtures / name
     config = models.choose_weights(models.load_config(path), "dequantize", quantize)
-    plan = plan_model(
-        config, mesh=models.make_mesh((1, 1, 1)), dtype="float32", layer_loop="scan", attention_backend="blocked"
-    )
+    plan = plan_model(config, mesh=models.make_mesh((1, 1, 1)), dtype="float32", layer_loop="scan")
     for leaf, pieces in zip(plan.leaves, find_pieces(plan, path), strict=True):
         shape = leaf.value.shape
         whole = np.empty(shape, leaf.value.dtype)

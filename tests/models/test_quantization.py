@@ -18,6 +18,7 @@ from jaxserve import models
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import parameters, quantization
 from jaxserve.models.config import WeightFormat
+from jaxserve.models.kernels import products
 from jaxserve.models.quantization import Weight
 
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
@@ -36,7 +37,7 @@ FORMATS = (
 def small_tiles():
     """Tiles of 16 rows, of which the last one begins before the one before it ends."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parameters, "_TILE", 512)
+        patch.setattr(products, "_TILE", 512)
         yield
 
 
@@ -184,10 +185,10 @@ def test_host_and_device_agree(form):
 def test_rows_of_a_product_do_not_depend_on_their_number(form):
     """In the tiles that a served model has; and the product is right."""
     outputs, inputs = 1100, 992
-    assert outputs * inputs > 2 * parameters._TILE - 1000
+    assert outputs * inputs > 2 * products._TILE - 1000
     weight = weight_of(form, outputs, inputs)
     x = np.random.default_rng(1).standard_normal((64, inputs)).astype(np.float32)
-    multiply = jax.jit(parameters.multiply)
+    multiply = jax.jit(products.multiply)
     whole = np.asarray(multiply(x, weight))
     wide = quantization.dequantise_host(weight.values, weight.scale, form).astype(np.float64)
     np.testing.assert_allclose(whole, x @ wide.T, rtol=0, atol=1e-5 * np.abs(wide).max() * inputs)

@@ -9,7 +9,7 @@ import pytest
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.config import RopeSpec
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.hub_rope import read_rope
+from jaxserve.models.hub_rope import read_rope, stretched_context
 from jaxserve.models.rope import inverse_frequencies, rope_table, rotate
 
 
@@ -48,3 +48,35 @@ def test_interleaved_pairs_are_neighbours():
 def test_unknown_kinds_are_named(kind):
     with pytest.raises(ModelLoadError, match=kind):
         read_rope(HubConfig({"rope_scaling": {"rope_type": kind}}, "config.json"), 16)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        (None, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
+        ({"type": "yarn", "factor": 4.0}, 2048),
+        ({"type": "linear", "factor": 2.0}, 1024),
+        ({"type": "dynamic", "factor": 2.0}, 1024),
+        (
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+            512,
+        ),
+    ],
+)
+def test_the_context_is_the_original_one_times_the_factor(scaling, context):
+    raw = HubConfig({"max_position_embeddings": 512, "rope_scaling": scaling}, "config.json")
+    assert stretched_context(read_rope(raw, 16), 512) == context
+
+
+@pytest.mark.parametrize("scaling", [{"factor": 4.0}, {"type": None, "factor": 2.0}, {"rope_type": "", "factor": 2.0}])
+def test_a_scaling_without_a_type_is_refused(scaling):
+    with pytest.raises(ModelLoadError, match="rope_scaling has no rope_type"):
+        read_rope(HubConfig({"max_position_embeddings": 512, "rope_scaling": scaling}, "config.json"), 16)

@@ -11,18 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from sampling_oracle import Row
 
+from jaxserve.sampling.columns import NUM_COLUMNS
+from jaxserve.sampling.packing import RowOutput, pack_bias, pack_history, pack_params, pack_row, unpack_out
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.sampling.pipeline import sample, write_bias, write_history
-from jaxserve.sampling.packing import (
-    NUM_COLUMNS,
-    RowOutput,
-    pack_bias,
-    pack_history,
-    pack_params,
-    pack_row,
-    unpack_out,
-    uses_penalties,
-)
 from jaxserve.sampling.state import SlotState, init_state
 
 Words = np.ndarray[Any, np.dtype[np.int32]]
@@ -46,7 +38,7 @@ def empty_state(num_slots: int, vocab: int) -> SlotState:
 def load(state: SlotState, slot: int, row: Row) -> SlotState:
     """What the engine does when a sequence enters a slot."""
     state = jax.tree.map(jnp.copy, state)
-    if uses_penalties(params_of(row)):
+    if params_of(row).uses_penalties:
         for packed in pack_history(slot, row.prompt, row.output):
             state = _history(state, packed)
     if row.logit_bias:
@@ -69,7 +61,8 @@ def pack(rows: list[Row | None], slots: list[int], num_rows: int, vocab: int) ->
         if row is None:
             continue
         constant = pack_params(params_of(row), row.choice, True)
-        pack_row(packed[index], constant, slot, row.position, fresh=True, grammar=row.allowed is not None, mu=row.mu)
+        grammar = row.allowed is not None
+        pack_row(packed[index], constant, slot, row.position, token=index, fresh=True, grammar=grammar, mu=row.mu)
         if row.allowed is not None:
             mask[index] = pack_mask(row.allowed)
     return packed, mask
@@ -82,7 +75,7 @@ def run(
     slots = list(range(len(rows))) if slots is None else slots
     state = empty_state(num_slots, logits.shape[1])
     for row, slot in zip(rows, slots, strict=True):
-        if row is not None and (row.logit_bias or uses_penalties(params_of(row))):
+        if row is not None and (row.logit_bias or params_of(row).uses_penalties):
             state = load(state, slot, row)
     packed, mask = pack(rows, slots, len(logits), logits.shape[1])
     state, out = step(state, logits, packed, mask)

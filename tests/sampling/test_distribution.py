@@ -15,7 +15,7 @@ from sampling_oracle import Row, distribution, edit
 from sampling_stage import empty_state, load, pack, step
 from scipy.stats import chisquare
 
-from jaxserve.sampling.packing import Column
+from jaxserve.sampling.columns import SAMPLE
 
 V, ROWS, STEPS = 1000, 64, 48
 N = ROWS * STEPS
@@ -41,10 +41,10 @@ def draw(logits: np.ndarray, row: Row) -> np.ndarray:
         bias_values=loaded.bias_values.at[:].set(loaded.bias_values[0]),
     )
     packed, mask = pack(rows, list(range(ROWS)), ROWS, V)
-    packed[:, Column.CHOICE] = np.arange(ROWS)
+    packed.view(SAMPLE)["choice"][:, 0] = np.arange(ROWS)
     tokens = []
     for position in range(STEPS):
-        packed[:, Column.POSITION] = position
+        packed.view(SAMPLE)["position"] = position
         _, out = step(state, np.tile(logits, (ROWS, 1)), packed, mask)
         tokens.append(np.asarray(out)[:, 0])
     return np.concatenate(tokens)

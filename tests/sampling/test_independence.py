@@ -14,8 +14,9 @@ from sampling_cases import random_logits, random_row
 from sampling_oracle import Row, distribution, random_word
 from sampling_stage import empty_state, load, outputs, pack, run, step
 
+from jaxserve.sampling.columns import BITS, SAMPLE
 from jaxserve.sampling.draw import random_words
-from jaxserve.sampling.packing import Column, Flag, unpack_rows
+from jaxserve.sampling.packing import unpack_rows
 
 V = 1000
 seeds = st.integers(0, 2**32 - 1)
@@ -109,8 +110,9 @@ def test_neutral_knobs_are_exact_identities(seed: int) -> None:
         loaded = Row(prompt=[1, 2, 3], output=[2, 2, 5], frequency_penalty=1.0, logit_bias=((2, 0.0), (7, 0.0)))
         state = load(state, slot, loaded)
     packed, mask = pack(list(plain), list(range(64)), 64, V)
-    packed[:, Column.FLAGS] |= int(Flag.PENALTIES | Flag.GRAMMAR)
-    packed[:4, Column.FLAGS] |= int(Flag.BIAS)
+    flags = packed.view(SAMPLE)["flags"]
+    flags |= BITS["penalized"] | BITS["constrained"]
+    flags[:4] |= BITS["biased"]
     _, out = step(state, logits, packed, np.full_like(mask, -1))
     np.testing.assert_array_equal(np.asarray(out), expected)
 

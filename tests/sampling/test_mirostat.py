@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from sampling_oracle import Row, log_softmax
 from sampling_stage import empty_state, outputs, pack, step
 
+from jaxserve.sampling.columns import BITS, SAMPLE
+
 TOKENS = 500
 V = 1000
 """The model has 512 tokens; padded to the vocabulary that the other tests compile for."""
@@ -75,7 +77,7 @@ def generate(directory: Path, row: Row) -> list[float]:
         row.position = position
         packed, mask = pack([row], [0], 2, V)
         if position:
-            packed[0, 1] &= ~2  # not fresh: mu comes from the state
+            packed.view(SAMPLE)["flags"] &= ~BITS["fresh"]  # mu comes from the state
         state, out = step(state, np.stack([logits, logits]), packed, mask)
         token = outputs(np.asarray(out))[0].token
         surprises.append(-log_softmax(logits.astype(np.float64) / row.temperature)[token])

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxserve.sampling.params import SamplingParams
-from jaxserve.sampling.packing import NUM_COLUMNS, pack_params, pack_row, unpack_rows
+from jaxserve.sampling import packing
+from jaxserve.sampling.columns import BITS, COLUMNS, NUM_COLUMNS, SAMPLE, RowInputs
+from jaxserve.sampling.packing import pack_params, pack_row
+from jaxserve.sampling.params import KNOBS, NEUTRAL, SamplingParams
+
+
+def unpack_rows(packed: np.ndarray) -> RowInputs:
+    return packing.unpack_rows(jnp.asarray(packed))
 
 
 def test_knobs_survive_the_journey() -> None:
@@ -16,9 +25,9 @@ def test_knobs_survive_the_journey() -> None:
         repetition_penalty=0.0, seed=-2,
     )  # fmt: skip
     packed = np.zeros((2, NUM_COLUMNS), np.int32)
-    pack_row(packed[0], pack_params(params, 3, True), 9, 41, fresh=True, grammar=True, forced=0, mu=1.5)
+    pack_row(packed[0], pack_params(params, 3, True), 9, 41, token=77, fresh=True, grammar=True, mu=1.5)
     rows = unpack_rows(packed)
-    assert (int(rows.slot[0]), int(rows.position[0]), int(rows.choice[0]), int(rows.forced[0])) == (9, 41, 3, 0)
+    assert [int(part[0]) for part in (rows.slot, rows.position, rows.token, rows.choice)] == [9, 41, 77, 3]
     assert [int(word) for word in rows.seed[0]] == [0xFFFFFFFF, 0xFFFFFFFE]
     assert float(rows.inverse_temperature[0]) == 2.0
     assert int(rows.top_k[0]) == 7
@@ -28,11 +37,8 @@ def test_knobs_survive_the_journey() -> None:
     assert (float(rows.frequency[0]), float(rows.presence[0])) == (-1.5, 0.5)
     np.testing.assert_allclose(rows.repetition[0], 0.01, rtol=1e-6)
     assert float(rows.mu[0]) == 1.5
-    on = ("active", "fresh", "penalized", "constrained", "wants_logprobs", "uses_top_p", "uses_typical_p")
-    assert all(bool(getattr(rows, name)[0]) for name in on)
-    assert not any(bool(getattr(rows, name)[0]) for name in ("greedy", "mirostat", "biased"))
-    assert not bool(rows.active[1])
-    assert int(rows.forced[1]) == -1
+    assert {name for name in BITS if bool(getattr(rows, name)[0])} == set(BITS) - {"mirostat", "biased"}
+    assert not any(bool(getattr(rows, name)[1]) for name in BITS)
 
 
 def test_mirostat_replaces_the_truncations() -> None:
@@ -43,6 +49,36 @@ def test_mirostat_replaces_the_truncations() -> None:
     assert int(rows.top_k[0]) == 0
     assert float(rows.log_min_p[0]) == -np.inf
     assert not bool(rows.uses_top_p[0]) | bool(rows.uses_typical_p[0])
+    assert bool(rows.truncates[0])
+
+
+def test_every_column_and_flag_is_unpacked_from_where_it_was_packed() -> None:
+    """A value of its own in every column, every flag alone."""
+    packed = np.arange(1, NUM_COLUMNS + 1, dtype=np.int32)[None].repeat(len(BITS), 0)
+    packed.view(SAMPLE)["flags"][:, 0] = list(BITS.values())
+    rows = unpack_rows(packed)
+    assert rows._fields == tuple(COLUMNS)
+    for index, name in enumerate(BITS):
+        assert np.flatnonzero(getattr(rows, name)).tolist() == [index]
+    words = [np.asarray(part).view(np.int32)[0] for name, part in rows._asdict().items() if name not in BITS]
+    assert np.hstack(words).tolist() == list(range(2, NUM_COLUMNS + 1))
+
+
+OTHER: dict[str, Any] = {"mirostat_target": 3.0, "seed": 5, "logit_bias": ((1, 1.0),), "top_k": 3}
+
+
+@pytest.mark.parametrize("name", KNOBS)
+def test_every_knob_reaches_the_device(name: str) -> None:
+    """And only what truncates or penalises is flagged as such."""
+    value = OTHER.get(name, 0.5)
+    assert value != NEUTRAL[name]
+    params, neutral = SamplingParams(**{name: value}), SamplingParams()
+    changed = (pack_params(params, 0, False) != pack_params(neutral, 0, False)).any()
+    assert changed
+    rows = unpack_rows(pack_params(params, 0, False)[None])
+    assert bool(rows.truncates[0]) == (KNOBS[name].group == "truncation" or name == "mirostat_target")
+    assert bool(rows.penalized[0]) == (KNOBS[name].group == "penalty")
+    assert bool(rows.biased[0]) == (name == "logit_bias")
 
 
 def test_packing_64_rows_is_cheap() -> None:
@@ -52,7 +88,7 @@ def test_packing_64_rows_is_cheap() -> None:
     def pack_all() -> float:
         start = time.perf_counter()
         for slot, constant in enumerate(constants):
-            pack_row(packed[slot], constant, slot, 17)
+            pack_row(packed[slot], constant, slot, 17, token=slot)
         return time.perf_counter() - start
 
     best = min(pack_all() for _ in range(200))

@@ -1,4 +1,4 @@
-"""What one step leaves behind: slot state, failures, inactive rows, forced tokens."""
+"""What one step leaves behind: slot state, failures, inactive rows, several samples of one slot."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import math
 import jax
 import numpy as np
 import pytest
-from sampling_oracle import Row, log_softmax
+from sampling_oracle import Row
 from sampling_stage import empty_state, load, outputs, pack, params_of, run, step
 
+from jaxserve.sampling.columns import NUM_COLUMNS
+from jaxserve.sampling.knobs import count_token
+from jaxserve.sampling.packing import HISTORY, HISTORY_COLUMNS, pack_history, pack_params, pack_row
 from jaxserve.sampling.pipeline import write_history
-from jaxserve.sampling.packing import HISTORY_COLUMNS, NUM_COLUMNS, pack_history, pack_params, pack_row
 from jaxserve.sampling.state import IN_PROMPT, abstract_state, init_state
 
 V = 1000
@@ -63,20 +65,6 @@ def test_active_rows_change_their_slot_only() -> None:
     np.testing.assert_array_equal(after.counts[11], expected)
 
 
-def test_forced_token_wins_over_every_knob() -> None:
-    logits = logits_of(2, 16)
-    packed, mask = pack([Row(temperature=0), Row(allowed=np.zeros(V, bool))], [0, 1], 16, V)
-    for index, token in ((0, 123), (1, 0)):
-        constant = pack_params(params_of(Row()), 0, True)
-        pack_row(packed[index], constant, index, 0, grammar=True, forced=token)
-    state, out = step(empty_state(64, V), logits, packed, mask)
-    first, second = outputs(np.asarray(out))[:2]
-    assert (first.token, first.failed, first.sampling_logprob) == (123, False, 0.0)
-    assert (second.token, second.failed) == (0, False)
-    assert first.logprob == pytest.approx(log_softmax(logits[0].astype(np.float64))[123], abs=1e-4)
-    assert int(state.last_token[0]) == 123
-
-
 def test_logits_of_infinity_are_certain() -> None:
     logits = logits_of(3, 16)
     logits[0, [4, 9]] = np.inf
@@ -106,7 +94,7 @@ def test_counts_saturate() -> None:
     state = empty_state(64, V)
     for _ in range(3):
         for packed in pack_history(0, (), [1] * 16000)[:32]:
-            packed[2] = 0
+            packed.view(HISTORY)["clear"] = 0
             state = jax.jit(write_history)(state, packed)
     assert int(state.counts[0, 1]) == 32767
     row = Row(frequency_penalty=1e-9, logit_bias=((1, 100.0),))
@@ -115,6 +103,50 @@ def test_counts_saturate() -> None:
     after, out = step(biased, np.zeros((16, V), np.float32), packed_rows, mask)
     assert int(out[0, 0]) == 1
     assert int(after.counts[0, 1]) == 32767
+
+
+@pytest.mark.parametrize("before", [0, 5, IN_PROMPT, IN_PROMPT | 7, 32765, IN_PROMPT | 32765, 32767])
+def test_several_tokens_of_a_slot_are_counted_in_one_step(before: int) -> None:
+    """Equal and different tokens of one slot, the same token in other slots, samples that don't count."""
+    samples = [(2, 7), (2, 7), (2, 7), (2, 8), (0, 7), (1, 9), (1, 9), (5, 3)]
+    counted = [True] * 5 + [True, False] + [False]
+    slots, tokens = (np.array(x, np.int32) for x in zip(*samples, strict=True))
+    counts = np.full((6, 10), before, np.uint16)
+    after = np.asarray(jax.jit(count_token)(counts, slots, tokens, np.array(counted)))
+    expected = counts.astype(int)
+    for (slot, token), on in zip(samples, counted, strict=True):
+        old = expected[slot, token]
+        expected[slot, token] += on and (old & 32767) < 32767
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_samples_of_one_row_leave_the_last_ones_state() -> None:
+    """Three samples of one slot, each drawn as if alone: counts hold all three, token and mu are the last one's."""
+    row = Row(seed=3, frequency_penalty=0.5, mirostat_target=4.0, prompt=[5], output=[6])
+    logits = logits_of(4, 16)
+    logits[1] = logits[0] = np.where(np.arange(V) == 17, 60.0, logits[0])  # twice the same token
+    state = load(empty_state(64, V), 11, row)
+    constant = pack_params(params_of(row), 0, True)
+    mask = np.zeros((16, 32), np.int32)
+    alone = []
+    for index in range(3):
+        packed = np.zeros((16, NUM_COLUMNS), np.int32)
+        pack_row(packed[index], constant, 11, 4 + index, token=index, fresh=True)
+        alone.append(step(state, logits, packed, mask))
+    packed = np.zeros((16, NUM_COLUMNS), np.int32)
+    for index in range(3):
+        pack_row(packed[index], constant, 11, 4 + index, token=index, last=index == 2, fresh=True)
+    after, out = step(state, logits, packed, mask)
+    for index, (_, expected) in enumerate(alone):
+        np.testing.assert_array_equal(out[index], expected[index])
+    got = outputs(np.asarray(out))[:3]
+    assert got[0].token == got[1].token == 17 != got[2].token
+    assert int(after.last_token[11]) == got[2].token
+    assert float(after.mu[11]) == got[2].mu != got[0].mu
+    expected_counts = np.asarray(state.counts).copy()
+    for sample in got:
+        expected_counts[11, sample.token] += 1
+    np.testing.assert_array_equal(after.counts, expected_counts)
 
 
 def test_resumed_sequence_continues_exactly() -> None:
@@ -127,7 +159,7 @@ def test_resumed_sequence_continues_exactly() -> None:
         for position in range(start, stop):
             packed = np.zeros((16, NUM_COLUMNS), np.int32)
             constant = pack_params(params_of(row), 0, True)
-            pack_row(packed[2], constant, slot, position, fresh=position == start, mu=mu)
+            pack_row(packed[2], constant, slot, position, token=2, fresh=position == start, mu=mu)
             state, out = step(state, np.tile(logits[position], (16, 1)), packed, np.zeros((16, 32), np.int32))
             results.append(outputs(np.asarray(out))[2])
         return results

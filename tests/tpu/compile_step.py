@@ -112,7 +112,7 @@ def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -
         config = models.choose_weights(models.load_config(Path(directory)), quantize="int8" if quantize else None)
     mesh = models.make_mesh(models.derive_mesh_shape(config, devices), description.devices[:devices])
     graphdef, leaves = models.abstract_leaves(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
-    cache = models.abstract_cache(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)
+    cache = models.cache_spec(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)
     layout = Layout(tokens, min(tokens, SLOTS), min(tokens, SLOTS), (CONTEXT // PAGE_SIZE,))
     replicated = NamedSharding(mesh, PartitionSpec())
     int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=replicated)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from jaxserve.api.context import Context
+from jaxserve.api.context import READING, Context
 from jaxserve.api.request_log import record_of
+from jaxserve.api.rules import UNSUPPORTED, check_model
 from jaxserve.api.schema.responses import ModelCard, ModelList
-from jaxserve.api.rules import UNSUPPORTED
-from jaxserve.errors import UnknownModel
 
 _FEATURES = (
     "tools",
@@ -28,18 +27,17 @@ def router(context: Context) -> APIRouter:
     """The model list."""
     routes = APIRouter()
 
-    @routes.get("/models")
+    @routes.api_route("/models", methods=READING)
     async def list_models(request: Request) -> ModelList:
         """The names this server's model answers to."""
         record_of(request.scope).endpoint = "models"
         return {"object": "list", "data": [card(context, name) for name in context.settings.model.names]}
 
-    @routes.get("/models/{model_id:path}")
+    @routes.api_route("/models/{model_id:path}", methods=READING)
     async def get_model(request: Request, model_id: str) -> ModelCard:
         """One model: context length, vocabulary, features."""
         record_of(request.scope).endpoint = "models"
-        if model_id not in context.settings.model.names:
-            raise UnknownModel("model", f"model: {model_id[:100]!r} is not served here; see GET /v1/models")
+        check_model(model_id, context.settings.model)
         return card(context, model_id)
 
     return routes
@@ -63,4 +61,5 @@ def card(context: Context, name: str) -> ModelCard:
         "supports_tools": "tools" in features and context.text.chat is not None,
         "supports_image_input": "images" in features,
         "features": features,
+        "sampling_defaults": dict(model.sampling_defaults),
     }

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 import jaxserve
-from jaxserve.api.context import Context
+from jaxserve.api.context import READING, Context
 from jaxserve.api.metrics import CONTENT_TYPE
 from jaxserve.api.request_log import record_of
 from jaxserve.api.schema.responses import Status
@@ -16,23 +16,23 @@ def router(context: Context) -> APIRouter:
     """The probes."""
     routes = APIRouter()
 
-    @routes.get("/health")
+    @routes.api_route("/health", methods=READING)
     async def health(request: Request) -> Response:
         """200 while the engine runs, 503 once it has died."""
         return _status(request, "health", context.engine.healthy, "ok", "the engine has stopped")
 
-    @routes.get("/ready")
+    @routes.api_route("/ready", methods=READING)
     async def ready(request: Request) -> Response:
         """200 while requests are accepted, 503 before and after."""
         return _status(request, "ready", context.engine.healthy and context.engine.ready, "ready", "not ready")
 
-    @routes.get("/metrics")
+    @routes.api_route("/metrics", methods=READING)
     async def metrics(request: Request) -> Response:
         """Prometheus metrics."""
         record_of(request.scope).endpoint = "metrics"
         return Response(context.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    @routes.get("/version")
+    @routes.api_route("/version", methods=READING)
     async def version(request: Request) -> dict[str, str]:
         """The server's version."""
         record_of(request.scope).endpoint = "version"

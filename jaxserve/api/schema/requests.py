@@ -1,6 +1,7 @@
 """The two request bodies: every documented field with its range, default and meaning.
 
-Fields that are documented for one endpoint and make sense for the other stand in the common base. A field that isn't
+Fields that are documented for one endpoint and make sense for the other stand in the common base, sampling's are made
+from the knobs (`sampling`). A field that isn't
 built yet is described here all the same and refused in `rules`.
 """
 
@@ -11,8 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from jaxserve.api.schema.base import Int, StrictModel, TokenId, integral, whole_number
+from jaxserve.api.schema.base import StrictModel, TokenId, integral, whole_number
 from jaxserve.api.schema.messages import ChatMessage, PredictedOutput
+from jaxserve.api.schema.sampling import SamplingFields
 from jaxserve.api.schema.tools import (
     ChatCompletionFunction,
     ChatCompletionTool,
@@ -22,26 +24,23 @@ from jaxserve.api.schema.tools import (
     ThinkingConfigDisabled,
     ThinkingConfigEnabled,
 )
-from jaxserve.sampling.params import MAX_LOGIT_BIAS
 
 Endpoint = Literal["chat", "completions"]
-Unit = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
 StopText = Annotated[str, Field(min_length=1)]
 
 
 class StreamOptions(StrictModel):
     """How a stream ends."""
 
-    include_usage: bool | None = Field(None, description="Send a closing chunk without choices that carries `usage`.")
+    include_usage: bool | None = Field(
+        None,
+        description="true: send a closing chunk without choices that carries `usage`; false: send none. Without it,"
+        " `usage` comes with the last finish reason.",
+    )
 
 
-class GenerationRequest(StrictModel):
-    """What both endpoints share."""
-
-    endpoint: ClassVar[Endpoint]
-    prompt_field: ClassVar[str]
-    """The field that holds the prompt."""
+class OutputFields(StrictModel):
+    """Of which model, how much, and how it is sent."""
 
     model: str = Field(
         min_length=1, description="Name of the served model (see `GET /v1/models`).", examples=["stories"]
@@ -54,7 +53,7 @@ class GenerationRequest(StrictModel):
     max_tokens: Annotated[int, Field(ge=0), integral] | None = Field(
         None,
         description="Most tokens to generate for each choice; lowered to fit the context unless"
-        " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 200, completions 16.",
+        " `context_length_exceeded_behavior` says otherwise. 0 only with `echo`. Default: chat 2048, completions 16.",
         examples=[64],
     )
     max_completion_tokens: Annotated[int, Field(ge=0), integral] | None = Field(
@@ -63,38 +62,15 @@ class GenerationRequest(StrictModel):
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = Field(
         None, description="Up to 4 texts that end the output. They are not part of it.", examples=[["\n\n"]]
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="Sampling temperature; 0 always takes the most likely token. Default 1.", examples=[0.7]
-    )
-    top_p: Unit | None = Field(None, description="Draw from the fewest tokens whose probabilities reach this sum.")
-    top_k: Annotated[int, Field(ge=0, le=100), integral] | None = Field(
-        None, description="Draw from the k most likely tokens; 0 draws from all.", examples=[50]
-    )
-    min_p: Unit | None = Field(
-        None, description="Drop tokens less likely than this fraction of the most likely token's probability."
-    )
-    typical_p: Unit | None = Field(None, description="Draw from the most typical tokens up to this probability sum.")
-    frequency_penalty: Penalty | None = Field(
-        None, description="Subtracted from a token's logit once for each time the output holds it."
-    )
-    presence_penalty: Penalty | None = Field(
-        None, description="Subtracted from a token's logit once if the output holds it."
-    )
-    repetition_penalty: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."
-    )
-    mirostat_target: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Perplexity that Mirostat sampling keeps; replaces the other truncations."
-    )
-    mirostat_lr: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="Learning rate of Mirostat. Default 0.1."
-    )
-    seed: Int | None = Field(
-        None, description="Makes sampling reproducible; any integer, taken modulo 2^64. Without one the server picks."
-    )
-    logit_bias: (
-        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
-    ) = Field(None, description="Added to the logits of the given token ids.", examples=[{"42": -100}])
+
+
+class GenerationRequest(SamplingFields, OutputFields):
+    """What both endpoints share."""
+
+    endpoint: ClassVar[Endpoint]
+    prompt_field: ClassVar[str]
+    """The field that holds the prompt."""
+
     logprobs: bool | Annotated[int, Field(ge=0, le=5), integral] | None = Field(
         None,
         description="Log-probabilities of the output: `true` in OpenAI's newer format, a number N in the legacy format"
@@ -118,7 +94,9 @@ class GenerationRequest(StrictModel):
         " Completions: the prompt's beginning is cut.",
     )
     prompt_cache_isolation_key: str | None = Field(
-        None, description="Cached prompt prefixes are shared between requests with the same key only."
+        None,
+        description="Cached prompt prefixes are shared between requests with the same isolation key only, and"
+        " with the same API key unless the server shares its cache.",
     )
     prompt_cache_key: str | None = Field(None, description="A second isolation key, under OpenAI's name.")
     prompt_cache_max_len: Annotated[int, Field(ge=0), integral] | None = Field(
@@ -140,10 +118,14 @@ class GenerationRequest(StrictModel):
         " [MoE layers, experts per token] of expert ids. Needs `logprobs: true`.",
     )
     safe_tokenization: bool | None = Field(
-        False, description="Read special tokens that the caller's texts spell out (prompts, messages, calls, tools) as ordinary text."
+        None,
+        description="Whether special tokens that the caller's texts spell out are ordinary text: `true` in prompts,"
+        " messages, calls and tools, `false` nowhere; by default in messages of users and tools only.",
     )
-    user: str | None = Field(None, description="Identifies the end user in the request log.")
-    metadata: dict[str, str] | None = Field(None, description="Written to the request log.")
+    user: str | None = Field(None, description="Identifies the end user in the request log, which shows its beginning.")
+    metadata: dict[str, str] | None = Field(
+        None, description="Up to 64 entries; the first 16 are written to the request log, shortened."
+    )
     service_tier: Literal["auto", "default"] | None = Field(
         None, description="This server has one tier: `auto` and `default` mean it, others are refused."
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
+FUNCTION_CALL = "The call, instead of `tool_calls` where the request has `functions`."
 FinishReason = Literal["stop", "length", "function_call", "tool_calls"]
 _closed = with_config(extra="forbid")
 """No key beyond the declared ones."""
@@ -182,6 +183,7 @@ class ResponseMessage(TypedDict):
     content: NotRequired[str | list[ContentPart] | None]
     reasoning_content: NotRequired[str | None]
     tool_calls: NotRequired[list[ToolCall] | None]
+    function_call: NotRequired[Annotated[ToolCallFunction | None, Field(description=FUNCTION_CALL)]]
     tool_call_id: NotRequired[str | None]
 
 
@@ -193,6 +195,7 @@ class DeltaMessage(TypedDict):
     content: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
     tool_calls: NotRequired[list[DeltaToolCall] | None]
+    function_call: NotRequired[Annotated[ToolCallFunction | None, Field(description=FUNCTION_CALL)]]
 
 
 @_closed
@@ -301,6 +304,9 @@ class ModelCard(TypedDict):
     supports_tools: bool
     supports_image_input: bool
     features: Annotated[list[str], Field(description="Request fields beyond the plain ones that have their effect.")]
+    sampling_defaults: Annotated[
+        dict[str, float], Field(description="Values of the sampling fields that a request leaves open.")
+    ]
 
 
 @_closed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from jaxserve.api.schema.base import StrictModel, integral
+from jaxserve.api.schema.base import NO_EFFECT, CacheControl, StrictModel, integral
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -23,13 +24,17 @@ class ChatCompletionFunction(StrictModel):
         examples=[{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}],
     )
     strict: bool | None = Field(None, description="Constrain the generated arguments to `parameters`.")
+    cache_control: CacheControl | None = Field(None, description=NO_EFFECT)
 
 
 class ChatCompletionTool(StrictModel):
     """A tool the model may use."""
 
+    null_means: ClassVar[Mapping[str, str]] = {"type": "function"}
+
     type: Literal["function"] = Field(description="Kind of tool; only functions exist.")
     function: ChatCompletionFunction | None = Field(None, description="The function; required for function tools.")
+    cache_control: CacheControl | None = Field(None, description=NO_EFFECT)
 
     @model_validator(mode="after")
     def _has_function(self) -> ChatCompletionTool:

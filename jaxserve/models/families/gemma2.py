@@ -27,7 +27,7 @@ def read_gemma(raw: HubConfig, kinds: tuple[str, ...], attention: Mapping[str, A
         kind: LayerSpec(replace(spec, window=windows[kind], scale=scale, softcap=softcap), mlp, post_norms=True)
         for kind, spec in attention.items()
     }
-    config = read_model(raw, tuple(layers[kind] for kind in kinds), tie_embeddings=True)
+    config = read_model(raw, tuple(layers[kind] for kind in kinds), tie_embeddings=True, states_stretched=True)
     return replace(
         config,
         norm_offset=1.0,

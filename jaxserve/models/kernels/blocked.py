@@ -1,266 +1,115 @@
-"""The universal attention backend: plain JAX, online softmax over blocks of keys (`softmax.py`).
-
-Two computations share one block loop. Rows with a single new token (decode) run together, [R, K, G, H]. Rows with more
-(prefill) are cut into items of `QUERY_BLOCK` queries, and a loop with a dynamic trip count takes one item after the
-other, so padding costs nothing. Latent attention is the case of one key/value head whose value is part of its key.
-
-Reproducibility: a token's result has the same bits in a decode row as in any prefill chunk, with any neighbours, in any
-bucket. For that, query and key blocks are aligned at absolute position 0 and have fixed sizes.
-
-Pages may hold anything, NaN too, where no position of the row is: masked scores are replaced and masked values zeroed.
-"""
+"""The universal attention backend: plain JAX (`blocked_loops.py`, and `sparse.py` with an indexer)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxserve.models.kernels.softmax import KEY_BLOCK, Keys, Running, begin, finish, fold
+from jaxserve.models.config import AttentionSpec, LatentSpec
+from jaxserve.models.kernels.attention_backend import (
+    Arrays,
+    AttentionShape,
+    CacheArray,
+    LayerBatch,
+    PageFormat,
+    Selection,
+)
+from jaxserve.models.kernels.blocked_loops import Work, attend, attend_latent, list_work, query_block
+from jaxserve.models.kernels.softmax import KEY_BLOCK
 from jaxserve.models.kernels.sparse import attend_sparse
+from jaxserve.models.kernels.target import Target
 from jaxserve.models.metadata import AttentionMeta
 
-__all__ = ["attend", "attend_latent", "attend_sparse", "write_kv", "write_rows"]
-
-QUERY_BLOCK = 32
-"""Queries per prefill item at most."""
-_QUERY_ROWS = 128
-"""Query vectors per key/value head and item at most."""
+_TPU_LANES = 128
 
 
 @dataclass(frozen=True)
-class _Options:
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    value_dim: int | None = None
-    """Leading dimensions of a cached row that are its value; None = keys and values lie side by side."""
+class Blocked:
+    """See `AttentionBackend`. Keys and values lie side by side in "kv": 2k = K, 2k + 1 = V of head k."""
+
+    name: str = "blocked"
+    page_sizes: tuple[int, ...] = tuple(size for size in range(1, KEY_BLOCK + 1) if KEY_BLOCK % size == 0)
+
+    def refusal(self, spec: AttentionSpec | LatentSpec, target: Target) -> str | None:
+        """Nothing is refused."""
+        return None
+
+    def cache_arrays(self, spec: AttentionSpec | LatentSpec, page: PageFormat) -> dict[str, CacheArray]:
+        """ "kv" [page, 2K, H], or "latent" [page, C] and, of an indexer, "index" [page, H']."""
+        if isinstance(spec, AttentionSpec):
+            shape = (page.size, 2 * spec.num_kv_heads, spec.head_dim)
+            return {"kv": CacheArray(shape, (None, "kv_heads", None), page.dtype)}
+        # With rows of 576 numbers XLA:TPU would make the pages the minor dimension and copy the cache in and out.
+        spare = -spec.head_dim % (_TPU_LANES if page.platform == "tpu" else 1)
+        widths = {"latent": spec.head_dim + spare}
+        if spec.indexer is not None:
+            widths["index"] = spec.indexer.head_dim
+        return {name: CacheArray((page.size, width), (None, None), page.dtype) for name, width in widths.items()}
+
+    def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> Work:
+        """The items of prefill and the rows that decode."""
+        return list_work(meta, query_block(shape.heads // shape.kv_heads))
+
+    def write_and_attend(
+        self,
+        q_TNH: jax.Array,
+        k_TKH: jax.Array,
+        v_TKH: jax.Array,
+        cache: Mapping[str, jax.Array],
+        batch: LayerBatch,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks_N: jax.Array | None,
+    ) -> tuple[jax.Array, Arrays]:
+        """Grouped-query attention."""
+        kv = write_kv(cache["kv"], k_TKH, v_TKH, batch)
+        return attend(q_TNH, kv, batch, scale=scale, window=window, softcap=softcap, sinks_N=sinks_N), {"kv": kv}
+
+    def write_and_attend_latent(
+        self,
+        q_TNC: jax.Array,
+        rows_TC: jax.Array,
+        selection: Selection | None,
+        cache: Mapping[str, jax.Array],
+        batch: LayerBatch,
+        *,
+        scale: float,
+        value_dim: int,
+        top_k: int | None,
+        axes: tuple[str, ...],
+    ) -> tuple[jax.Array, Arrays]:
+        """Latent attention, sparse with a selection."""
+        latent = write_rows(cache["latent"], _widened(rows_TC, cache["latent"]), batch)
+        q_TNC = _widened(q_TNC, latent)
+        if selection is None or top_k is None:
+            return attend_latent(q_TNC, latent, batch, scale=scale, value_dim=value_dim), {"latent": latent}
+        index = write_rows(cache["index"], selection.k_TH, batch)
+        o_TNV = attend_sparse(
+            q_TNC, latent, index, selection.queries, batch, scale=scale, value_dim=value_dim, top_k=top_k, axes=axes
+        )
+        return o_TNV, {"latent": latent, "index": index}
 
 
-class _Queries(NamedTuple):
-    """X independent rows of M query vectors per key/value head."""
-
-    q_XKMH: jax.Array
-    positions_XM: jax.Array
-    """Position of each query, -1 where there is none."""
-    first_X: jax.Array
-    """Lowest key position that any query of the row sees."""
-    last_X: jax.Array
-    """Highest query position of the row, -1 for a row without queries."""
-    pages_XP: jax.Array
-    """Pages of the row in the whole cache."""
-
-
-def write_kv(
-    kv: jax.Array, k_TKH: jax.Array, v_TKH: jax.Array, meta: AttentionMeta, first_page: jax.Array | int
-) -> jax.Array:
-    """Put each token's key and value into its page; see `backend.WriteKV`."""
+def write_kv(kv: jax.Array, k_TKH: jax.Array, v_TKH: jax.Array, batch: LayerBatch) -> jax.Array:
+    """Put each token's key and value into its page of `kv` [S*P, page, 2K, H]."""
     tokens, kv_heads, head_dim = k_TKH.shape
     rows = jnp.stack([k_TKH, v_TKH], axis=2).reshape(tokens, 2 * kv_heads, head_dim)
-    return write_rows(kv, rows, meta, first_page)
+    return write_rows(kv, rows, batch)
 
 
-def write_rows(array: jax.Array, rows: jax.Array, meta: AttentionMeta, first_page: jax.Array | int) -> jax.Array:
-    """Put one row per token into its page (in place where `array` is donated); see `backend.WriteRows`."""
-    where_T = (meta.write_pages_T + first_page) * array.shape[1] + meta.write_offsets_T
+def write_rows(array: jax.Array, rows: jax.Array, batch: LayerBatch) -> jax.Array:
+    """Put one row [T, ...] per token into its page of `array` [S*P, page, ...], in place where that is donated."""
+    meta = batch.meta
+    where_T = (meta.write_pages_T + batch.first_page) * array.shape[1] + meta.write_offsets_T
     # Over token rows, as `_gather` reads on TPU: one layout for both, or XLA:TPU copies the cache in every layer.
     return array.reshape(-1, *array.shape[2:]).at[where_T].set(rows.astype(array.dtype)).reshape(array.shape)
 
 
-def attend(
-    q_TNH: jax.Array,
-    kv: jax.Array,
-    meta: AttentionMeta,
-    first_page: jax.Array | int,
-    *,
-    scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks_N: jax.Array | None = None,
-) -> jax.Array:
-    """Grouped-query attention of one layer; see `backend.Attend`.
-
-    Raises:
-        ValueError: the page size does not divide `KEY_BLOCK`.
-    """
-    tokens, heads, head_dim = q_TNH.shape
-    kv_heads = kv.shape[2] // 2
-    q_TKGH = q_TNH.reshape(tokens, kv_heads, heads // kv_heads, head_dim)
-    sinks_KG = None if sinks_N is None else sinks_N.astype(jnp.float32).reshape(kv_heads, -1)
-    out = _attend(q_TKGH, kv, meta, first_page, sinks_KG, _Options(scale, window, softcap))
-    return out.reshape(tokens, heads, head_dim)
-
-
-def attend_latent(
-    q_TNC: jax.Array,
-    latent: jax.Array,
-    meta: AttentionMeta,
-    first_page: jax.Array | int,
-    *,
-    scale: float,
-    value_dim: int,
-) -> jax.Array:
-    """Latent attention of one layer; see `backend.AttendLatent`.
-
-    Raises:
-        ValueError: the page size does not divide `KEY_BLOCK`.
-    """
-    return _attend(q_TNC[:, None], latent, meta, first_page, None, _Options(scale, value_dim=value_dim))[:, 0]
-
-
-def _attend(
-    q_TKGH: jax.Array,
-    kv: jax.Array,
-    meta: AttentionMeta,
-    first_page: jax.Array | int,
-    sinks_KG: jax.Array | None,
-    options: _Options,
-) -> jax.Array:
-    """Attention of a step's rows, decoding and others -> [T, K, G, V]."""
-    if KEY_BLOCK % kv.shape[1]:
-        raise ValueError(f"page size {kv.shape[1]} must divide {KEY_BLOCK}")
-    pages_RP = meta.page_table + first_page
-    out_TKGV = _prefill(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
-    decoded_RKGV = _decode(q_TKGH, kv, meta, pages_RP, sinks_KG, options)
-    single_T = (meta.q_lens == 1)[meta.rows_T] & meta.valid_T
-    return jnp.where(single_T[:, None, None, None], decoded_RKGV[meta.rows_T], out_TKGV)
-
-
-def _decode(
-    q_TKGH: jax.Array,
-    kv: jax.Array,
-    meta: AttentionMeta,
-    pages_RP: jax.Array,
-    sinks_KG: jax.Array | None,
-    options: _Options,
-) -> jax.Array:
-    """All rows with one new token at once -> [R, K, G, V]; other rows are zero."""
-    group = q_TKGH.shape[2]
-    q_RKMH = q_TKGH[jnp.minimum(meta.cu_q_lens[:-1], q_TKGH.shape[0] - 1)]
-    position_R = jnp.where(meta.q_lens == 1, meta.kv_lens - 1, -1)
-    # XLA:CPU computes one row, and a rest of rows beyond a multiple of four, by other routines, with other bits.
-    spare = 1 if group == 1 else -group % 4 if group > 2 else 0
-    q_RKMH = jnp.pad(q_RKMH, ((0, 0), (0, 0), (0, spare), (0, 0)))
-    queries = _Queries(
-        q_RKMH,
-        jnp.broadcast_to(position_R[:, None], (position_R.shape[0], q_RKMH.shape[2])),
-        _first_key(position_R, options.window),
-        position_R,
-        pages_RP,
-    )
-    sinks_KM = None if sinks_KG is None else jnp.pad(sinks_KG, ((0, 0), (0, spare)))
-    return _block_loop(queries, kv, sinks_KM, options)[:, :, :group].astype(q_TKGH.dtype)
-
-
-def _prefill(
-    q_TKGH: jax.Array,
-    kv: jax.Array,
-    meta: AttentionMeta,
-    pages_RP: jax.Array,
-    sinks_KG: jax.Array | None,
-    options: _Options,
-) -> jax.Array:
-    """Rows with several new tokens, item after item -> [T, K, G, V]; other tokens are zero."""
-    tokens, kv_heads, group, head_dim = q_TKGH.shape
-    block = query_block(group)
-    starts_R = meta.kv_lens - meta.q_lens
-    first_item_R = starts_R // block
-    items_R = jnp.where(meta.q_lens > 1, (meta.kv_lens + block - 1) // block - first_item_R, 0)
-    ends_R = jnp.cumsum(items_R)
-    value_dim = options.value_dim or head_dim
-    margin = ((block, block), (0, 0), (0, 0), (0, 0))
-    padded_q = jnp.pad(q_TKGH, margin)
-    sinks_KM = None if sinks_KG is None else jnp.tile(sinks_KG, (1, block))
-    size = (block, kv_heads, group, head_dim)
-
-    def item(index: jax.Array, out: jax.Array) -> jax.Array:
-        row = jnp.sum(index >= ends_R)
-        begin = (first_item_R[row] + index - (ends_R[row] - items_R[row])) * block
-        positions = begin + jnp.arange(block)
-        ours = (positions >= starts_R[row]) & (positions < meta.kv_lens[row])
-        where = (meta.cu_q_lens[row] + begin - starts_R[row] + block, 0, 0, 0)
-        q_QKGH = lax.dynamic_slice(padded_q, where, size)
-        last = jnp.minimum(begin + block, meta.kv_lens[row]) - 1
-        queries = _Queries(
-            q_QKGH.transpose(1, 0, 2, 3).reshape(1, kv_heads, block * group, head_dim),
-            jnp.repeat(jnp.where(ours, positions, -1), group)[None],
-            _first_key(jnp.maximum(begin, starts_R[row]), options.window)[None],
-            last[None],
-            pages_RP[row][None],
-        )
-        o_KQGV = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, block, group, value_dim)
-        new = o_KQGV.transpose(1, 0, 2, 3).astype(out.dtype)
-        kept = lax.dynamic_slice(out, where, new.shape)
-        return lax.dynamic_update_slice(out, jnp.where(ours[:, None, None, None], new, kept), where)
-
-    empty = jnp.zeros((*padded_q.shape[:-1], value_dim), q_TKGH.dtype)
-    padded_out: jax.Array = lax.fori_loop(0, ends_R[-1], item, empty)
-    return padded_out[block : block + tokens]
-
-
-def query_block(group: int) -> int:
-    """Queries per prefill item: a power of two, so that items stay aligned with key blocks and pages."""
-    block = QUERY_BLOCK
-    while block > 1 and block * group > _QUERY_ROWS:
-        block //= 2
-    return block
-
-
-def _first_key(position: jax.Array, window: int | None) -> jax.Array:
-    """Lowest key position that a query at `position` sees."""
-    return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
-
-
-def _block_loop(queries: _Queries, kv: jax.Array, sinks_KM: jax.Array | None, options: _Options) -> jax.Array:
-    """Run the online softmax over the blocks each row needs -> float32 [X, K, M, V]; zero where there is no query."""
-    first_block_X = queries.first_X // KEY_BLOCK
-    trips = jnp.max(queries.last_X // KEY_BLOCK - first_block_X + 1)
-
-    def step(index: jax.Array, state: Running) -> Running:
-        keys = _keys(first_block_X + index, queries, kv, options)
-        return fold(state, queries.q_XKMH, keys, scale=options.scale, softcap=options.softcap)
-
-    *shape, head_dim = queries.q_XKMH.shape
-    start = begin((shape[0], shape[1], shape[2]), options.value_dim or head_dim, sinks_KM)
-    return finish(lax.fori_loop(0, trips, step, start))
-
-
-def _keys(block_X: jax.Array, queries: _Queries, kv: jax.Array, options: _Options) -> Keys:
-    """One block of keys and values per row, and who sees them."""
-    positions_XB = block_X[:, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
-    seen_XB = (positions_XB >= queries.first_X[:, None]) & (positions_XB <= queries.last_X[:, None])
-    allowed = positions_XB[:, None, :] <= queries.positions_XM[:, :, None]
-    if options.window is not None:
-        allowed &= positions_XB[:, None, :] > queries.positions_XM[:, :, None] - options.window
-    chosen = _gather(block_X, queries.pages_XP, kv)
-    if options.value_dim is not None:
-        k_XKBH = chosen[:, None]
-        return Keys(k_XKBH, k_XKBH[..., : options.value_dim], seen_XB, allowed)
-    rows, block, twice_heads, head_dim = chosen.shape
-    pairs = chosen.reshape(rows, block, twice_heads // 2, 2, head_dim).transpose(3, 0, 2, 1, 4)
-    return Keys(pairs[0], pairs[1], seen_XB, allowed)
-
-
-def _gather(block_X: jax.Array, pages_XP: jax.Array, kv: jax.Array) -> jax.Array:
-    """What the cache holds of one block per row, [X, KEY_BLOCK, ...]."""
-    per_block = KEY_BLOCK // kv.shape[1]
-    columns = (block_X[:, None] * per_block + jnp.arange(per_block)) % pages_XP.shape[1]
-    pages = jnp.take_along_axis(pages_XP, columns, axis=1)
-    chosen = lax.platform_dependent(kv, pages, tpu=_take_tokens, default=_take_pages)
-    block: jax.Array = chosen.reshape(block_X.shape[0], KEY_BLOCK, *kv.shape[2:])
-    return block
-
-
-def _take_pages(kv: jax.Array, pages: jax.Array) -> jax.Array:
-    """Whole pages at a time: 15 to 20% faster than by token on CPU (measured)."""
-    return kv[pages]
-
-
-def _take_tokens(kv: jax.Array, pages: jax.Array) -> jax.Array:
-    """Token by token: the layout that writing uses, so that XLA:TPU leaves the cache where it is."""
-    page = kv.shape[1]
-    tokens = pages[..., None] * page + jnp.arange(page)
-    return kv.reshape(-1, *kv.shape[2:])[tokens]
+def _widened(x: jax.Array, array: jax.Array) -> jax.Array:
+    """x with zeros behind, as wide as the rows of a cache array."""
+    return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, array.shape[-1] - x.shape[-1])))

@@ -13,63 +13,47 @@ its neighbours nor on the bucket (measured on XLA:CPU, float32: rows agree for 2
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec
-from jaxserve.models.mlp import glu
-from jaxserve.models.parameters import multiply
-from jaxserve.models.quantization import Weight
+from jaxserve.models.kernels.matmul_backend import Experts, Projection
+from jaxserve.models.kernels.products import multiply
 from jaxserve.models.reductions import ordered_sum
 
 _FEWEST_ROWS, _MOST_ROWS = 4, 64
 """Bounds of the rows per block: small blocks waste less on a lone row, large ones read the weights less often."""
 
 
-class Projection(NamedTuple):
-    """One projection of all experts at hand."""
-
-    weight_EOI: Weight
-    bias_EO: jax.Array | None
-
-
-class Experts(NamedTuple):
-    """The three projections of the gated layers."""
-
-    gate: Projection
-    up: Projection
-    down: Projection
-
-
 def apply_experts(
     x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
 ) -> jax.Array:
-    """Weighted sum over each token's A experts.
-
-    Args:
-        x_TD: inputs.
-        weights_TA: float32 weight of each chosen expert.
-        experts_TA: int32 numbers of the chosen experts; those that are not in [0, E) count as zero.
-        experts: the projections of E experts.
-        spec: their activation.
-
-    Returns:
-        float32 [T, D].
-    """
+    """Weighted sum over each token's A experts; see `MatmulBackend.apply_experts`."""
     count = experts.gate.weight_EOI.count
     chosen_TA = jnp.where((experts_TA >= 0) & (experts_TA < count), experts_TA, count)
     ragged = _blocked if experts.gate.weight_EOI.format is not None else _ragged
     out_TAD = lax.platform_dependent(
-        x_TD, chosen_TA, experts, tpu=partial(ragged, spec=spec), default=partial(_blocked, spec=spec)
+        x_TD,
+        chosen_TA,
+        experts,
+        tpu=partial(ragged, spec=spec),
+        cuda=partial(_blocked, spec=spec, every=True),
+        rocm=partial(_blocked, spec=spec, every=True),
+        default=partial(_blocked, spec=spec),
     )
     return ordered_sum([out_TAD[:, place] * weights_TA[:, place, None] for place in range(weights_TA.shape[1])])
 
 
-def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
-    """Block after block -> float32 [T, A, D]."""
+def _blocked(
+    x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec, *, every: bool = False
+) -> jax.Array:
+    """Block after block -> float32 [T, A, D].
+
+    `every`: also those that are empty: on a GPU the host would have to read the end of the loop.
+    """
     tokens, choices = chosen_TA.shape
     total, count = tokens * choices, experts.gate.weight_EOI.count
     rows = block_rows(total, count)
@@ -79,7 +63,7 @@ def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluS
     ends_E = jnp.cumsum(blocks_E)
 
     def block(index: jax.Array, out: jax.Array) -> jax.Array:
-        expert = jnp.sum(index >= ends_E)
+        expert = jnp.minimum(jnp.sum(index >= ends_E), count - 1)
         places = starts[expert] + (index - ends_E[expert] + blocks_E[expert]) * rows + jnp.arange(rows)
         assigned = order[jnp.minimum(places, total - 1)]
         x_BD = x_TD[assigned // choices]
@@ -88,7 +72,8 @@ def _blocked(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluS
         return out.at[jnp.where(places < starts[expert + 1], assigned, total)].set(y_BD, mode="drop")
 
     width = experts.down.weight_EOI.outputs
-    out: jax.Array = lax.fori_loop(0, ends_E[-1], block, jnp.zeros((total, width), jnp.float32))
+    trips = min(total, total // rows + count) if every else ends_E[-1]
+    out: jax.Array = lax.fori_loop(0, trips, block, jnp.zeros((total, width), jnp.float32))
     return out.reshape(tokens, choices, width)
 
 

@@ -15,21 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxserve.models.kernels.attention_backend import IndexQueries, LayerBatch
 from jaxserve.models.kernels.softmax import KEY_BLOCK, Keys, Running, begin, finish, fold, products
-from jaxserve.models.metadata import AttentionMeta
 from jaxserve.models.reductions import row_sum
 
 TOKEN_BLOCK = 16
 """Tokens at a time at most."""
-
-
-class IndexQueries(NamedTuple):
-    """What the indexer asks for each token."""
-
-    q_TIH: jax.Array
-    """I index heads."""
-    weights_TI: jax.Array
-    """float32: weight of each head's score."""
 
 
 class _Tokens(NamedTuple):
@@ -45,16 +36,16 @@ def attend_sparse(
     latent: jax.Array,
     index: jax.Array,
     wanted: IndexQueries,
-    meta: AttentionMeta,
-    first_page: jax.Array | int,
+    batch: LayerBatch,
     *,
     scale: float,
     value_dim: int,
     top_k: int,
     axes: tuple[str, ...] = (),
 ) -> jax.Array:
-    """Latent attention over the positions that the indexer selects; see `backend.AttendSparse`."""
-    pages_RP, used = meta.page_table + first_page, meta.cu_q_lens[-1]
+    """Latent attention over the positions that the indexer selects; the step's rows and keys are already written."""
+    meta = batch.meta
+    pages_RP, used = meta.page_table + batch.first_page, meta.cu_q_lens[-1]
     tokens = _Tokens(jnp.where(meta.valid_T, meta.positions_T, -1), meta.rows_T)
 
     def choose(asked: IndexQueries, here: _Tokens) -> jax.Array:

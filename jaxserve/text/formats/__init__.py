@@ -5,7 +5,8 @@ each of which reads text and writes a grammar. In: messages, or the model's text
 events. Imports nothing of this package but `errors` and its neighbours in `text`.
 """
 
-from jaxserve.text.formats.bound_format import BoundFormat, Renderer, bind
+from jaxserve.text.chat import Renderer
+from jaxserve.text.formats.bound_format import BoundFormat, bind
 from jaxserve.text.formats.detect import choose_format
 from jaxserve.text.formats.families import FORMATS
 from jaxserve.text.formats.reasoning import ReasoningPlan

@@ -5,33 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from jaxserve.text.chat import ChatTemplate
+from jaxserve.text.chat import ChatTemplate, Renderer
 from jaxserve.text.formats.calls_named import NamedCalls
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
 from jaxserve.text.formats.history import arguments_form, prepare
+from jaxserve.text.formats.neutral_forms import NeutralForms
 from jaxserve.text.formats.reasoning import ReasoningPlan, ThinkingSetting, plan_reasoning
-from jaxserve.text.formats.spec import Format, Handover
+from jaxserve.text.formats.spec import Format
 from jaxserve.text.formats.tools_in_system import ToolsExplained, ToolsInSystem
 from jaxserve.text.reading.reader import Markers
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _TOKEN_LIKE = re.compile(r"(<\S+>|\[\S+\]|｜\S+｜)\Z")
-
-
-class Renderer(Protocol):
-    """Messages to the prompt's text; `ChatTemplate` is one."""
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        **template_args: Any,
-    ) -> str:
-        """See `ChatTemplate.render`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +35,8 @@ class BoundFormat:
     """Tokens that end the model's turn, beside the tokenizer's EOS."""
     specials: Mapping[bool, Markers]
     """Special tokens' texts that mean nothing to the parser, by whether calls are looked for."""
+    control: Markers
+    """What steers the model when it stands in a prompt as a token: special tokens and the format's markers."""
     arguments: str
     """"object" or "text": how the template wants a call's arguments."""
 
@@ -55,11 +44,6 @@ class BoundFormat:
     def name(self) -> str:
         """The format's name."""
         return self.format.name
-
-    @property
-    def handover(self) -> Handover:
-        """What the chat template wants of tools and earlier messages."""
-        return self.format.handover
 
     @property
     def open_reasoning_id(self) -> int | None:
@@ -98,6 +82,7 @@ def bind(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) ->
         marker_ids,
         frozenset(marker_ids[text] for text in format.stops if text in marker_ids),
         {False: Markers(special - kept), True: Markers(special - with_calls)},
+        Markers(special | set(marker_ids)),
         arguments_form(format, template.source if template is not None else None),
     )
 
@@ -110,10 +95,12 @@ def _single_token(text: str, tokenizer: Tokenizer) -> int | None:
 
 
 def _renderer(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) -> Renderer | None:  # noqa: A002
-    if format.renderer == "deepseek_v32" and template is None:
-        return DeepseekV32Encoder(tokenizer.special_tokens.get("bos_token", ""))
-    if format.renderer == "tools_in_system" and template is not None and not template.accepts("tools"):
-        return ToolsInSystem(template)
-    if isinstance(format.calls, NamedCalls) and template is not None and not template.accepts("tools"):
-        return ToolsExplained(template, format.calls.example)
-    return template
+    if template is None:
+        wanted = format.renderer == "deepseek_v32"
+        return DeepseekV32Encoder(tokenizer.special_tokens.get("bos_token", "")) if wanted else None
+    renderer = NeutralForms(template)
+    if template.accepts("tools"):
+        return renderer
+    if format.renderer == "tools_in_system":
+        return ToolsInSystem(renderer)
+    return ToolsExplained(renderer, format.calls.example) if isinstance(format.calls, NamedCalls) else renderer

@@ -150,8 +150,8 @@ def _body(reading: Reading, emit: Callable[[str], None]) -> Steps[str | None]:
 def _call(name: str, reading: Reading) -> Steps[None]:
     reader, out = reading.reader, reading.out
     out.start_call(name)
-    complete = True
-    if (yield from reader.skip()) == "{":
+    complete = bool(char := (yield from reader.skip()))
+    if char == "{":
         complete = yield from read_value(reader, out.arguments, _BODY_ENDS)
     else:
         out.arguments("{}")

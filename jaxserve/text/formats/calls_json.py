@@ -10,7 +10,7 @@ from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool, find_tool
 from jaxserve.text.reading.events import Emitter
 from jaxserve.text.reading.json_reader import capture, decoded_string, read_value
-from jaxserve.text.reading.reader import WHITESPACE, Markers, Steps
+from jaxserve.text.reading.reader import WHITESPACE, Markers, Reader, Steps
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class JsonCalls(CallSyntax):
         if self.array:
             yield from self._parse_array(opened, char, reading)
         elif char == "{":
-            yield from self._object(reading, bare=False)
+            yield from self._object(reading)
             yield from reading.reader.skip()
             if self.close:
                 yield from reading.reader.accept(self.close)
@@ -84,45 +84,56 @@ class JsonCalls(CallSyntax):
         if char == "[":
             reading.reader.take(1)
         while (yield from reading.reader.skip(WHITESPACE + ",")) == "{":
-            yield from self._object(reading, bare=False)
+            yield from self._object(reading)
         yield from reading.reader.accept("]")
 
     def _parse_bare(self, reading: Reading) -> Steps[None]:
-        reading.reader.record()
-        called = yield from self._object(reading, bare=True)
-        text = reading.reader.recorded()
-        if not called:
-            reading.out.content(text)
+        reader, call = reading.reader, _Call(reading.out)
+        reader.record()
+        possible = yield from self._members(call, reading, bare=True)
+        if possible and not call.started and call.name is not None and call.early is not None:
+            call.start()
+        if not call.started:
+            reading.out.content(reader.recorded())
+            if not possible:
+                yield from read_value(reader, reading.out.content, depth=1)
+            elif (yield from reader.accept("}")):
+                reading.out.content("}")
             return
-        char = yield from reading.reader.skip()
-        if char in (";", ","):
-            reading.reader.take(1)
+        reader.recorded()
+        yield from call.end(reader)
+        if (yield from reader.skip()) in (";", ","):
+            reader.take(1)
 
-    def _object(self, reading: Reading, *, bare: bool) -> Steps[bool]:
-        """Reads one object; whether it was a call."""
-        reader = reading.reader
+    def _object(self, reading: Reading) -> Steps[None]:
         call = _Call(reading.out)
+        yield from self._members(call, reading, bare=False)
+        yield from call.end(reading.reader)
+
+    def _members(self, call: _Call, reading: Reading, *, bare: bool) -> Steps[bool]:
+        """Reads an object up to its closing brace; False as soon as a bare one can't be a call."""
+        reader = reading.reader
         reader.take(1)
         while (yield from reader.skip(WHITESPACE + ",")) == '"':
             key = decoded_string((yield from capture(reader)))
             char = yield from reader.skip(WHITESPACE + ":")
-            if key in ("arguments", "parameters") and not call.complete:
-                if bare and call.name is not None and not self._known(call.name, char, reading):
+            if key in ("arguments", "parameters") and not call.passed_on:
+                if bare and char not in ("{", '"', ""):
                     return False
                 yield from self._arguments(call, reading)
             elif key in ("name", "function") and char == '"' and call.name is None:
                 call.name = decoded_string((yield from capture(reader)))
+                if bare and not self._known(call.name, reading):
+                    return False
                 if not bare:
                     call.start()
-            else:
-                yield from capture(reader, Markers(self.strays))
-        closed = yield from reader.accept("}")
-        if bare and not call.started:
-            if call.name is None or call.early is None or not self._known(call.name, call.early[:1], reading):
+            elif bare and key not in ("type", "id", "function"):
                 return False
-            call.start()
-        call.end(cut=reader.ended and not closed)
-        return call.started
+            else:
+                value = yield from capture(reader, Markers(self.strays))
+                if bare and key == "type" and decoded_string(value) not in (None, "function"):
+                    return False
+        return True
 
     def _arguments(self, call: _Call, reading: Reading) -> Steps[None]:
         """Passes the arguments on as they come, or keeps them until the name has come."""
@@ -131,14 +142,16 @@ class JsonCalls(CallSyntax):
             call.early = _as_object((yield from capture(reading.reader, stops)))
             return
         call.start()
-        call.complete = True
+        call.passed_on = True
         if (yield from reading.reader.peek()) == "{":
-            yield from read_value(reading.reader, reading.out.arguments, stops)
-        else:
-            reading.out.arguments(_as_object((yield from capture(reading.reader, stops))))
+            call.whole = yield from read_value(reading.reader, reading.out.arguments, stops)
+            return
+        text = yield from capture(reading.reader, stops)
+        call.whole = text is not None
+        reading.out.arguments(_as_object(text))
 
-    def _known(self, name: str, char: str, reading: Reading) -> bool:
-        return char in ("{", '"') and (not reading.tools or find_tool(reading.tools, name) is not None)
+    def _known(self, name: str | None, reading: Reading) -> bool:
+        return name is not None and (not reading.tools or find_tool(reading.tools, name) is not None)
 
     def grammar(self, tools: Sequence[Tool], lark: Lark, *, parallel: bool) -> str:
         """See `CallSyntax`."""
@@ -173,8 +186,10 @@ class _Call:
     early: str | None = None
     """Arguments that came before the name."""
     started: bool = False
-    complete: bool = False
+    passed_on: bool = False
     """The arguments have been passed on, or are being."""
+    whole: bool = False
+    """They were read to their end."""
 
     def start(self) -> None:
         if self.name and not self.started:
@@ -182,13 +197,16 @@ class _Call:
             self.started = True
             if self.early is not None:
                 self.out.arguments(self.early)
-                self.complete = True
+                self.passed_on = self.whole = True
 
-    def end(self, *, cut: bool) -> None:
-        if self.started and not cut:
-            if not self.complete:
-                self.out.arguments("{}")
-            self.out.end_call()
+    def end(self, reader: Reader) -> Steps[None]:
+        """Reads the closing brace. A call whose text ends before its arguments do is none."""
+        closed = yield from reader.accept("}")
+        if not self.started or (reader.ended and not (closed or self.whole)):
+            return
+        if not self.passed_on:
+            self.out.arguments("{}")
+        self.out.end_call()
 
 
 def _as_object(text: str | None) -> str:

@@ -84,11 +84,11 @@ class NamedCalls(CallSyntax):
         if self.before_json:
             yield from reading.reader.accept(self.before_json)
         reading.out.start_call(name, call_id)
-        if (yield from reading.reader.skip()) == "{":
+        complete = bool(char := (yield from reading.reader.skip()))
+        if char == "{":
             complete = yield from read_value(reading.reader, reading.out.arguments, ends)
         else:
             reading.out.arguments("{}")
-            complete = True
         if complete or not reading.reader.ended:
             reading.out.end_call()
         if not self.call_close:

@@ -72,7 +72,7 @@ class PythonicCalls(CallSyntax):
         """One `name(key=value, ...)`; None when something else comes."""
         reader = reading.reader
         yield from reader.skip()
-        name = yield from _word(reading)
+        name = yield from _word(reading, [tool.name for tool in reading.tools or ()])
         if not name or (reading.tools and find_tool(reading.tools, name) is None):
             return None
         if not (yield from reader.accept("(")):
@@ -115,15 +115,16 @@ class PythonicCalls(CallSyntax):
         return f"{lark.text(tool.name + '(')} {body} {lark.text(')')}"
 
 
-def _word(reading: Reading) -> Steps[str]:
-    """An identifier."""
+def _word(reading: Reading, known: Sequence[str] = ()) -> Steps[str]:
+    """An identifier, read no further than it can become a known one."""
     parts: list[str] = []
-    while True:
+    while not known or any(name.startswith("".join(parts)) for name in known):
         char = yield from reading.reader.peek()
         part = reading.reader.match(_WORD) if char else ""
         if not part:
-            return "".join(parts)
+            break
         parts.append(part)
+    return "".join(parts)
 
 
 def _literal(reading: Reading) -> Steps[tuple[Any] | None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxserve.errors import TemplateError
+from jaxserve.text.formats.neutral_forms import read_object
 
 _DSML = "｜DSML｜"
 _USER, _ASSISTANT, _EOS = "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
@@ -148,9 +149,7 @@ def _calls(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _call(function: Mapping[str, Any]) -> str:
-    arguments = function["arguments"]
-    values = json.loads(arguments) if isinstance(arguments, str) else arguments
-    written = "".join(_parameter(key, value) for key, value in values.items())
+    written = "".join(_parameter(key, value) for key, value in read_object(function["arguments"]).items())
     return f'<{_DSML}invoke name="{function["name"]}">\n{written}</{_DSML}invoke>\n'
 
 

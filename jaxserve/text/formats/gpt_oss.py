@@ -15,7 +15,6 @@ GPT_OSS = Format(
         arguments="object",
         one_call_each=True,
         reasoning_key="thinking",
-        needs_description=True,
     ),
     model_types=("gpt_oss",),
     template_marks=("<|channel|>", "<|message|>"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,10 @@ def prepare(
 ) -> list[Draft]:
     """Messages for the template.
 
+    Results of tools come in the order of the calls that they answer: most templates show no ids, so the model takes
+    the first result for the first call's. Arguments that are no JSON object (a call that was cut) are handed over as
+    the text they are.
+
     Args:
         format: the model's format.
         messages: OpenAI-style messages; a call's arguments may be JSON text or an object.
@@ -42,26 +47,28 @@ def prepare(
         as_objects: hand arguments over as objects instead of JSON text.
 
     Raises:
-        InvalidRequest: arguments that are not a JSON object, a tool message that answers no call.
+        InvalidRequest: a call without a name, a tool message that answers no call.
     """
-    prepared = [dict(message) for message in messages]
-    _check_tool_messages(prepared)
+    drafts = [dict(message) for message in messages]
+    _check_tool_messages(drafts)
     ids = _Ids(format.handover.ids)
-    for index, message in enumerate(prepared):
+    prepared: list[Draft] = []
+    for index, message in enumerate(drafts):
+        if message.get("role") == "tool":
+            continue
+        prepared.append(message)
         if message.get("tool_calls"):
-            calls = [
-                _call(call, f"messages.{index}.tool_calls.{number}", ids, as_objects=as_objects)
-                for number, call in enumerate(message["tool_calls"])
-            ]
-            message["tool_calls"] = calls
-            message.setdefault("content", "")
-            message["content"] = message["content"] or ""
+            _rewrite_calls(message, f"messages.{index}.tool_calls", ids, as_objects=as_objects)
+            prepared += ids.answers(_results_after(drafts, index))
         else:
             message.pop("tool_calls", None)
-        if message.get("role") == "tool":
-            ids.answer(message)
     _filter_reasoning(prepared, history, format.handover.reasoning_key)
     return _one_call_each(prepared) if format.handover.one_call_each else prepared
+
+
+def _results_after(messages: Sequence[Draft], index: int) -> list[Draft]:
+    """The tool messages that directly follow a message."""
+    return list(itertools.takewhile(lambda message: message.get("role") == "tool", messages[index + 1 :]))
 
 
 def _check_tool_messages(messages: Sequence[Draft]) -> None:
@@ -90,61 +97,68 @@ class _Ids:
     def __init__(self, form: str) -> None:
         self._form = form
         self._count = 0
-        self._names: dict[str, tuple[str, str]] = {}
-        """Given id -> (rewritten id, function's name)."""
-        self._unanswered: list[str] = []
+        self._calls: list[tuple[str | None, str, str]] = []
+        """(given id, rewritten id, function's name) of the last message's calls."""
+
+    def begin(self) -> None:
+        """Another message's calls follow."""
+        self._calls = []
 
     def call(self, given: str | None, name: str) -> str:
         """The id of a call."""
-        key = given or f"call_{self._count}"
-        rewritten = key
+        rewritten = given or f"call_{self._count}"
         if self._form == "indexed":
             rewritten = f"functions.{name}:{self._count}"
-        elif self._form == "nine" and not re.fullmatch(r"[a-zA-Z0-9]{9}", key):
-            rewritten = hashlib.sha256(key.encode()).hexdigest()[:9]
+        elif self._form == "nine" and not re.fullmatch(r"[a-zA-Z0-9]{9}", rewritten):
+            rewritten = hashlib.sha256(rewritten.encode()).hexdigest()[:9]
         self._count += 1
-        self._names[key] = (rewritten, name)
-        self._unanswered.append(key)
+        self._calls.append((given, rewritten, name))
         return rewritten
 
-    def answer(self, message: Draft) -> None:
-        """Completes a tool message."""
-        key = message.get("tool_call_id")
-        if key is None and self._unanswered:
-            key = self._unanswered[0]
-        if key in self._unanswered:
-            self._unanswered.remove(key)
-        if key in self._names:
-            message["tool_call_id"], name = self._names[key]
-            message.setdefault("name", name)
+    def answers(self, messages: Sequence[Draft]) -> list[Draft]:
+        """Tool messages in the order of the last message's calls; those without an id answer what is left, in turn."""
+        given = [id_ for id_, _, _ in self._calls]
+        places = [given.index(id_) if (id_ := message.get("tool_call_id")) in given else None for message in messages]
+        left = iter([place for place in range(len(given)) if place not in places])
+        placed = [next(left, len(given)) if place is None else place for place in places]
+        for message, place in zip(messages, placed, strict=True):
+            if place < len(given):
+                _, message["tool_call_id"], name = self._calls[place]
+                message.setdefault("name", name)
+        return [message for _, message in sorted(zip(placed, messages, strict=True), key=lambda pair: pair[0])]
+
+
+def _rewrite_calls(message: Draft, place: str, ids: _Ids, *, as_objects: bool) -> None:
+    ids.begin()
+    message["tool_calls"] = [
+        _call(call, f"{place}.{number}", ids, as_objects=as_objects)
+        for number, call in enumerate(message["tool_calls"])
+    ]
+    message["content"] = message.get("content") or ""
 
 
 def _call(call: Mapping[str, Any], place: str, ids: _Ids, *, as_objects: bool) -> Draft:
     function = call.get("function")
     if not isinstance(function, Mapping) or not function.get("name"):
         raise InvalidRequest(f"{place}.function", f"{place}.function: needs the name of the called function")
-    arguments = _arguments(function.get("arguments"), f"{place}.function.arguments")
+    arguments = _arguments(function.get("arguments"))
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {
         "id": ids.call(call.get("id"), function["name"]),
         "type": "function",
-        "function": {
-            "name": function["name"],
-            "arguments": arguments if as_objects else json.dumps(arguments, ensure_ascii=False),
-        },
+        "function": {"name": function["name"], "arguments": arguments if as_objects else text},
     }
 
 
-def _arguments(given: Any, place: str) -> Mapping[str, Any]:
-    if isinstance(given, str):
-        try:
-            given = json.loads(given) if given.strip() else {}
-        except (ValueError, RecursionError):
-            raise InvalidRequest(place, f"{place}: is not JSON") from None
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise InvalidRequest(place, f"{place}: must be a JSON object")
-    return given
+def _arguments(given: Any) -> Mapping[str, Any] | str:
+    """A call's arguments; text where they are no JSON object."""
+    try:
+        value = (json.loads(given) if given.strip() else None) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        return str(given)
+    if value is None or isinstance(value, Mapping):
+        return value or {}
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 
 def _filter_reasoning(messages: Sequence[Draft], history: HistoryMode | None, key: str) -> None:

@@ -13,8 +13,12 @@ from jaxserve.text.formats.schema import clean_schema
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.formats.values import ALL_TYPES, resolve, type_of
 
-WHITESPACE = r"\n?[ \t]{0,64}"
-"""Layout inside JSON: bounded, so that no model can write blanks for ever."""
+COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Layout inside the JSON of calls: a blank where models write one, and none elsewhere. Tokens are money."""
+DENSE = {"whitespace_flexible": False}
+"""No layout at all."""
+ROOMY = {"whitespace_pattern": r"\n?[ \t]{0,64}", "whitespace_flexible": True}
+"""Layout for schemas that ask for it: bounded, so that no model can write blanks for ever."""
 _FORMAT_PATTERNS = {
     "date": r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-8])",
     "time": r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
@@ -61,7 +65,8 @@ class Lark:
 
     marker_ids: Mapping[str, int]
     relax: bool = False
-    relaxed: list[str] = field(default_factory=list)
+    relaxed: list[tuple[str, str]] = field(default_factory=list)
+    """(tool, what was left out)."""
     _lines: list[str] = field(default_factory=list)
     _known: dict[str, str] = field(default_factory=dict)
 
@@ -107,7 +112,9 @@ class Lark:
     def schema(self, schema: Any, place: str) -> str:
         """Any JSON value of a schema."""
         cleaned, _ = clean_schema(schema, place)
-        return self._embed(cleaned)
+        asked = schema.get("x-guidance") if isinstance(schema, Mapping) else None
+        roomy = isinstance(asked, Mapping) and asked.get("whitespace_flexible") is True
+        return self._embed(cleaned, ROOMY if roomy else DENSE)
 
     def nested(self, lark: str) -> str:
         """A whole grammar of its own, rule names included."""
@@ -116,21 +123,20 @@ class Lark:
     def _json(self, schema: Any, tool: Tool, key: str) -> str:
         place = f"{tool.place}.parameters"
         cleaned, dropped = clean_schema(schema, place, relax=self._relaxes(tool))
-        self.relaxed += [f"{tool.name}: {key}{path}" for path in dropped]
+        self.relaxed += [(tool.name, f"{key}{path}") for path in dropped]
         if not key and isinstance(cleaned, dict):
             cleaned.setdefault("type", "object")
-        return self._embed(cleaned)
+        return self._embed(cleaned, COMPACT)
 
     def _relaxes(self, tool: Tool) -> bool:
         return self.relax and not tool.strict
 
-    def _embed(self, cleaned: Any) -> str:
+    def _embed(self, cleaned: Any, layout: Mapping[str, Any]) -> str:
         if cleaned is True:
             cleaned = {}
         if cleaned is False:
             cleaned = {"enum": []}
-        options = {"whitespace_pattern": WHITESPACE, "whitespace_flexible": True}
-        body = json.dumps({**cleaned, "x-guidance": options}, ensure_ascii=True)
+        body = json.dumps({**cleaned, "x-guidance": layout}, ensure_ascii=True)
         return self._name("j", f"%json {body}", "")
 
     def properties(self, tool: Tool) -> list[tuple[str, Any, bool]]:
@@ -153,7 +159,7 @@ class Lark:
             raise InvalidRequest(
                 place, f"{place}: keyword not supported with this model ({keyword!r} at {key or 'the root'})"
             )
-        self.relaxed.append(f"{tool.name}: {key}/{keyword}")
+        self.relaxed.append((tool.name, f"{key}/{keyword}"))
 
     def value(self, schema: Any, types: frozenset[str], tool: Tool, key: str, tail: Tail) -> list[ValueRule]:
         """Ways to write an argument without quotes, each with `tail` after it.

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxserve.errors import InvalidRequest
+from jaxserve.text.formats.closing import close_objects
+from jaxserve.text.formats.dead_ends import open_dead_ends
+from jaxserve.text.formats.rewriting import rewrite
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
@@ -30,13 +33,28 @@ _UNSUPPORTED = {
     "unevaluatedProperties",
     "unevaluatedItems",
     "$dynamicRef",
-    "$dynamicAnchor",
     "$recursiveRef",
     "$recursiveAnchor",
-    "$anchor",
-    "$vocabulary",
 }
-_DROPPED = {"$schema", "$comment", "x-guidance", "default", "examples", "title", "description", "deprecated"}
+_ANNOTATIONS = {
+    "$schema",
+    "$comment",
+    "$anchor",
+    "$dynamicAnchor",
+    "$vocabulary",
+    "x-guidance",
+    "default",
+    "examples",
+    "title",
+    "description",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+}
+"""What says nothing about which values are valid, as JSON Schema defines it."""
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
@@ -111,6 +129,8 @@ def clean_schema(schema: Any, place: str, *, relax: bool = False) -> tuple[Any, 
     """
     walk = _Walk(place, relax)
     cleaned = _clean(schema, "", 0, walk)
+    close_objects(cleaned)
+    open_dead_ends(cleaned, lambda why: InvalidRequest(place, f"{place}: not supported: {why}"))
     return cleaned, tuple(walk.relaxed)
 
 
@@ -123,15 +143,13 @@ def _clean(schema: Any, path: str, depth: int, walk: _Walk) -> Any:
     if not isinstance(schema, Mapping):
         raise InvalidRequest(walk.place, f"{walk.place}: not a schema at {path or 'the root'}")
     cleaned: dict[str, Any] = {}
-    for keyword, value in schema.items():
-        if keyword in _DROPPED:
+    for keyword, value in rewrite(schema).items():
+        if keyword in _ANNOTATIONS or (keyword == "format" and value not in _FORMATS):
             continue
         if keyword in _UNSUPPORTED or (keyword == "uniqueItems" and value is True):
             walk.refuse(keyword, path, "keyword not supported in structured output")
         elif keyword == "uniqueItems":
             continue
-        elif keyword == "format" and value not in _FORMATS:
-            walk.refuse(keyword, path, f"format {str(value)[:40]!r} is not supported")
         else:
             name, kept = _keyword(keyword, value, path, depth, walk)
             cleaned[name] = kept

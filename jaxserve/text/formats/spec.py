@@ -60,8 +60,6 @@ class Handover:
     ids: Literal["any", "indexed", "nine"] = "any"
     """Ids the template shows to the model: as given, `functions.NAME:INDEX`, nine letters and digits."""
     reasoning_key: str = "reasoning_content"
-    needs_description: bool = False
-    """The template fails on a tool without a description."""
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,9 @@ class Tool:
         properties = self.parameters.get("properties")
         return properties if isinstance(properties, Mapping) else {}
 
-    def for_template(self, *, described: bool = False) -> dict[str, Any]:
-        """The tool as chat templates read it; `described`: with a description in any case."""
-        description = "" if self.description is None and described else self.description
-        about = {"description": description} if description is not None else {}
+    def for_template(self) -> dict[str, Any]:
+        """The tool as chat templates read it."""
+        about = {"description": self.description} if self.description is not None else {}
         return {
             "type": "function",
             "function": {"name": self.name, **about, "parameters": dict(self.parameters)},

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxserve.text.chat import ChatTemplate
+from jaxserve.text.chat import Message, Renderer
 
 _INSTRUCTIONS = """You can call these functions, described by JSON Schema:
 {tools}
@@ -32,13 +32,13 @@ class ToolsExplained:
         example: a call as the model writes it, of a function `function_name`.
     """
 
-    def __init__(self, template: ChatTemplate, example: str) -> None:
+    def __init__(self, template: Renderer, example: str) -> None:
         self._template = template
         self._example = example
 
     def render(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -55,12 +55,12 @@ class ToolsExplained:
 class ToolsInSystem:
     """Wraps a template that reads no `tools`."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: Renderer) -> None:
         self._template = template
 
     def render(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -87,9 +87,9 @@ def _with_system_text(messages: list[dict[str, Any]], text: str) -> list[dict[st
     return [{"role": "system", "content": text}, *messages]
 
 
-def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
+def _as_text(message: Message) -> dict[str, Any]:
     if message["role"] == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{message.get('content') or ''}\n</tool_response>"}
+        return {"role": "tool", "content": f"<tool_response>\n{message.get('content') or ''}\n</tool_response>"}
     calls = message.get("tool_calls") or ()
     written = [_call_text(call["function"]) for call in calls]
     content = "\n".join(filter(None, (message.get("content"), *written)))
@@ -103,12 +103,15 @@ def _call_text(function: Mapping[str, Any]) -> str:
 
 
 def _merge_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Joins neighbouring user messages: results of several calls, which many templates would refuse one by one."""
+    """Joins results with the user messages beside them: many templates refuse two messages of one role in a row."""
     merged: list[dict[str, Any]] = []
+    after_result = False
     for message in messages:
-        result = message["role"] == "user" and str(message["content"]).startswith("<tool_response>")
-        if result and merged and merged[-1]["role"] == "user":
-            merged[-1] = {**merged[-1], "content": f"{merged[-1]['content']}\n{message['content']}"}
+        result = message["role"] == "tool"
+        shown = {**message, "role": "user"} if result else message
+        if (result or after_result) and shown["role"] == "user" and merged and merged[-1]["role"] == "user":
+            merged[-1] = {**merged[-1], "content": f"{merged[-1]['content']}\n{shown['content']}"}
         else:
-            merged.append(message)
+            merged.append(shown)
+        after_result = result
     return merged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class BudgetRules:
     """A reasoning budget, for any number of sequences."""
 
     tokens: int
-    """Tokens between the markers of the reasoning, at most; several reasonings of one output share them."""
+    """Tokens between the markers of the reasoning, at most."""
     open: bytes
     close: bytes
     enders: tuple[bytes, ...]
@@ -41,11 +42,16 @@ class BudgetRules:
 
 
 class ReasoningBudget:
-    """Counts one sequence's reasoning and, once the budget is spent, says which tokens close it."""
+    """Counts one sequence's reasoning and, once the budget is spent, says which tokens close it.
+
+    Reasoning comes at the beginning or not at all: an answer may speak of its markers.
+    """
 
     def __init__(self, rules: BudgetRules) -> None:
         self._rules = rules
         self._inside = rules.starts_open
+        self._over = False
+        """No reasoning can follow."""
         self._spent = 0
         self._tail = b""
         self._forced: list[int] = []
@@ -68,22 +74,28 @@ class ReasoningBudget:
 
     def _look(self, text: bytes) -> None:
         """Follows the reasoning's markers through the text, wherever the tokens split them."""
+        if self._over:
+            return
         text = self._tail + text
-        while True:
-            markers = (self._rules.close, *self._rules.enders) if self._inside else (self._rules.open,)
-            found = re.search(b"|".join(map(re.escape, markers)), text)
-            if found is None:
-                self._tail = text[max(len(text) - max(map(len, markers)) + 1, 0) :]
+        if not self._inside:
+            text = text.lstrip()
+            self._inside = text.startswith(self._rules.open)
+            self._over = not self._rules.open.startswith(text[: len(self._rules.open)])
+            if self._over or not self._inside:
+                self._tail = text
                 return
-            text = text[found.end() :]
-            self._inside = not self._inside
+            text = text[len(self._rules.open) :]
+        markers = (self._rules.close, *self._rules.enders)
+        self._over = re.search(b"|".join(map(re.escape, markers)), text) is not None
+        self._inside = not self._over
+        self._tail = text[max(len(text) - max(map(len, markers)) + 1, 0) :]
 
     def _check(self) -> None:
         rules = self._rules
         lead = rules.lead if len(rules.lead) <= rules.tokens else ()
         if self._inside and self._spent + len(lead) >= rules.tokens:
             self._forced = [*reversed(rules.closing), *reversed(lead)]
-            self._inside = False
+            self._inside, self._over = False, True
             self._spent = rules.tokens
             self._tail = b""
 
@@ -185,6 +197,8 @@ class Constrained:
     """Text of the grammar; None where only a reasoning budget rules."""
     stop_ids: tuple[int, ...]
     """Tokens that must end the sequence, because the grammar's end lets through nothing else."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema is left to the model)."""
 
 
 class ConstraintBuilder:
@@ -201,6 +215,21 @@ class ConstraintBuilder:
     def __init__(self, bound: BoundFormat, *, vocab_size: int) -> None:
         self._bound = bound
         self._compiler = GrammarCompiler(bound, vocab_size=vocab_size)
+        self._wait = True
+
+    def start(self) -> None:
+        """Starts the processes that try grammars; without it they start with the first grammar."""
+        self._compiler.trials.start()
+
+    def close(self) -> None:
+        """Ends them, whatever they do."""
+        self._compiler.trials.close()
+
+    def known(self) -> ConstraintBuilder:
+        """The same for callers who must not wait: `build` raises `NotReady` where something has to be compiled."""
+        quick = copy(self)
+        quick._wait = False
+        return quick
 
     def build(self, wish: OutputWish, prompt: str | None = None) -> Constrained | None:
         """The constraint of a request's outputs; None when any token goes.
@@ -211,9 +240,11 @@ class ConstraintBuilder:
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
+            NotReady: see `known`.
+            Overloaded: too many grammars wait to be compiled.
         """
         opened = prompt is not None and self._bound.prompt_opens_reasoning(prompt)
-        compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat)
+        compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat, wait=self._wait)
         rules = self._budget(wish.budget, opened=opened, tools=wish.tools)
         if compiled is None and rules is None:
             return None
@@ -226,7 +257,8 @@ class ConstraintBuilder:
             reasoning_budget = ReasoningBudget(rules) if rules is not None else None
             return OutputConstraint(matcher, reasoning_budget, withheld, place)
 
-        return Constrained(make, compiled.source if compiled is not None else None, stops)
+        relaxed = compiled.relaxed if compiled is not None else ()
+        return Constrained(make, compiled.source if compiled is not None else None, stops, relaxed)
 
     def _budget(self, tokens: int | None, *, opened: bool, tools: Sequence[Tool]) -> BudgetRules | None:
         bound, thinking = self._bound, self._bound.format.thinking

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from llguidance import LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
@@ -16,29 +17,44 @@ LIMITS = LLParserLimits(
     max_lexer_states=250_000,
     max_grammar_size=500_000,
 )
-"""Bounds on the time and memory of one grammar; passing one is an error, not a stall."""
+"""Bounds on the time and memory of one grammar. Not all work is counted: what is compiled has been tried in a worker
+process before (`jaxserve.text.grammar.trial`)."""
+
+Encode = Callable[[bytes], list[int]]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What llguidance knows of a tokenizer. Plain values: it can be sent to another process."""
+
+    tokens: tuple[bytes, ...]
+    """By id; empty where the model has an id that the tokenizer doesn't know: never allowed."""
+    special: tuple[int, ...]
+    ends: tuple[int, ...]
+    """Tokens that may end a constrained answer."""
+    bos: int | None
+
+    def build(self, encode: Encode) -> LLTokenizer:
+        """The tokenizer. Takes up to a second (150,000 tokens)."""
+        return LLTokenizer(TokenizerWrapper(_Source(self, encode)), n_vocab=len(self.tokens), eos_token=list(self.ends))
 
 
 class _Source:
     """What llguidance asks of a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, special: Iterable[int], eos: int) -> None:
-        self._tokenizer = tokenizer
-        self.eos_token_id = eos
-        self.bos_token_id = tokenizer.bos_id
-        self.tokens: Sequence[bytes] = [tokenizer.token_bytes(index) for index in range(vocab_size)]
-        self.special_token_ids = sorted(special)
+    def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
+        self._encode = encode
+        self.eos_token_id = vocabulary.ends[0]
+        self.bos_token_id = vocabulary.bos
+        self.tokens = vocabulary.tokens
+        self.special_token_ids = list(vocabulary.special)
 
     def __call__(self, text: bytes | str) -> list[int]:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return self._tokenizer.encode(text, add_special_tokens=False, parse_special=False)
+        return self._encode(text.encode() if isinstance(text, str) else text)
 
 
-def build_tokenizer(
-    tokenizer: Tokenizer, vocab_size: int, *, markers: Iterable[int], stops: Iterable[int]
-) -> LLTokenizer:
-    """A tokenizer for grammars over `vocab_size` ids (the model's: bitmasks have that many bits).
+def vocabulary_of(tokenizer: Tokenizer, vocab_size: int, *, markers: Iterable[int], stops: Iterable[int]) -> Vocabulary:
+    """The vocabulary of grammars over `vocab_size` ids (the model's: bitmasks have that many bits).
 
     Markers count as special tokens even where the model's files don't say so: no text in a constrained answer can then
     contain one by accident.
@@ -57,5 +73,10 @@ def build_tokenizer(
         raise ValueError("a model without an end-of-sequence token can't be constrained")
     special = {index for index in range(min(vocab_size, tokenizer.vocab_size)) if tokenizer.is_special(index)}
     special |= {index for index in {*markers, *ends} if index < vocab_size}
-    source = _Source(tokenizer, vocab_size, special, ends[0])
-    return LLTokenizer(TokenizerWrapper(source), n_vocab=vocab_size, eos_token=ends)
+    tokens = tuple(tokenizer.token_bytes(index) for index in range(vocab_size))
+    return Vocabulary(tokens, tuple(sorted(special)), tuple(ends), tokenizer.bos_id)
+
+
+def compile_lark(tokenizer: LLTokenizer, source: str) -> LLMatcher:
+    """A matcher at the beginning of an output; `is_error` tells whether the grammar could be compiled."""
+    return LLMatcher(tokenizer, source, log_level=0, limits=LIMITS)

@@ -28,9 +28,15 @@ class _Phase(Enum):
     """Nothing written; reasoning or what the grammar says may come."""
     REASONING = auto()
     FREE = auto()
+    """Waiting for a trigger, or for the reasoning, which comes at the beginning or not at all."""
+    ANSWERING = auto()
     """Waiting for a trigger."""
     ACTIVE = auto()
     """The grammar rules."""
+
+
+_WATCHING = (_Phase.REASONING, _Phase.FREE, _Phase.ANSWERING)
+"""Phases in which the grammar doesn't rule and the text is watched."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Matcher:
         """Tokens that are forbidden as long as the grammar does not rule: the end, where an answer must follow."""
         if self._phase is _Phase.REASONING and not self._rules.start.triggers:
             return (*self._rules.banned_ids, *self._rules.stop_ids)
-        return self._rules.banned_ids if self._phase in (_Phase.REASONING, _Phase.FREE) else ()
+        return self._rules.banned_ids if self._phase in _WATCHING else ()
 
     @property
     def error(self) -> str | None:
@@ -183,8 +189,11 @@ class Matcher:
         """Looks for the end of the reasoning and for triggers in what has been written."""
         # One character for each byte: a token may end inside a character.
         text_ = self._tail + text.decode("latin-1")
-        while self._phase in (_Phase.REASONING, _Phase.FREE):
+        while self._phase in _WATCHING:
             at, marker = self._waiting[self._phase].find(text_, 0, ended=False)
+            if self._phase is _Phase.FREE and text_[:at].strip():
+                self._phase = _Phase.ANSWERING
+                continue
             if marker is None:
                 self._tail = text_[at:]
                 return
@@ -192,7 +201,7 @@ class Matcher:
             self._tail = ""
             start = self._rules.start
             if marker == _latin(start.think_close):
-                self._phase = _Phase.FREE if start.triggers else _Phase.ACTIVE
+                self._phase = _Phase.ANSWERING if start.triggers else _Phase.ACTIVE
                 if self._phase is _Phase.ACTIVE:
                     common = _common(rest, start.layout)
                     self._layout = start.layout[common:] if common == len(rest) else ""
@@ -213,7 +222,7 @@ class Matcher:
         self._grammar, self._consumed = None, 0
         # A trigger that no call follows is part of the answer, and another may come; a forced answer is broken.
         if self._rules.start.triggers:
-            self._phase = _Phase.FREE
+            self._phase = _Phase.ANSWERING
         else:
             self._dead = True
 
@@ -238,18 +247,6 @@ class Matcher:
         self._phase, self._tail, self._consumed, self._blanks, self._layout = phase, tail, consumed, blanks, layout
         self._dead = self._dead and count == 0
         return True
-
-    def fill_mask(self, row: Int32) -> None:
-        """Writes the allowed tokens of the next position.
-
-        Args:
-            row: int32 [ceil(vocab_size / 32)], contiguous; bit i of word w is token 32 w + i. All zero when nothing is
-                allowed any more (`error` says why).
-        """
-        prepared = self.prepare(row)
-        if prepared is not None:
-            prepared.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-            self.complete(row)
 
     def prepare(self, row: Int32) -> Any:
         """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
@@ -350,6 +347,7 @@ def _markers(start: Start) -> dict[_Phase, Markers]:
     return {
         _Phase.REASONING: Markers([*closing, *map(_latin, start.enders)]),
         _Phase.FREE: Markers([*triggers, *opening]),
+        _Phase.ANSWERING: Markers(triggers),
     }
 
 

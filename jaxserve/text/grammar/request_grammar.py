@@ -1,15 +1,14 @@
 """Requests to grammars: response formats, forced tool calls, and tool calls that the model chooses to make.
 
-Compiling takes 1 to 300 ms without the GIL: call it on a worker thread. What was compiled is kept, so that the same
-schema costs nothing the second time.
+A grammar is tried in a worker process and then compiled (`trial`): 5 to 600 ms, or seconds until it is refused. Call it
+where that is no harm. What was compiled or refused is kept, so that the same schema costs nothing the second time.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +17,25 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.lark import Lark
 from jaxserve.text.formats.schema import load_schema
-from jaxserve.text.formats.tools import Tool
-from jaxserve.text.grammar.gbnf import GbnfError, gbnf_to_lark
-from jaxserve.text.grammar.llg import LIMITS, build_tokenizer
+from jaxserve.text.grammar.llg import compile_lark, vocabulary_of
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
+from jaxserve.text.grammar.memory import Memory
+from jaxserve.text.grammar.trial import GrammarTask, Trials
 from jaxserve.text.grammar.wish import OutputWish
+from jaxserve.text.grammar.writing import Content, Written
+from jaxserve.text.isolation import Overrun
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]
 
-MAX_GRAMMAR_CHARS = 200_000
+_log = logging.getLogger(__name__)
+
+MAX_SOURCE_CHARS = 1_000_000
+"""Of what a request's schemas, tools and grammar are turned into."""
+REMEMBERED = 256
+"""Grammars and refusals."""
+REMEMBERED_BYTES = 512 * 2**20
+"""Memory of the compiled grammars that are remembered, as far as their workers could tell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +43,8 @@ class CompiledGrammar:
     """A grammar, ready to be followed by any number of sequences. Immutable."""
 
     rules: Rules
-    relaxed: tuple[str, ...] = ()
-    """What non-strict tools ask for and the grammar leaves to the model."""
+    relaxed: tuple[tuple[str, str], ...] = ()
+    """(tool, what of its schema is left to the model)."""
     source: str = ""
     """The grammar's text: GBNF as it was given, or what schemas and tools were turned into (llguidance's Lark)."""
     place: str = "response_format"
@@ -48,20 +55,8 @@ class CompiledGrammar:
         return Matcher(self.rules)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What one request wants, resolved to what a grammar is made of."""
-
-    response: tuple[str, str] | None
-    """(kind: schema or grammar, its text)."""
-    tools: tuple[Tool, ...]
-    forced: bool
-    parallel: bool
-    chat: bool
-
-
-_Compiled = tuple[LLMatcher, tuple[str, ...], str]
-"""A matcher to copy, what was relaxed, and the grammar's text."""
+_Compiled = tuple[LLMatcher, Written]
+"""A matcher to copy, and the grammar's text."""
 
 
 class GrammarCompiler:
@@ -70,77 +65,67 @@ class GrammarCompiler:
     Args:
         bound: the model's format, with its tokenizer.
         vocab_size: of the model; bitmasks have ceil(vocab_size / 32) words.
-        cache_size: grammars to remember.
     """
 
-    def __init__(self, bound: BoundFormat, *, vocab_size: int, cache_size: int = 128) -> None:
+    def __init__(self, bound: BoundFormat, *, vocab_size: int) -> None:
         self._bound = bound
         self._vocab_size = vocab_size
         self._stops = tuple(sorted({*bound.stop_ids, *bound.tokenizer.eos_ids}))
-        self._tokenizer = build_tokenizer(
-            bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops
-        )
+        vocabulary = vocabulary_of(bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops)
+        self._tokenizer = vocabulary.build(self._encode)
+        self.trials = Trials(GrammarTask(vocabulary, bound.format.calls, dict(bound.marker_ids)))
         encoded = (bound.tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n\n"))
         self._blanks = tuple(ids[0] for ids in encoded if len(ids) == 1)
-        self._cache: OrderedDict[str, _Compiled] = OrderedDict()
-        self._cache_size = cache_size
-        self._lock = threading.Lock()
+        self._memory: Memory[_Compiled | InvalidRequest] = Memory(REMEMBERED, REMEMBERED_BYTES)
 
-    def compile(self, wish: OutputWish, *, reasoning_open: bool = False) -> CompiledGrammar | None:
+    def compile(self, wish: OutputWish, *, reasoning_open: bool = False, wait: bool = True) -> CompiledGrammar | None:
         """The grammar of a request, or None when nothing is constrained.
 
         Args:
             wish: of the request; its reasoning budget is no grammar's business.
             reasoning_open: the prompt has opened the reasoning.
+            wait: False: only what has been compiled or refused before.
 
         Raises:
             InvalidRequest: the schema, grammar or tools can't be honoured; names the field and the keyword.
+            NotReady: it would have to be compiled, and `wait` is false.
+            Overloaded: too many grammars wait to be compiled.
         """
         response = _response(wish.response_format)
         if response is None and not wish.tools:
             return None
-        task = _Task(response, wish.tools, wish.forced, wish.parallel, wish.chat)
-        prototype, relaxed, source = self._remembered(task)
+        task = Content(response, wish.tools, wish.forced, wish.parallel, wish.chat)
+        prototype, written = self._remembered(task, wait=wait)
         start = self._start(task, wish.reasoning, reasoning_open)
-        return CompiledGrammar(self._rules(prototype, start, banned=self._banned(task)), relaxed, source, _place(task))
+        rules = self._rules(prototype, start, banned=self._banned(task))
+        return CompiledGrammar(rules, written.relaxed, _shown(task, written), task.place)
 
-    def _remembered(self, task: _Task) -> _Compiled:
+    def _remembered(self, task: Content, *, wait: bool) -> _Compiled:
         key = repr((task.response, task.forced, task.parallel, task.chat, task.tools))
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        compiled = self._compile(task)
-        with self._lock:
-            self._cache[key] = compiled
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return compiled
+        if len(key) > MAX_SOURCE_CHARS:
+            place = task.place
+            raise InvalidRequest(place, f"{place}: longer than {MAX_SOURCE_CHARS} characters")
+        found = self._memory.get(key, lambda: self._compiled_or_refused(task), wait=wait)
+        if isinstance(found, InvalidRequest):
+            raise InvalidRequest(found.field, found.message)
+        return found
 
-    def _compile(self, task: _Task) -> _Compiled:
-        lark = Lark(self._bound.marker_ids, relax=not task.forced)
-        start = self._expression(task, lark)
-        source = lark.finish(start)
-        matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
-        if matcher.is_error():
-            raise _refusal(task, matcher.get_error())
-        if task.response is not None and task.response[0] == "grammar" and not task.tools:
-            source = task.response[1]
-        return matcher, tuple(lark.relaxed), source
+    def _compiled_or_refused(self, task: Content) -> tuple[_Compiled | InvalidRequest, int]:
+        try:
+            return self._compile(task)
+        except InvalidRequest as refusal:
+            return InvalidRequest(refusal.field, refusal.message), len(refusal.message)
+        except Overrun as overrun:
+            return task.refusal(str(overrun)), 0
 
-    def _expression(self, task: _Task, lark: Lark) -> str:
-        calls, options = self._bound.format.calls, []
-        if task.response is None and not task.forced:
-            return calls.after_trigger(task.tools, lark, parallel=task.parallel)
-        if task.response is not None:
-            answer = _response_rule(task.response, lark)
-            options.append(calls.framed(answer, lark) if task.chat else answer)
-        if task.tools:
-            options.append(calls.grammar(task.tools, lark, parallel=task.parallel))
-        before = calls.before_answer(lark) if task.chat else ""
-        return f"{before} {lark.choice(options)}"
+    def _compile(self, task: Content) -> tuple[_Compiled, int]:
+        written = self.trials.write(task)
+        matcher = compile_lark(self._tokenizer, written.source)
+        for name, what in written.relaxed:
+            _log.info("the tool %r is not wholly enforced: %s", name, what)
+        return (matcher, written), written.held_bytes + len(written.source)
 
-    def _start(self, task: _Task, reasoning: bool, reasoning_open: bool) -> Start:
+    def _start(self, task: Content, reasoning: bool, reasoning_open: bool) -> Start:
         bound = self._bound
         waits = task.response is None and not task.forced
         triggers = bound.format.calls.triggers(task.tools) if waits else ()
@@ -157,7 +142,7 @@ class GrammarCompiler:
             layout="" if waits else thinking.after_close,
         )
 
-    def _banned(self, task: _Task) -> tuple[int, ...]:
+    def _banned(self, task: Content) -> tuple[int, ...]:
         """Tokens that would begin a call without the trigger the grammar waits for."""
         calls = self._bound.format.calls
         opens = set(calls.opens) - set(calls.triggers(task.tools)) if task.tools else set()
@@ -175,6 +160,12 @@ class GrammarCompiler:
             self._vocab_size,
             self._blanks if start.may_reason or start.layout else (),
             banned,
+        )
+
+    def _encode(self, text: bytes) -> list[int]:
+        """Tokens of a text without markers, as llguidance asks for them."""
+        return self._bound.tokenizer.encode(
+            text.decode("utf-8", "replace"), add_special_tokens=False, parse_special=False
         )
 
     def _tokenize(self, text: bytes) -> list[int]:
@@ -207,9 +198,21 @@ def _response(response_format: Mapping[str, Any] | None) -> tuple[str, str] | No
     if given is None:
         if kind == "json_schema":
             raise InvalidRequest("response_format.json_schema", "response_format.json_schema: needs a JSON Schema")
-        return "object", "{}"
+        return "schema", '{"type": "object"}'
     schema = load_schema(_unwrapped(given), f"response_format.{place}")
-    return "object" if kind == "json_object" else "schema", json.dumps(schema)
+    return "schema", json.dumps(_object_schema(schema, place) if kind == "json_object" else schema)
+
+
+def _object_schema(schema: dict[str, Any] | bool, place: str) -> dict[str, Any]:
+    """The schema of a `json_object`, whose values are objects whatever else it says."""
+    if isinstance(schema, dict):
+        types = schema.get("type", "object")
+        if types == "object" or (isinstance(types, list) and "object" in types):
+            return {**schema, "type": "object"}
+    elif schema:
+        return {"type": "object"}
+    place = f"response_format.{place}"
+    raise InvalidRequest(place, f"{place}: a json_object needs a schema of objects; use the type json_schema")
 
 
 def _unwrapped(given: Any) -> Any:
@@ -219,36 +222,8 @@ def _unwrapped(given: Any) -> Any:
     return given
 
 
-def _response_rule(response: tuple[str, str], lark: Lark) -> str:
-    kind, text = response
-    if kind == "grammar":
-        return _gbnf(text, lark)
-    schema = json.loads(text)
-    if kind == "object" and isinstance(schema, dict):
-        schema = {"type": "object", **schema}
-    return lark.schema(schema, "response_format")
-
-
-def _gbnf(text: str, lark: Lark) -> str:
-    """A GBNF grammar as a nested Lark grammar."""
-    place = "response_format.grammar"
-    if len(text) > MAX_GRAMMAR_CHARS:
-        raise InvalidRequest(place, f"{place}: longer than {MAX_GRAMMAR_CHARS} characters")
-    try:
-        return lark.nested(gbnf_to_lark(text))
-    except GbnfError as error:
-        raise InvalidRequest(place, f"{place}: {str(error)[:300]}") from None
-
-
-def _refusal(task: _Task, error: str) -> InvalidRequest:
-    """What llguidance says, without the grammar that it quotes."""
-    reason = re.sub(r"^(?:(?:at )?\d+\(\d+\): |failed to compile JSON schema: )+", "", " ".join(error.split()))[:300]
-    place = _place(task)
-    return InvalidRequest(place, f"{place}: {'not' if task.response else 'a schema is not'} supported: {reason}")
-
-
-def _place(task: _Task) -> str:
-    """The field that asks for the grammar."""
-    if task.response is None:
-        return "tools"
-    return "response_format.grammar" if task.response[0] == "grammar" else "response_format"
+def _shown(task: Content, written: Written) -> str:
+    """The grammar's text as its user knows it: GBNF as it was given."""
+    if task.response is not None and task.response[0] == "grammar" and not task.tools:
+        return task.response[1]
+    return written.source

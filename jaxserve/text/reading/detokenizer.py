@@ -42,6 +42,10 @@ class IncrementalDetokenizer:
             text, self._seam = text.removeprefix(self._seam), ""
         return text
 
+    def pending(self) -> str:
+        """What `flush` would return now; changes nothing."""
+        return self._stream.pending().removeprefix(self._seam)
+
     def flush(self) -> str:
         """Text still held when the sequence ends; call once."""
         text, self._seam = self._stream.flush().removeprefix(self._seam), ""

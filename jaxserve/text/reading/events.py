@@ -1,4 +1,8 @@
-"""What a parser says: events, and the emitter that keeps their order and their whitespace straight."""
+"""What a parser says: events, and the emitter that keeps their order and their whitespace straight.
+
+A call's events come together once the call is complete: what has been streamed can't be taken back, and half a call,
+cut by `max_tokens` or a stop text, must not look like one.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +96,10 @@ class Emitter:
         self._after_reasoning = False
         self._held_reasoning = ""
         self._reasoned = False
+        self._call: list[Event] = []
+        """The call that is being read; nothing of it is said before its end."""
         self.calls = 0
+        """Complete calls."""
         self._ids: set[str] = set()
 
     def take(self) -> list[Event]:
@@ -139,24 +146,25 @@ class Emitter:
         self._after_reasoning = True
 
     def start_call(self, name: str, call_id: str | None = None) -> None:
-        """Begins a call."""
+        """Begins a call; one that was begun before and has no end is forgotten."""
         self._held = ""
         self._said = False
         self._after_reasoning = False
         if call_id is None or call_id in self._ids:
             call_id = self._new_id()
         self._ids.add(call_id)
-        self._events.append(CallStart(self.calls, call_id, name))
-        self.calls += 1
+        self._call = [CallStart(self.calls, call_id, name)]
 
     def arguments(self, text: str) -> None:
         """Adds to the arguments of the call that was begun last."""
         if text:
-            self._events.append(CallArguments(self.calls - 1, text))
+            self._call.append(CallArguments(self.calls, text))
 
     def end_call(self) -> None:
         """Ends the call that was begun last."""
-        self._events.append(CallEnd(self.calls - 1))
+        self._events += [*self._call, CallEnd(self.calls)]
+        self._call = []
+        self.calls += 1
 
     def finish(self) -> None:
         """The output is over: held whitespace is content after all."""

@@ -30,8 +30,10 @@ def read_string(reader: Reader, emit: Callable[[str], None]) -> Steps[bool]:
         emit(backslash + reader.take(len(escaped)))
 
 
-def read_value(reader: Reader, emit: Callable[[str], None], stops: Markers = _NO_MARKERS) -> Steps[bool]:
-    """Passes one JSON value on, from its first character to its last.
+def read_value(
+    reader: Reader, emit: Callable[[str], None], stops: Markers = _NO_MARKERS, *, depth: int = 0
+) -> Steps[bool]:
+    """Passes one JSON value on, from its first character (or from inside `depth` brackets) to its last.
 
     Whitespace after the value is not read. Inside, only what `stops` holds is recognised, and only outside of strings:
     there a broken value ends.
@@ -39,7 +41,6 @@ def read_value(reader: Reader, emit: Callable[[str], None], stops: Markers = _NO
     Returns:
         Whether the value was complete.
     """
-    depth = 0
     while True:
         char = yield from reader.peek()
         if not char:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jaxserve.text.formats.bound_format import BoundFormat
+from jaxserve.text.formats.spec import Thinking
 from jaxserve.text.formats.syntax import CallSyntax, Reading
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.reading.events import (
@@ -37,7 +38,8 @@ __all__ = [
 class StreamingParser:
     """Parses the output of one choice.
 
-    However the text is split over `push`es, the message is the same. Markers and special tokens are never part of it.
+    However the text is split over `push`es, the message is the same. Markers and special tokens are never part of it,
+    but for markers of the reasoning after its end: the answer may speak of them.
 
     Args:
         bound: the model's format.
@@ -55,6 +57,8 @@ class StreamingParser:
             thinking.trim if thinking else "",
             lambda: random_id(bound.format.call_id_prefix, bound.format.call_id_letters),
         )
+        self._unclosed = False
+        """A call has ended the reasoning; its close marker may still come, once."""
         self._steps = self._run(reasoning_open)
         self._running = True
         self._advance()
@@ -66,12 +70,17 @@ class StreamingParser:
         self._advance()
         return self._out.take()
 
-    def flush(self) -> list[Event]:
-        """What the end of the text adds. Call it once."""
-        self._clean.ended = True
-        self._strip()
-        self._reader.ended = True
-        self._advance()
+    def flush(self, *, cut: bool = False) -> list[Event]:
+        """What the end of the text adds. Call it once.
+
+        Args:
+            cut: the text did not end by itself: what may be the beginning of a marker or of a call is left out.
+        """
+        if not cut:
+            self._clean.ended = True
+            self._strip()
+            self._reader.ended = True
+            self._advance()
         self._out.finish()
         return self._out.take()
 
@@ -100,6 +109,7 @@ class StreamingParser:
         yield from self._answer(reading)
 
     def _reasoning_first(self, reasoning_open: bool) -> Steps[None]:
+        """Reads the reasoning. It comes at the beginning or not at all: later, its markers are text of the answer."""
         thinking = self._bound.format.thinking
         if thinking is None:
             return
@@ -107,30 +117,34 @@ class StreamingParser:
         yield from self._reader.skip()
         spaces = self._reader.recorded()
         if (yield from self._reader.accept(thinking.open)) or reasoning_open:
-            yield from self._reasoning()
+            yield from self._reasoning(thinking)
+        elif (yield from self._reader.accept(thinking.close)):
+            self._out.end_reasoning()
         else:
             self._reader.give_back(spaces)
 
-    def _reasoning(self) -> Steps[None]:
-        thinking = self._bound.format.thinking
-        assert thinking is not None
+    def _reasoning(self, thinking: Thinking) -> Steps[None]:
         enders = self._calls.opens if thinking.ended_by_calls and self._tools is not None else ()
         enders = tuple(opening for opening in enders if len(opening.strip()) > 1)
         markers = Markers((thinking.close, *enders, *self._strays))
-        while True:
-            marker = yield from self._reader.until(markers, self._out.reasoning)
+        while (marker := (yield from self._reader.until(markers, self._out.reasoning))) is not None:
             if marker == thinking.close or marker in enders:
                 break
-            if marker is None:
-                return
+        if marker is None:
+            return
         self._out.end_reasoning()
         if marker in enders:
+            self._unclosed = True
             self._reader.give_back(marker)
 
     @property
     def _strays(self) -> tuple[str, ...]:
         """Markers that mean nothing where they are not expected."""
-        return (*self._calls.strays, *self._bound.marker_ids) if self._tools is not None else ()
+        if self._tools is None:
+            return ()
+        thinking = self._bound.format.thinking
+        spelled = (thinking.open, thinking.close) if thinking is not None else ()
+        return (*self._calls.strays, *(text for text in self._bound.marker_ids if text not in spelled))
 
     @property
     def _calls(self) -> CallSyntax:
@@ -138,18 +152,15 @@ class StreamingParser:
 
     def _answer(self, reading: Reading) -> Steps[None]:
         """Answer and calls until the end."""
-        thinking = self._bound.format.thinking
         opens = self._calls.opens if self._tools is not None else ()
-        think = (thinking.open, thinking.close) if thinking else ()
-        markers = Markers((*opens, *self._strays, *think))
-        while True:
-            marker = yield from self._reader.until(markers, self._out.content)
-            if marker is None:
-                return
+        thinking = self._bound.format.thinking
+        late_close = (thinking.close,) if thinking is not None and self._unclosed else ()
+        markers = Markers((*opens, *self._strays, *late_close))
+        while (marker := (yield from self._reader.until(markers, self._out.content))) is not None:
             if marker in opens:
                 yield from self._calls.parse(marker, reading)
-            elif thinking and marker == thinking.open:
-                yield from self._reasoning()
+            elif marker in late_close:
+                markers = Markers((*opens, *self._strays))
 
 
 @dataclass
@@ -160,7 +171,6 @@ class ParsedCall:
     name: str
     arguments: str = ""
     """JSON text."""
-    complete: bool = False
 
 
 @dataclass
@@ -181,17 +191,15 @@ class ParsedMessage:
             self.calls.append(ParsedCall(event.id, event.name))
         elif isinstance(event, CallArguments):
             self.calls[event.index].arguments += event.text
-        else:
-            self.calls[event.index].complete = True
 
 
 def parse_message(
-    bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool
+    bound: BoundFormat, text: str, *, tools: Sequence[Tool] | None, reasoning_open: bool, cut: bool = False
 ) -> ParsedMessage:
-    """The message of a whole output."""
+    """The message of a whole output; `cut`: it did not end by itself."""
     parser = StreamingParser(bound, tools=tools, reasoning_open=reasoning_open)
     message = ParsedMessage()
-    for event in [*parser.push(text), *parser.flush()]:
+    for event in [*parser.push(text), *parser.flush(cut=cut)]:
         message.add(event)
     return message
 

@@ -14,6 +14,9 @@ from jaxserve.text.tokenizers.streams import TokenStream
 class Tokenizer(Protocol):
     """Text to token ids and back. Immutable once loaded; safe to share between threads."""
 
+    def __hash__(self) -> int:
+        """By identity: what has been computed of a tokenizer is remembered by it."""
+
     @property
     def vocab_size(self) -> int:
         """Highest token id + 1. The model's own vocabulary may be larger: ids beyond are decoded as nothing."""

@@ -17,6 +17,7 @@ import pytest
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats import FORMATS, BoundFormat, Tool, bind
+from jaxserve.text.grammar.memory import NotReady
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler, MaskFiller
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.reading.parser import parse_message
@@ -129,6 +130,10 @@ def schema_format(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": schema}
 
 
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def accepts(grammar: CompiledGrammar | None, text: str) -> bool:
     assert grammar is not None
     matcher = grammar.matcher()
@@ -143,10 +148,9 @@ def test_schema_accepts_what_is_valid_only(case: tuple[Any, list[Any], list[Any]
     schema, valid, invalid = case
     grammar = compiler.compile(OutputWish(schema_format(schema)))
     for value in valid:
-        assert accepts(grammar, json.dumps(value)), value
-        assert accepts(grammar, json.dumps(value, indent=1)), value
+        assert accepts(grammar, compact(value)), value
     for value in invalid:
-        assert not accepts(grammar, json.dumps(value)), value
+        assert not accepts(grammar, compact(value)), value
 
 
 @pytest.mark.parametrize("fixture", ["byte_level", "tiktoken", "sentencepiece"])
@@ -184,13 +188,13 @@ def test_spellings_of_a_response_format(compiler: Any) -> None:
 
 def test_json_object_is_an_object(compiler: Any) -> None:
     anything = compiler.compile(OutputWish({"type": "json_object"}))
-    assert accepts(anything, '{"a": [1, {"b": null}]}')
+    assert accepts(anything, '{"a":[1,{"b":null}]}')
     assert not accepts(anything, "[1]")
     limited = compiler.compile(
         OutputWish({"type": "json_object", "schema": {"properties": {"a": {"type": "integer"}}}})
     )
-    assert accepts(limited, '{"a": 1}')
-    assert not accepts(limited, '{"a": "x"}')
+    assert accepts(limited, '{"a":1}')
+    assert not accepts(limited, '{"a":"x"}')
     assert not accepts(limited, "1")
 
 
@@ -215,14 +219,14 @@ def test_published_schema_cases(shared_dir: Path, compiler: Any) -> None:
             refused += error.field.startswith("response_format") and len(error.message) > 40
             continue
         compiled += 1
-        accepted = [accepts(grammar, json.dumps(value, ensure_ascii=False)) for value in case["valid"]]
-        # A grammar writes a value in one spelling: 1.0 for 1 or another order of keys is not that one.
+        accepted = [accepts(grammar, compact(value)) for value in case["valid"]]
+        # A grammar writes a value in one spelling: 1.0 for 1, another order of keys or one more key is not that one.
         spellings += accepted.count(False)
         for value in case["invalid"]:
-            assert not accepts(grammar, json.dumps(value, ensure_ascii=False)), (case["id"], value)
+            assert not accepts(grammar, compact(value)), (case["id"], value)
         walked += walk_is_valid(grammar, case["schema"], random.Random(number))
     print(f"{compiled} schemas compiled, {refused} refused by name, {walked} random walks ended and were valid")
-    assert spellings <= 12
+    assert spellings <= 14
     assert compiled > 100
     assert compiled + refused == len(lines)
     assert walked > 60
@@ -282,14 +286,13 @@ REFUSED: list[tuple[Any, str, str]] = [
     (schema_format({"type": "array", "uniqueItems": True}), "response_format", "'uniqueItems' at the root"),
     (schema_format({"properties": {"a": {"not": {}}}}), "response_format", "'not' at /properties/a"),
     (schema_format({"if": {}, "then": {}}), "response_format", "'if'"),
-    (schema_format({"type": "string", "format": "weird"}), "response_format", "format 'weird'"),
     (schema_format({"type": "string", "pattern": "(?=a)b"}), "response_format", "look-around"),
     (schema_format({"$ref": "#/$defs/no"}), "response_format", "/\\$defs/no"),
     (schema_format({"$ref": "https://example.com/x"}), "response_format", "must point into"),
     (schema_format({"type": "thing"}), "response_format", "thing"),
     (schema_format({"minimum": 3, "maximum": 1, "type": "integer"}), "response_format", "minimum"),
     (schema_format({"properties": [1]}), "response_format", "'properties' must be an object"),
-    (schema_format(False), "response_format", "Unsatisfiable"),
+    (schema_format(False), "response_format", "no value satisfies it"),
     (schema_format(5), "response_format.json_schema", "must be a JSON Schema"),
     (schema_format("{"), "response_format.json_schema", "is not JSON"),
     (schema_format(nested(100)), "response_format", "deeper than"),
@@ -535,19 +538,25 @@ def test_batches_are_filled_as_single_rows_are(bound: Any, weather_tools: Any) -
     bitmask = np.full((6, (size + 31) // 32), 7, np.int32)
     MaskFiller(2).fill(zip(rows, matchers, strict=True), bitmask)
     for row, matcher in zip(rows, matchers, strict=True):
-        alone = np.zeros_like(bitmask[row])
-        matcher.fill_mask(alone)
-        assert np.array_equal(bitmask[row], alone)
+        alone = np.zeros_like(bitmask[:1])
+        MaskFiller(1).fill([(0, matcher)], alone)
+        assert np.array_equal(bitmask[row], alone[0])
     assert (bitmask[[1, 3]] == 7).all()
 
 
-def test_grammars_are_remembered(bound: Any) -> None:
-    grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300, cache_size=2)
+def test_grammars_and_refusals_are_remembered(bound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars: Any = GrammarCompiler(bound("generic"), vocab_size=300)
+    with pytest.raises(NotReady):
+        grammars.compile(OutputWish(schema_format(PERSON)), wait=False)
     first = grammars.compile(OutputWish(schema_format(PERSON)))
-    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is first.rules.prototype
-    for number in range(2):
-        grammars.compile(OutputWish(schema_format({"const": number})))
-    assert grammars.compile(OutputWish(schema_format(PERSON))).rules.prototype is not first.rules.prototype
+    refused = OutputWish(schema_format({"type": "thing"}))
+    with pytest.raises(InvalidRequest) as told:
+        grammars.compile(refused)
+    monkeypatch.setattr(grammars.trials, "write", None)  # nothing is worked out again
+    assert grammars.compile(OutputWish(schema_format(PERSON)), wait=False).rules.prototype is first.rules.prototype
+    with pytest.raises(InvalidRequest) as again:
+        grammars.compile(refused, wait=False)
+    assert (again.value.field, again.value.message) == (told.value.field, told.value.message)
 
 
 def test_ids_beyond_the_tokenizer_are_never_allowed(bound: Any) -> None:

@@ -9,17 +9,20 @@ from typing import Literal
 import numpy as np
 
 from jaxserve.text import Tokenizer
-from jaxserve.text.grammar.request_grammar import CompiledGrammar, Matcher
+from jaxserve.text.grammar.request_grammar import CompiledGrammar, MaskFiller, Matcher
 
 End = Literal["stop", "length"]
+ONE_ROW = MaskFiller(1)
 CLOSERS = b'"}]>/\n,'
 
 
 def allowed(matcher: Matcher, vocab_size: int) -> list[int]:
     """Tokens that a mask lets through."""
-    row = np.zeros((vocab_size + 31) // 32, np.int32)
-    matcher.fill_mask(row)
-    return [int(i) for i in np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")) if i < vocab_size]
+    bitmask = np.zeros((1, (vocab_size + 31) // 32), np.int32)
+    assert not ONE_ROW.fill([(0, matcher)], bitmask)
+    return [
+        int(i) for i in np.flatnonzero(np.unpackbits(bitmask[0].view(np.uint8), bitorder="little")) if i < vocab_size
+    ]
 
 
 def walk(

@@ -1,0 +1,150 @@
+"""The commands. Heavy imports stand inside them: `--help` and refused flags must not wait for jax."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from jaxserve.cli.parameters import ignore_service_links, takes_options
+from jaxserve.cli.progress import Bars, clear_errors, console
+from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+_GENERATE_BUCKETS = (4, 64, 512)
+"""Token buckets for one prompt: few, since they are compiled while somebody waits."""
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """LLM inference in JAX behind the Fireworks AI inference API."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )
+    ignore_service_links()
+    _spare_the_search_for_accelerators()
+    for noisy in ("jax", "orbax", "absl", "httpx", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+@takes_options("serve")
+def serve(**options: Any) -> None:
+    """Serve a model over HTTP."""
+    with clear_errors():
+        process, api = build(ServeOptions, options), build(ApiOptions, options)
+        engine = _engine_options(options)
+        from jaxserve import serving
+        from jaxserve.api.log_format import LoggedProgress, use_json
+
+        if process.log_format == "json":
+            use_json()
+        bound = serving.bind(process.host, process.port)
+        address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
+        with LoggedProgress() if process.log_format == "json" else Bars() as progress:
+            server = serving.Server(
+                engine,
+                replace(process, compilation_cache=process.compilation_cache or default_compilation_cache()),
+                api,
+                progress=progress,
+                on_ready=lambda summary: progress.finish(summary, f"serving on {address}"),
+            )
+            code = server.run(bound)
+    raise typer.Exit(code)
+
+
+@app.command()
+@takes_options("generate")
+def generate(
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "Once upon a time",
+    max_tokens: Annotated[int, typer.Option(min=1)] = 200,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, max=100)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text. Default: a random one.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the completion (repeatable).")] = None,
+    **options: Any,
+) -> None:
+    """Complete one prompt, printing the text as it comes."""
+    with clear_errors():
+        engine = replace(
+            _engine_options(options), max_num_seqs=2, prefix_caching=False, token_buckets=_GENERATE_BUCKETS
+        )
+        from jaxserve.llm import LLM
+        from jaxserve.sampling.params import SamplingParams
+        from jaxserve.startup import use_compilation_cache
+
+        use_compilation_cache(options["compilation_cache"] or default_compilation_cache())
+        sampling = SamplingParams(
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=int.from_bytes(os.urandom(4)) if seed is None else seed,
+        )
+        with Bars() as progress:
+            llm = LLM.from_options(engine, progress=progress)
+        with llm:
+            sys.stdout.write(prompt)
+            for text in llm.stream(prompt, sampling, max_tokens=max_tokens, stop=stop or ()):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+
+
+@app.command()
+@takes_options("convert")
+def convert(
+    model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
+    ] = None,
+    **options: Any,
+) -> None:
+    """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
+    from jaxserve.models.conversion import convert as write
+
+    with clear_errors(), Bars() as bars:
+        write(model, out, dtype=dtype, progress=partial(bars, "convert"), **options)
+    console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `jaxserve` script."""
+    app()
+
+
+def default_compilation_cache() -> Path:
+    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "jaxserve" / "xla"
+
+
+def _spare_the_search_for_accelerators() -> None:
+    """Without a device node of any accelerator there is only the CPU; jax would look for TPUs first, with errors."""
+    nodes = ("accel*", "vfio/*", "nvidia*", "kfd", "dxg")
+    if sys.platform == "linux" and not any(True for pattern in nodes for _ in Path("/dev").glob(pattern)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _engine_options(options: Mapping[str, Any]) -> EngineOptions:
+    from jaxserve.models.remote import local_model_dir
+    from jaxserve.startup import bundled_model_dir
+
+    model = options["model"]
+    return build(EngineOptions, options, model_dir=bundled_model_dir() if model is None else local_model_dir(model))

@@ -1,0 +1,65 @@
+"""What the terminal shows while a command runs: progress bars, the start-up summary, one-sentence errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, NoReturn, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from jaxserve.errors import ExitCode, JaxserveError
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Errors made on purpose end the process with one sentence, not a traceback."""
+    try:
+        yield
+    except JaxserveError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(f"error: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(ExitCode.CANNOT_SERVE)
+
+
+class Bars:
+    """Start-up stages as progress bars, then the summary; without a terminal, only finished stages are printed."""
+
+    _LABELS: ClassVar = {"weights": "loading weights", "programs": "compiling programs", "convert": "converting"}
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:>18}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """As `startup.Progress`."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(self._LABELS[stage], total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def finish(self, summary: dict[str, str], last: str) -> None:
+        """Stops the bars and prints the start-up summary, one fact a row."""
+        self._bars.stop()
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for name, value in summary.items():
+            table.add_row(name, value)
+        console.print(table)
+        console.print(last, style="bold green", highlight=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()

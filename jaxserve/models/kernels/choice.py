@@ -1,0 +1,106 @@
+"""Which kernels run: the tables of backends, and the choice by name or by device.
+
+A backend is one line of a table and a module, imported when it is chosen. The order is that of preference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from jax.sharding import Mesh
+
+from jaxserve.errors import ModelLoadError
+from jaxserve.models.config import LayerSpec
+from jaxserve.models.kernels.attention_backend import AttentionBackend
+from jaxserve.models.kernels.matmul_backend import MatmulBackend
+from jaxserve.models.kernels.target import Target
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backend of a table."""
+
+    module: str
+    maker: str
+    """Class or function of the module that makes it, without arguments."""
+    platforms: tuple[str, ...]
+    """Where it is chosen unless another is asked for."""
+
+    def make(self) -> Any:
+        """The backend."""
+        return getattr(import_module(self.module), self.maker)()
+
+
+_KERNELS = "jaxserve.models.kernels."
+ATTENTION: Mapping[str, Entry] = {
+    "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
+    "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
+}
+MATMUL: Mapping[str, Entry] = {
+    "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
+    "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
+}
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The kernels of a model; equal when alike."""
+
+    attention: AttentionBackend
+    matmul: MatmulBackend
+
+
+def choose_backends(
+    attention: str | None, matmul: str | None, target: str | Target, layers: Iterable[LayerSpec] = ()
+) -> Backends:
+    """The backends of these names, or for None the first that such devices prefer and that can serve the layers.
+
+    Args:
+        attention: key of `ATTENTION`.
+        matmul: key of `MATMUL`.
+        target: the devices, or just their platform (cpu, gpu or tpu).
+        layers: what they must be able to serve.
+
+    Raises:
+        ModelLoadError: a name is unknown, or a backend asked for by name can't serve the layers.
+    """
+    target, layers = Target(target) if isinstance(target, str) else target, tuple(dict.fromkeys(layers))
+
+    def of_attention(backend: AttentionBackend) -> str | None:
+        return _first(backend.refusal(layer.attention, target) for layer in layers)
+
+    def of_matmul(backend: MatmulBackend) -> str | None:
+        return _first(backend.refusal(layer.weights, target) for layer in layers)
+
+    return Backends(
+        _choose("attention", attention, ATTENTION, target.platform, of_attention),
+        _choose("matmul", matmul, MATMUL, target.platform, of_matmul),
+    )
+
+
+def preferred_backends(mesh: Mesh, layers: Iterable[LayerSpec]) -> Backends:
+    """The backends that the devices of a mesh prefer for these layers."""
+    return choose_backends(None, None, Target.of(mesh.devices.flat[0]), layers)
+
+
+def _choose(
+    flag: str, name: str | None, table: Mapping[str, Entry], platform: str, refusal: Callable[[Any], str | None]
+) -> Any:
+    if name is not None:
+        if name not in table:
+            raise ModelLoadError(f"--{flag} {name} is unknown; there are: {', '.join(table)}.")
+        backend = table[name].make()
+        if (reason := refusal(backend)) is not None:
+            raise ModelLoadError(f"--{flag} {name} {reason}.")
+        return backend
+    for entry in table.values():
+        if platform in entry.platforms and refusal(backend := entry.make()) is None:
+            return backend
+    raise ModelLoadError(f"There are no {flag} kernels for the platform {platform}; there are: {', '.join(table)}.")
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)

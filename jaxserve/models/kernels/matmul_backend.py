@@ -1,0 +1,76 @@
+"""The seam for matrix products: projections, quantised or not, and the experts of a mixture.
+
+docs/add-a-kernel.md is the recipe.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import jax
+from jax.typing import DTypeLike
+
+from jaxserve.models.config import GluSpec, WeightFormat
+from jaxserve.models.kernels.target import Target
+from jaxserve.models.quantization import Weight
+
+
+class Projection(NamedTuple):
+    """One projection of all experts at hand."""
+
+    weight_EOI: Weight
+    bias_EO: jax.Array | None
+
+
+class Experts(NamedTuple):
+    """The three projections of the gated layers."""
+
+    gate: Projection
+    up: Projection
+    down: Projection
+
+
+class MatmulBackend(Protocol):
+    """Matrix products. Instances are frozen and equal when alike: compiled programs depend on them."""
+
+    @property
+    def name(self) -> str:
+        """As in `choice.MATMUL`."""
+        ...
+
+    def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
+        """Why it can't multiply weights that are held so (None = unquantised) on such devices; None = it can."""
+        ...
+
+    def multiply(
+        self, x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> jax.Array:
+        """x W^T, dequantising W on the way.
+
+        Args:
+            x_TI: [T, in].
+            weight: [out, in].
+            dtype: of the result, None = of x.
+            local: every array is whole on its device; else XLA partitions the product, and no kernel of ours can run.
+
+        Returns:
+            [T, out].
+        """
+        ...
+
+    def apply_experts(
+        self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
+    ) -> jax.Array:
+        """Weighted sum over each token's A experts, called inside `shard_map`.
+
+        Args:
+            x_TD: inputs.
+            weights_TA: float32 weight of each chosen expert.
+            experts_TA: int32 numbers of the chosen experts; those that are not in [0, E) count as zero.
+            experts: the projections of E experts.
+            spec: their activation.
+
+        Returns:
+            float32 [T, D].
+        """
+        ...

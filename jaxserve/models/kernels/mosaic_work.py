@@ -1,0 +1,119 @@
+"""What the Mosaic GPU kernels have in common: work lists that are built inside the program, tiles, shared memory.
+
+Work lists have a static size and a number of valid entries that only the device knows. A kernel is a fixed grid of
+thread blocks that take entries in turn, so no loop's end is read by the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+SPLIT = 512
+"""Keys of one entry of a decode work list, aligned at position 0: a row's bits do not depend on other rows."""
+PROCESSORS = 132
+"""Streaming multiprocessors of an H100: the grid is a multiple. Other numbers change speed only."""
+SHARED_BYTES = 112 << 10
+"""Shared memory of one thread block that lets two of them live on a multiprocessor (228 KiB on Hopper)."""
+LOG2_E = 1.4426950408889634
+MASKED = -1e30
+"""Score of a key that a query does not see."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How an array of rows lies in shared memory for the matrix units."""
+
+    columns: int
+    itemsize: int = 2
+
+    @property
+    def swizzle(self) -> int:
+        """Bytes of the swizzle pattern: the largest that divides a row."""
+        row = self.columns * self.itemsize
+        return next(size for size in (128, 64, 32) if row % size == 0)
+
+    def transforms(self) -> tuple[Any, ...]:
+        """The layout, for `plgpu.SMEM`."""
+        return plgpu.TilingTransform((8, self.swizzle // self.itemsize)), plgpu.SwizzleTransform(self.swizzle)
+
+
+def compiler_params() -> plgpu.CompilerParams:
+    """Lane semantics on every version of jax (0.11 changed the default)."""
+    return plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
+
+
+def load(ref: Any, layout: Any) -> jax.Array:
+    """What a reference holds, in registers."""
+    held: jax.Array = plgpu.load(ref, (), layout=layout, optimized=False)
+    return held
+
+
+def filled(shape: tuple[int, ...], value: float, layout: Any) -> jax.Array:
+    """float32 registers that all hold one value."""
+    full: jax.Array = plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
+    return full
+
+
+def iota(shape: tuple[int, ...], dimension: int) -> jax.Array:
+    """int32 registers that hold their index in a dimension of a matrix tile."""
+    index: jax.Array = plgpu.broadcasted_iota(jnp.int32, shape, dimension, layout=plgpu.Layout.WGMMA)
+    return index
+
+
+def products(queries: Any, keys: Any) -> jax.Array:
+    """Every query times every key, float32 [queries, keys], both in shared memory."""
+
+    def multiply(out: Any) -> jax.Array:
+        plgpu.wgmma(out, queries, keys.transpose((1, 0)))
+        result: jax.Array = out[...]
+        return result
+
+    shape = plgpu.WGMMAAccumulatorRef((queries.shape[0], keys.shape[0]), jnp.float32)
+    product: jax.Array = pl.run_scoped(multiply, shape)
+    return product
+
+
+def add_products(total: jax.Array, queries: Any, keys: Any) -> jax.Array:
+    """`total` plus every query times every key, both in shared memory."""
+
+    def multiply(out: Any) -> None:
+        plgpu.wgmma(out, queries, keys.transpose((1, 0)))
+
+    result: jax.Array = pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total))
+    return result
+
+
+def accumulate(total: jax.Array, left: jax.Array, right: Any) -> jax.Array:
+    """`total` plus the product of registers and an operand in shared memory."""
+
+    def multiply(out: Any) -> None:
+        plgpu.wgmma(out, left, right)
+
+    result: jax.Array = pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total))
+    return result
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return number + -number % multiple
+
+
+def spread(counts_X: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Entries i = 0 .. size - 1 of a work list in which x has `counts_X[x]` entries side by side.
+
+    Returns:
+        The x of each entry (the last one beyond the valid), its number among the entries of x, and the number of
+        entries before each x, int32 [X + 1]: the last is the number of valid entries.
+    """
+    ends_X = jnp.cumsum(counts_X, dtype=jnp.int32)
+    starts = jnp.concatenate([jnp.zeros(1, jnp.int32), ends_X])
+    index = jnp.arange(size, dtype=jnp.int32)
+    x = jnp.sum(index[:, None] >= ends_X[None], axis=1, dtype=jnp.int32)
+    x = jnp.minimum(x, counts_X.shape[0] - 1)
+    return x, index - starts[x], starts

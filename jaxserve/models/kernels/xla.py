@@ -1,0 +1,38 @@
+"""The universal backend for matrix products: plain JAX, compiled by XLA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+from jax.typing import DTypeLike
+
+from jaxserve.models.config import GluSpec, WeightFormat
+from jaxserve.models.kernels.grouped import apply_experts
+from jaxserve.models.kernels.matmul_backend import Experts
+from jaxserve.models.kernels.products import multiply
+from jaxserve.models.kernels.target import Target
+from jaxserve.models.quantization import Weight
+
+
+@dataclass(frozen=True)
+class Xla:
+    """See `MatmulBackend`."""
+
+    name: str = "xla"
+
+    def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
+        """Nothing is refused."""
+        return None
+
+    def multiply(
+        self, x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> jax.Array:
+        """See `products.py`."""
+        return multiply(x_TI, weight, dtype, local=local)
+
+    def apply_experts(
+        self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
+    ) -> jax.Array:
+        """See `grouped.py`."""
+        return apply_experts(x_TD, weights_TA, experts_TA, experts, spec)

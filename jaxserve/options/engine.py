@@ -1,0 +1,140 @@
+"""Options of the model and the engine: what `LLM` takes, and most of what `serve` and `generate` take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from jaxserve.config import Dtype
+from jaxserve.options.declaration import Options, option
+from jaxserve.options.values import SIZE, parse_mesh
+
+_RUNS = ("serve", "generate")
+_ALL = ("serve", "generate", "convert")
+
+
+@dataclass(frozen=True)
+class PlatformDefaults:
+    """What stands where nothing was chosen; the reasons are in docs/decisions.md."""
+
+    dtype: Dtype
+    """XLA's bfloat16 matmuls are slow on CPU."""
+    layer_loop: Literal["scan", "unroll"]
+    """Scan on TPU: compiles several times faster, same speed. Elsewhere scan copies or slows."""
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    smallest_bucket: int
+    """Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding; and four rows
+    cost what two cost there (the weights' bandwidth), so 4 is the smallest that pays. On GPUs 8 rows cost what one
+    costs."""
+
+
+_PLATFORMS = {
+    "cpu": PlatformDefaults("float32", "unroll", 16, 512, 4),
+    "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 8),
+    "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 16),
+}
+
+
+def platform_defaults(platform: str) -> PlatformDefaults:
+    """The defaults of one of jax's platforms; those that aren't known are taken for a GPU."""
+    return _PLATFORMS.get(platform, _PLATFORMS["gpu"])
+
+
+def _by_platform(name: str) -> str:
+    """'16 on CPU, 64 elsewhere', or each platform where they differ."""
+    cpu, gpu, tpu = (getattr(_PLATFORMS[platform], name) for platform in ("cpu", "gpu", "tpu"))
+    return f"{cpu} on CPU, {gpu} elsewhere" if gpu == tpu else f"{tpu} on TPU, {cpu} elsewhere"
+
+
+@dataclass(frozen=True)
+class EngineOptions(Options):
+    """What is chosen of the model and the engine; None = derived from model and devices."""
+
+    model_dir: Path
+    """Local directory of the model."""
+    dtype: Dtype | None = option(
+        None, "Weights and KV pages.", "Model", commands=_RUNS, default_text=_by_platform("dtype")
+    )
+    max_num_seqs: int | None = option(
+        None, "Sequences that run at once.", "Sizes", least=1, default_text=_by_platform("max_num_seqs")
+    )
+    max_model_len: int | None = option(
+        None,
+        "Context length: tokens of a prompt and its answer.",
+        "Sizes",
+        commands=_RUNS,
+        least=2,
+        default_text="the model's, or what fits the memory",
+    )
+    kv_memory: int | None = option(
+        None,
+        "Memory for KV pages per device, such as 2GiB.",
+        "Sizes",
+        commands=_RUNS,
+        least=1,
+        **SIZE,
+        default_text="a quarter of the machine's on CPU, else what weights and temporaries leave of 90%",
+    )
+    page_size: int = option(16, "Token positions of a KV page.", "Sizes", commands=(), least=1)
+    max_num_batched_tokens: int | None = option(
+        None, "Token budget of one step.", "Sizes", least=2, default_text=_by_platform("max_num_batched_tokens")
+    )
+    token_buckets: tuple[int, ...] | None = option(
+        None,
+        "Ascending sizes of a step that programs are compiled for; the last is the budget.",
+        "Sizes",
+        commands=(),
+        default_text="powers of two up to the budget",
+    )
+    prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
+    layer_loop: Literal["scan", "unroll"] | None = option(
+        None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
+    )
+    weights: Literal["keep", "dequantize"] = option(
+        "keep", "Weights that are stored quantised stay so, or become --dtype while loading.", "Model", commands=_ALL
+    )
+    quantize: Literal["int8"] | None = option(
+        None, "Quantise the layers' weights while they are loaded.", "Model", commands=_ALL, default_text="none"
+    )
+    max_waiting: int = option(1024, "Requests that may wait before further ones are answered 429.", "Limits", least=1)
+    mesh: int | tuple[int, int, int] = option(
+        1,
+        "Devices for tensor parallelism: a number, or axes such as replica=1,kv=4,group=2.",
+        "Devices",
+        commands=_RUNS,
+        parse=parse_mesh,
+        metavar="MESH",
+    )
+
+    attention: str | None = option(
+        None,
+        "Attention kernels by name: blocked or mosaic.",
+        "Devices",
+        commands=_RUNS,
+        default_text="what the devices prefer",
+    )
+    matmul: str | None = option(
+        None,
+        "Kernels of matrix products by name: xla or mosaic.",
+        "Devices",
+        commands=_RUNS,
+        default_text="what the devices prefer",
+    )
+
+    device_memory: float | None = option(
+        None,
+        "Share of each GPU's memory to take.",
+        "Devices",
+        commands=_RUNS,
+        least=0.05,
+        most=1,
+        default_text="0.92, or what the environment says",
+    )
+
+    def chosen(self, platform: str) -> PlatformDefaults:
+        """The platform's defaults, and in their place what was chosen."""
+        defaults = platform_defaults(platform)
+        given = {f.name: getattr(self, f.name, None) for f in fields(defaults)}
+        return replace(defaults, **{name: value for name, value in given.items() if value is not None})

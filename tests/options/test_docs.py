@@ -1,0 +1,15 @@
+"""docs/configuration.md is what the declarations say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_document_is_current():
+    spec = importlib.util.spec_from_file_location("make_options_table", ROOT / "scripts" / "make_options_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.OUTPUT.read_text() == module.render(), "run scripts/make_options_table.py"
