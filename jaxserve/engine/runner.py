@@ -27,11 +27,17 @@ class Ticket:
 
 
 class Runner:
-    """The device's face to the engine. `launch` enqueues, `fetch` waits."""
+    """The device's face to the engine. `launch` enqueues, `fetch` waits.
 
-    def __init__(self, config: EngineConfig, model: LoadedModel) -> None:
+    Args:
+        config: sizes.
+        model: parameters on their mesh.
+        programs: those of another runner of this model, to share them; None = its own, which `compile` makes.
+    """
+
+    def __init__(self, config: EngineConfig, model: LoadedModel, programs: Programs | None = None) -> None:
         compilations.listen()
-        self.programs = Programs(config, model)
+        self.programs = Programs(config, model) if programs is None else programs
         self._device = Device(config, model, self.programs)
         self._encoder = Encoder(self.programs.layouts)
 
