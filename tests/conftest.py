@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CHECKED = [
     f"jaxserve.sampling.{module}"
     for module in ("chunks", "draw", "knobs", "logprobs", "masses", "pipeline", "records", "state")
+] + [
+    f"jaxserve.models.kernels.{module}"
+    for module in ("blocked", "blocked_loops", "grouped", "products", "softmax", "sparse")
 ]
 """Modules whose annotations are checked at each call, shapes of arrays among them; mostly while jax traces, so once.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxserve.models.cache import Cache
 from jaxserve.models.config import ModelConfig
@@ -157,10 +158,10 @@ def abstract_leaves(
 def forward(
     graphdef: GraphDef,
     leaves: list[jax.Array],
-    tokens_T: jax.Array,
+    tokens_T: Int32[Array, " T"],
     cache: Cache,
     meta: StepMeta,
-    token_N: jax.Array,
+    token_N: Int32[Array, " N"],
 ) -> ForwardOutput:
     """Run one step's packed tokens through the model. Pure; jit it with `cache` donated.
 
@@ -179,7 +180,9 @@ def forward(
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
 
 
-def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: jax.Array) -> jax.Array:
+def unembed(
+    graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
+) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
     return _logits(graphdef.decoder(leaves), hidden_ND)
 

@@ -91,7 +91,7 @@ def test_write_puts_padding_on_page_zero():
 def test_a_decoded_token_has_the_bits_of_a_prefilled_one(kv_heads, group):
     length, table = 200, np.arange(1, 14, dtype=np.int32)[None]
     rng = np.random.default_rng(group)
-    kv = rng.standard_normal((14, PAGE, 2 * kv_heads, 64), np.float32)
+    kv = jnp.asarray(rng.standard_normal((14, PAGE, 2 * kv_heads, 64), np.float32))
     q = rng.standard_normal((256, kv_heads * group, 64), np.float32)
 
     @jax.jit

@@ -56,7 +56,7 @@ def test_ragged_products_are_the_same(case):
     """What TPUs run; on a CPU it is dense, but right."""
     x, weights, chosen, experts = case
     inside = (chosen >= 0) & (chosen < EXPERTS)
-    out = grouped._ragged(x, jnp.where(inside, chosen, EXPERTS), experts, GLU)
+    out = grouped._ragged(jnp.asarray(x), jnp.where(inside, chosen, EXPERTS), experts, GLU)
     np.testing.assert_allclose((out * weights[..., None]).sum(axis=1), oracle(*case), atol=1e-5)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxserve.models.config import AttentionSpec, LatentSpec
 from jaxserve.models.kernels.attention_backend import (
@@ -55,25 +56,25 @@ class Blocked:
 
     def write_and_attend(
         self,
-        q_TNH: jax.Array,
-        k_TKH: jax.Array,
-        v_TKH: jax.Array,
+        q_TNH: Float[Array, "T N H"],
+        k_TKH: Float[Array, "T K H"],
+        v_TKH: Float[Array, "T K H"],
         cache: Mapping[str, jax.Array],
         batch: LayerBatch,
         *,
         scale: float,
         window: int | None,
         softcap: float | None,
-        sinks_N: jax.Array | None,
-    ) -> tuple[jax.Array, Arrays]:
+        sinks_N: Float[Array, " N"] | None,
+    ) -> tuple[Float[Array, "T N H"], Arrays]:
         """Grouped-query attention."""
         kv = write_kv(cache["kv"], k_TKH, v_TKH, batch)
         return attend(q_TNH, kv, batch, scale=scale, window=window, softcap=softcap, sinks_N=sinks_N), {"kv": kv}
 
     def write_and_attend_latent(
         self,
-        q_TNC: jax.Array,
-        rows_TC: jax.Array,
+        q_TNC: Float[Array, "T N C"],
+        rows_TC: Float[Array, "T C"],
         selection: Selection | None,
         cache: Mapping[str, jax.Array],
         batch: LayerBatch,
@@ -82,7 +83,7 @@ class Blocked:
         value_dim: int,
         top_k: int | None,
         axes: tuple[str, ...],
-    ) -> tuple[jax.Array, Arrays]:
+    ) -> tuple[Float[Array, "T N V"], Arrays]:
         """Latent attention, sparse with a selection."""
         latent = write_rows(cache["latent"], _widened(rows_TC, cache["latent"]), batch)
         q_TNC = _widened(q_TNC, latent)
@@ -95,14 +96,21 @@ class Blocked:
         return o_TNV, {"latent": latent, "index": index}
 
 
-def write_kv(kv: jax.Array, k_TKH: jax.Array, v_TKH: jax.Array, batch: LayerBatch) -> jax.Array:
+def write_kv(
+    kv: Float[Array, "SP page twice_K H"],
+    k_TKH: Float[Array, "T K H"],
+    v_TKH: Float[Array, "T K H"],
+    batch: LayerBatch,
+) -> Float[Array, "SP page twice_K H"]:
     """Put each token's key and value into its page of `kv` [S*P, page, 2K, H]."""
     tokens, kv_heads, head_dim = k_TKH.shape
     rows = jnp.stack([k_TKH, v_TKH], axis=2).reshape(tokens, 2 * kv_heads, head_dim)
     return write_rows(kv, rows, batch)
 
 
-def write_rows(array: jax.Array, rows: jax.Array, batch: LayerBatch) -> jax.Array:
+def write_rows(
+    array: Float[Array, "SP page *row"], rows: Float[Array, "T *row"], batch: LayerBatch
+) -> Float[Array, "SP page *row"]:
     """Put one row [T, ...] per token into its page of `array` [S*P, page, ...], in place where that is donated."""
     meta = batch.meta
     where_T = (meta.write_pages_T + batch.first_page) * array.shape[1] + meta.write_offsets_T

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxserve.models.kernels.attention_backend import LayerBatch
 from jaxserve.models.kernels.softmax import KEY_BLOCK, Keys, Running, begin, finish, fold
@@ -95,15 +96,15 @@ class _Queries(NamedTuple):
 
 
 def attend(
-    q_TNH: jax.Array,
-    kv: jax.Array,
+    q_TNH: Float[Array, "T N H"],
+    kv: Float[Array, "SP page twice_K H"],
     batch: LayerBatch,
     *,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
-    sinks_N: jax.Array | None = None,
-) -> jax.Array:
+    sinks_N: Float[Array, " N"] | None = None,
+) -> Float[Array, "T N H"]:
     """Grouped-query attention over `kv` [S*P, page, 2K, H], the step's keys and values already written."""
     tokens, heads, head_dim = q_TNH.shape
     kv_heads = kv.shape[2] // 2
@@ -113,7 +114,9 @@ def attend(
     return out.reshape(tokens, heads, head_dim)
 
 
-def attend_latent(q_TNC: jax.Array, latent: jax.Array, batch: LayerBatch, *, scale: float, value_dim: int) -> jax.Array:
+def attend_latent(
+    q_TNC: Float[Array, "T N C"], latent: Float[Array, "SP page C"], batch: LayerBatch, *, scale: float, value_dim: int
+) -> Float[Array, "T N V"]:
     """Attention over cached latents [S*P, page, C], the step's rows already written."""
     return _attend(q_TNC[:, None], latent, batch, None, _Options(scale, value_dim=value_dim))[:, 0]
 

@@ -17,6 +17,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec
@@ -29,8 +30,12 @@ _FEWEST_ROWS, _MOST_ROWS = 4, 64
 
 
 def apply_experts(
-    x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
-) -> jax.Array:
+    x_TD: Float[Array, "T D"],
+    weights_TA: Float32[Array, "T A"],
+    experts_TA: Int32[Array, "T A"],
+    experts: Experts,
+    spec: GluSpec,
+) -> Float32[Array, "T D"]:
     """Weighted sum over each token's A experts; see `MatmulBackend.apply_experts`."""
     count = experts.gate.weight_EOI.count
     chosen_TA = jnp.where((experts_TA >= 0) & (experts_TA < count), experts_TA, count)
@@ -48,8 +53,8 @@ def apply_experts(
 
 
 def _blocked(
-    x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec, *, every: bool = False
-) -> jax.Array:
+    x_TD: Float[Array, "T D"], chosen_TA: Int32[Array, "T A"], experts: Experts, spec: GluSpec, *, every: bool = False
+) -> Float32[Array, "T A D"]:
     """Block after block -> float32 [T, A, D].
 
     `every`: also those that are empty: on a GPU the host would have to read the end of the loop.
@@ -93,7 +98,9 @@ def _project(
     return y_BO if projection.bias_EO is None else y_BO + projection.bias_EO[expert]
 
 
-def _ragged(x_TD: jax.Array, chosen_TA: jax.Array, experts: Experts, spec: GluSpec) -> jax.Array:
+def _ragged(
+    x_TD: Float[Array, "T D"], chosen_TA: Int32[Array, "T A"], experts: Experts, spec: GluSpec
+) -> Float32[Array, "T A D"]:
     """All assignments at once -> float32 [T, A, D]."""
     tokens, choices = chosen_TA.shape
     count = experts.gate.weight_EOI.count

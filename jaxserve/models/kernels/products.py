@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from jaxserve.models.quantization import Weight, decode, packed
 
@@ -16,7 +17,9 @@ _FEWEST_ROWS = 16
 """Rows of a tile, however long."""
 
 
-def multiply(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True) -> jax.Array:
+def multiply(
+    x_TI: Float[Array, "T I"], weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True
+) -> Float[Array, "T O"]:
     """x W^T as `dtype` (default: of x), dequantising W on the way.
 
     Args:
@@ -72,7 +75,9 @@ def _tiled_product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> 
     return y_TO
 
 
-def contract(x_TI: jax.Array, weight_OI: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
+def contract(
+    x_TI: Float[Array, "T I"], weight_OI: Float[Array, "O I"], dtype: DTypeLike | None = None
+) -> Float[Array, "T O"]:
     """x W^T as `dtype` (default: of x); float32 operands are multiplied in full precision on every backend."""
     precision = jax.lax.Precision.HIGHEST if x_TI.dtype == jnp.float32 else None
     return jax.lax.dot_general(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Float32
 
 from jaxserve.models.reductions import row_sum
 
@@ -51,7 +52,7 @@ def begin(shape: tuple[int, int, int], value_dim: int, sinks_KM: jax.Array | Non
     )
 
 
-def fold(state: Running, q_XKMH: jax.Array, keys: Keys, *, scale: float, softcap: float | None = None) -> Running:
+def fold(state: Running, q_XKMH: Float[Array, "X K M H"], keys: Keys, *, scale: float, softcap: float | None = None) -> Running:
     """The state after one more block of keys."""
     v_XKBV = jnp.where(keys.seen_XB[:, None, :, None], keys.v_XKBV, 0)
     scores = products(q_XKMH, keys.k_XKBH) * scale
@@ -75,13 +76,13 @@ def _decayed(x: jax.Array, decay: jax.Array) -> jax.Array:
     return jnp.where(decay > 0.0, x * decay, 0.0)
 
 
-def finish(state: Running) -> jax.Array:
+def finish(state: Running) -> Float32[Array, "X K M V"]:
     """Attention float32 [X, K, M, V]; zero where a query saw nothing."""
     out: jax.Array = state.values / jnp.where(state.total == 0.0, 1.0, state.total)
     return out
 
 
-def products(q_XKMH: jax.Array, k_XKBH: jax.Array) -> jax.Array:
+def products(q_XKMH: Float[Array, "X K M H"], k_XKBH: Float[Array, "X K B H"]) -> Float32[Array, "X K M B"]:
     """Every query times every key of its row and head, float32 [X, K, M, B]; float32 operands in full precision."""
     return lax.dot_general(
         q_XKMH,

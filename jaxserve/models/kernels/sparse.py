@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int32
 
 from jaxserve.models.kernels.attention_backend import IndexQueries, LayerBatch
 from jaxserve.models.kernels.softmax import KEY_BLOCK, Keys, Running, begin, finish, fold, products
@@ -32,9 +33,9 @@ class _Tokens(NamedTuple):
 
 
 def attend_sparse(
-    q_TNC: jax.Array,
-    latent: jax.Array,
-    index: jax.Array,
+    q_TNC: Float[Array, "T N C"],
+    latent: Float[Array, "SP page C"],
+    index: Float[Array, "SP page index_H"],
     wanted: IndexQueries,
     batch: LayerBatch,
     *,
@@ -42,7 +43,7 @@ def attend_sparse(
     value_dim: int,
     top_k: int,
     axes: tuple[str, ...] = (),
-) -> jax.Array:
+) -> Float[Array, "T N V"]:
     """Latent attention over the positions that the indexer selects; the step's rows and keys are already written."""
     meta = batch.meta
     pages_RP, used = meta.page_table + batch.first_page, meta.cu_q_lens[-1]
@@ -101,7 +102,13 @@ def _padded(x_T: jax.Array, spare: int) -> jax.Array:
     return jnp.pad(x_T, ((0, spare), *[(0, 0)] * (x_T.ndim - 1)), constant_values=value)
 
 
-def select(asked: IndexQueries, index: jax.Array, position_Q: jax.Array, pages_QP: jax.Array, top_k: int) -> jax.Array:
+def select(
+    asked: IndexQueries,
+    index: Float[Array, "SP page index_H"],
+    position_Q: Int32[Array, " Q"],
+    pages_QP: Int32[Array, "Q P"],
+    top_k: int,
+) -> Int32[Array, "Q J"]:
     """Positions that each token attends to, int32 [Q, min(top_k, context)], -1 behind the last.
 
     A token with at most `top_k` positions sees all of them, and nothing is scored where that holds for all tokens.
