@@ -57,5 +57,9 @@ class InternalError(JaxserveError):
     """A defect of this package ended the request; the log has the details."""
 
 
+class DeviceLost(JaxserveError):
+    """The device failed while it ran a program; what it held is gone, and the process must be started again."""
+
+
 class ModelLoadError(JaxserveError):
     """The model directory can't be served; the message is one clear sentence (exit code 2)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +15,7 @@ from jaxserve.engine import step
 from jaxserve.engine.command import Draw, Launch, Redraw, SlotLoads, StepCommand
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.results import StepOutput
+from jaxserve.errors import DeviceLost
 from jaxserve.models import LoadedModel, init_cache
 from jaxserve.sampling.state import SlotState, init_state
 
@@ -68,14 +71,16 @@ class Device:
 
         Raises:
             RuntimeError: there is no step to go on with.
+            DeviceLost: the device failed.
         """
-        match command:
-            case Launch():
-                self._last = self._launch(command)
-            case Draw(masks):
-                self._draw(self._launched(), self._put(masks))
-            case Redraw():
-                self._redraw(self._launched(), command)
+        with _device_errors():
+            match command:
+                case Launch():
+                    self._last = self._launch(command)
+                case Draw(masks):
+                    self._draw(self._launched(), self._put(masks))
+                case Redraw():
+                    self._redraw(self._launched(), command)
         return self._launched()
 
     def fetch(self, pending: Pending) -> StepOutput:
@@ -83,7 +88,12 @@ class Device:
 
         Raises:
             RuntimeError: it has not been sampled.
+            DeviceLost: the device failed.
         """
+        with _device_errors():
+            return self._read(pending)
+
+    def _read(self, pending: Pending) -> StepOutput:
         if pending.out is None:
             raise RuntimeError("the step has not been sampled")
         out = np.asarray(pending.out)
@@ -150,3 +160,12 @@ class Device:
     def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:
         placed: jax.Array = jax.device_put(array, self._programs.replicated)
         return placed
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """A program that failed on the device leaves its donated arrays undefined: there is nothing to go on with."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        raise DeviceLost(f"the device failed: {str(error).splitlines()[0][:200]}") from error

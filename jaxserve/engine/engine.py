@@ -16,12 +16,13 @@ from typing import Generic
 
 from jaxserve.engine.constraints import SequenceConstraints
 from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult
+from jaxserve.engine.recovery import Recovery
 from jaxserve.engine.requests import Delta, Request, Sink
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sequence import Sequence
 from jaxserve.engine.step_runner import StepRunner, Ticket
 from jaxserve.engine.stream import RequestStream, send
-from jaxserve.errors import EngineStopped, InternalError, JaxserveError, RequestFailed
+from jaxserve.errors import DeviceLost, EngineStopped, InternalError, JaxserveError, RequestFailed
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class Engine(Generic[Ticket]):
         self._total_pages = total_pages
         self._constraints = SequenceConstraints(-(-vocab_size // 32), self._fail)
         self._on_death = on_death
+        self._recovery = Recovery()
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._streams: dict[str, RequestStream] = {}
         self._counters = _Counters()
@@ -204,14 +206,47 @@ class Engine(Generic[Ticket]):
             self._drain_inbox(wait=idle)
             if self._closing(idle=in_flight is None and not self._scheduler.has_work):
                 return
-            plan = self._scheduler.plan()
-            launched = self._launch(plan) if plan is not None else None
-            committed = self._commit(in_flight) if in_flight is not None else []
+            try:
+                in_flight = self._turn(in_flight)
+            except DeviceLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - only what broke the step may suffer from it
+                self._recover(error)
+                in_flight = None
+
+    def _turn(self, in_flight: _Launched[Ticket] | None) -> _Launched[Ticket] | None:
+        """Launches the next step and commits the one before it; returns what is then in flight."""
+        if in_flight is not None and self._recovery.active:
+            plan = None  # one step at a time, so that a failure tells whose it is
+        else:
+            plan = self._scheduler.plan(self._recovery.newcomers)
+        launched = self._launch(plan) if plan is not None else None
+        committed = self._commit(in_flight) if in_flight is not None else []
+        try:
             if launched is not None:
                 self._constrain(launched)  # before anything is delivered: the device may be waiting for it
+        finally:
             for advance in committed:
                 self._deliver(advance)
-            in_flight = launched
+        return launched
+
+    def _recover(self, error: Exception) -> None:
+        """After a failed step: everything that ran starts again from its tokens, and who broke it is ended.
+
+        Raises:
+            RuntimeError: pages or slots are not what they must be; the engine can't go on.
+        """
+        running = self._scheduler.restart()
+        culprits = self._recovery.failed(running)
+        self._scheduler.check()
+        _log.error(
+            "a step failed; %d sequences start again from their tokens, ended: %s",
+            len(running) - len(culprits),
+            [sequence.request.id for sequence in culprits],
+            exc_info=error,
+        )
+        for sequence in culprits:
+            self._end(sequence, InternalError("the request broke the step it was part of"))
 
     def _launch(self, plan: Plan) -> _Launched[Ticket]:
         """Starts a step; it is drawn at once unless a constraint rules whose next mask depends on the step before."""
@@ -291,6 +326,7 @@ class Engine(Generic[Ticket]):
         for row, result in zip(plan.rows, results, strict=True):
             self._keep_prompt_logprobs(row, result)
         advances = self._scheduler.commit(plan, results)
+        self._recovery.proven(advances)
         for advance in advances:
             for token in advance.tokens:
                 self._constraints.advance(advance.sequence, token.token)
@@ -329,12 +365,16 @@ class Engine(Generic[Ticket]):
             self._scheduler.finish(sequence, "stop")
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
-        """Ends one choice because of something of its own."""
+        """Ends one choice because its constraint failed."""
+        known = isinstance(error, JaxserveError)
+        self._end(sequence, error if known else InternalError("the request's constraint failed"))
+
+    def _end(self, sequence: Sequence, error: Exception) -> None:
+        """Ends one choice with an error."""
         self._scheduler.finish(sequence, "error")
         stream = self._streams.get(sequence.request.id)
         if stream is not None:
-            known = isinstance(error, JaxserveError)
-            stream.fail(error if known else InternalError("the request's constraint failed"), sequence.choice)
+            stream.fail(error, sequence.choice)
             if not stream.open:
                 self._streams.pop(sequence.request.id, None)
 

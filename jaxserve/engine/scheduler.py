@@ -128,14 +128,17 @@ class Scheduler:
         self._live[request.id] = list(sequences)
         return sequences
 
-    def plan(self) -> Plan | None:
+    def plan(self, newcomers: int | None = None) -> Plan | None:
         """What the next step computes; None when there is nothing to do, for want of work or until a commit.
 
         Steps before it may still be uncommitted; the engine keeps one in flight, any number is correct.
+
+        Args:
+            newcomers: waiting sequences that may come in with this step; None = as many as fit.
         """
         step = _Step(self._token_budget)
         self._plan_running(step)
-        self._admit(step)
+        self._admit(step, len(self._waiting) if newcomers is None else newcomers)
         if not step.rows:
             return None
         return Plan(tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot)))
@@ -203,6 +206,20 @@ class Scheduler:
             self.finish(sequence, "abort")
         return sequences
 
+    def restart(self) -> list[Sequence]:
+        """Send everything that runs back to the queue, with its committed tokens: what is in flight is never committed.
+
+        Returns:
+            These sequences, by arrival.
+        """
+        running = list(self._running)
+        for sequence in reversed(running):
+            self._preempt(sequence)
+        for sequence in self._waiting:
+            sequence.in_flight, sequence.sampled = 0, len(sequence.output)
+        self._stuck = None
+        return running
+
     def check(self) -> None:
         """Verify that pages, slots and queues are conserved. O(pages), for idle moments and tests.
 
@@ -248,15 +265,16 @@ class Scheduler:
             if self._make_room(sequence, sequence.computed + count):
                 self._plan_row(step, sequence, count)
 
-    def _admit(self, step: _Step) -> None:
-        """Give slots, pages and a first chunk to waiting sequences, strictly in order of arrival.
+    def _admit(self, step: _Step, newcomers: int) -> None:
+        """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly in order of arrival.
 
         A prompt that is not computed at once leaves less than a chunk of the budget, so at most one is under way, and
         the tokens that each running sequence got in its first step are its own to the end: one while it decodes, a
         chunk while it prefills. Every running sequence thus has a row in every step (unless what is in flight ends
         it); the budget limits who comes in, and nobody in is ever held up.
         """
-        while self._waiting and self._slots:
+        while self._waiting and self._slots and newcomers > 0:
+            newcomers -= 1
             sequence = next(iter(self._waiting))
             if sequence.in_flight or step.budget < min(sequence.length, self._page_size):
                 return

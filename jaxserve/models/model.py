@@ -180,9 +180,7 @@ def forward(
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
 
 
-def unembed(
-    graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
-) -> Float32[Array, "N V"]:
+def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
     return _logits(graphdef.decoder(leaves), hidden_ND)
 

@@ -13,7 +13,7 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.plan import RowResult, SampledToken
 from jaxserve.engine.requests import Delta, Request, TokenLogprob
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.errors import EngineStopped, InternalError, Overloaded, RequestFailed
+from jaxserve.errors import DeviceLost, EngineStopped, InternalError, Overloaded, RequestFailed
 from jaxserve.sampling.params import SamplingParams
 
 VOCAB = 1000
@@ -64,7 +64,7 @@ class Counting:
     def launch(self, plan, *, held, masks):
         self.steps += 1
         if self.steps == self.fail_on:
-            raise RuntimeError("the device is gone")
+            raise DeviceLost("the device is gone")
         slots = [row.sequence.slot for row in plan.rows]
         before = [self.last.get(slot) for slot in slots]
         ticket = {"plan": plan, "slots": slots, "before": before, "held": held, "again": ()}
@@ -404,7 +404,7 @@ def test_a_dead_engine_tells_every_stream():
     assert all(isinstance(d.error, EngineStopped) for d in deltas if d.finish_reason == "error")
     wait_until(lambda: not engine.healthy)
     assert not engine.ready
-    assert isinstance(deaths[0], RuntimeError)
+    assert isinstance(deaths[0], DeviceLost)
     with pytest.raises(EngineStopped):
         engine.submit(request("late"), box.put)
     engine.close()

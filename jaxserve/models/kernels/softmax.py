@@ -52,7 +52,9 @@ def begin(shape: tuple[int, int, int], value_dim: int, sinks_KM: jax.Array | Non
     )
 
 
-def fold(state: Running, q_XKMH: Float[Array, "X K M H"], keys: Keys, *, scale: float, softcap: float | None = None) -> Running:
+def fold(
+    state: Running, q_XKMH: Float[Array, "X K M H"], keys: Keys, *, scale: float, softcap: float | None = None
+) -> Running:
     """The state after one more block of keys."""
     v_XKBV = jnp.where(keys.seen_XB[:, None, :, None], keys.v_XKBV, 0)
     scores = products(q_XKMH, keys.k_XKBH) * scale
