@@ -12,7 +12,7 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check check-format check-lint check-types check-imports check-shell format bench clean check-env
+.PHONY: help serve test test-slow check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -54,9 +54,13 @@ format: check-env ## rewrite the code in the project's format
 	"$(BIN)/ruff" format .
 
 bench: ## measure against other engines: BENCH_PYTHON=python with torch, transformers, llama-cpp-python, gguf
-	@$(SETUP)
+	@$(SETUP) test
 	@"$(BIN)/python" -m benchmarks $(ARGS)
 
+docs: ## build the documentation as a site, in site/
+	@$(SETUP) docs
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --quiet --strict
+
 clean: ## remove the environment, caches and build outputs
-	rm -rf "$(VENV)" "$(VENV).lock" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf "$(VENV)" "$(VENV).lock" build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

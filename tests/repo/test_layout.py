@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,30 @@ def test_nothing_requires_torch() -> None:
     required = [*PROJECT["dependencies"], *optional["test"], *optional["dev"], *optional["tpu"], *optional["gpu"]]
     names = {re.match(r"[A-Za-z0-9_.-]+", line).group().lower() for line in required}  # type: ignore[union-attr]
     assert not names & {"torch", "transformers", "vllm"}
+
+
+def imported() -> set[str]:
+    """The top-level modules that the package imports anywhere."""
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "jaxserve").rglob("*.py"))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("requirement", PROJECT["dependencies"])
+def test_every_dependency_is_imported(requirement: str) -> None:
+    name = re.match(r"[A-Za-z0-9_.-]+", requirement).group()  # type: ignore[union-attr]
+    provided = {
+        module
+        for module, owners in packages_distributions().items()
+        if normal(name) in {normal(each) for each in owners}
+    }
+    assert provided & imported()
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
