@@ -86,7 +86,7 @@ def test_characters_that_readers_take_for_line_ends_are_escaped(make_api: MakeAp
 
 @BOTH
 def test_keepalive_comments_while_the_model_reads(make_live: Any, endpoint: str) -> None:
-    server = make_live(keepalive_seconds=0.05)
+    server = make_live(keepalive_seconds=0.1)
     server.engine.gate.clear()
     path, body = (
         (CHAT, {"messages": [{"role": "user", "content": "Hi"}]})
