@@ -88,9 +88,9 @@ def error(out, expected):
     ("heads", "kv_heads", "head_dim", "options"),
     [
         (8, 2, 64, {}),
-        (12, 4, 64, {"with_sinks": True}),
+        pytest.param(12, 4, 64, {"with_sinks": True}, marks=pytest.mark.slow),
         (4, 2, 128, {"window": 40, "softcap": 5.0}),
-        (2, 2, 80, {"window": 600}),
+        pytest.param(2, 2, 80, {"window": 600}, marks=pytest.mark.slow),
     ],
 )
 def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, options):
@@ -103,7 +103,11 @@ def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, 
 
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "options"),
-    [(8, 2, 64, {}), (12, 4, 64, {"with_sinks": True, "window": 40}), (2, 1, 128, {"softcap": 5.0})],
+    [
+        pytest.param(8, 2, 64, {}, marks=pytest.mark.slow),
+        (12, 4, 64, {"with_sinks": True, "window": 40}),
+        pytest.param(2, 1, 128, {"softcap": 5.0}, marks=pytest.mark.slow),
+    ],
 )
 def test_tiles_beside_rows_that_decode(monkeypatch, heads, kv_heads, head_dim, options):
     """Larger buckets: a row of several tiles, a continued one, one that decodes, padding."""
