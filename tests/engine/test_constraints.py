@@ -10,7 +10,7 @@ import pytest
 from jaxserve.engine.requests import Request
 from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import bundled_model_dir, start
+from jaxserve.startup import bundled_model_dir, prepare, start
 
 PROMPT = tuple(range(40, 60))
 KNOBS = [
@@ -56,11 +56,10 @@ class OddFrom:
 
 @pytest.fixture(scope="module")
 def engine():
-    made = start(
-        EngineOptions(
-            model_dir=bundled_model_dir(), max_num_seqs=8, max_model_len=128, token_buckets=(8, 64), kv_memory=32 << 20
-        )
+    options = EngineOptions(
+        model_dir=bundled_model_dir(), max_num_seqs=8, max_model_len=128, token_buckets=(8, 64), kv_memory=32 << 20
     )
+    made = start(prepare(options))
     yield made.engine
     made.engine.close()
 
