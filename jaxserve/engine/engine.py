@@ -237,6 +237,8 @@ class Engine(Generic[Ticket]):
             RuntimeError: pages or slots are not what they must be; the engine can't go on.
         """
         running = self._scheduler.restart()
+        if not running:
+            raise error  # nobody's fault but the engine's: it would fail for ever
         culprits = self._recovery.failed(running)
         self._scheduler.check()
         _log.error(

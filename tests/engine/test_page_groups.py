@@ -35,8 +35,8 @@ class Watched(Scheduler):
         super().__init__(config)
         self.most = Counter()
 
-    def plan(self):
-        plan = super().plan()
+    def plan(self, newcomers=None):
+        plan = super().plan(newcomers)
         for sequence in self._running:
             for group, run in enumerate(sequence.pages.runs):
                 self.most[group] = max(self.most[group], len(run.pages))
