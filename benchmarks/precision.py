@@ -41,7 +41,7 @@ def run(directory: Path, ids: NDArray[np.int32], dtype: str) -> tuple[NDArray[An
     groups = len(models.cache_layout(model.config).windows)
     pages = [np.arange(per_group, dtype=np.int32)[None] + 1 + group * per_group for group in range(groups)]
     cache = models.init_cache(
-        model.config, num_pages=groups * per_group + 1, page_size=PAGE, dtype=dtype, mesh=model.mesh
+        models.cache_spec(model.config, num_pages=groups * per_group + 1, page_size=PAGE, dtype=dtype, mesh=model.mesh)
     )
     logits, routing = jax.jit(partial(step, model.graphdef))(model.leaves, ids, cache, tuple(pages))
     return np.asarray(logits), None if routing is None else np.sort(np.asarray(routing), axis=-1)

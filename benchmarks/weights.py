@@ -50,7 +50,9 @@ def prepare(dtype: str, weights: WeightFormat | None, rows: int) -> tuple[Callab
     """One decode step of `rows` sequences of `CONTEXT` tokens, compiled, and megabytes of memory."""
     model = models.random_model(config_with(weights), dtype=dtype)
     pages = CONTEXT // PAGE
-    cache = models.init_cache(model.config, num_pages=rows * pages + 1, page_size=PAGE, dtype=dtype, mesh=model.mesh)
+    cache = models.init_cache(
+        models.cache_spec(model.config, num_pages=rows * pages + 1, page_size=PAGE, dtype=dtype, mesh=model.mesh)
+    )
     batch = (
         np.arange(rows, dtype=np.int32),
         np.arange(rows + 1, dtype=np.int32),

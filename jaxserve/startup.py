@@ -94,6 +94,10 @@ def prepare(options: EngineOptions) -> Prepared:
     gpu.prepare(options.device_memory)
     model_config = load_config(options.model_dir)
     device = jax.devices()[0]
+    if options.device_memory is not None and device.platform != "gpu":
+        raise ModelLoadError(
+            f"--device-memory is a share of a GPU's memory, and the device here is a {device.platform}"
+        )
     check_sizes(options, model_config.max_position_embeddings, device.platform)
     shape = _mesh(model_config, options.mesh)
     layers = choose_weights(model_config, options.weights, options.quantize).layers

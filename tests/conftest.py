@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,3 +37,32 @@ def shared_dir() -> Path:
     if not directory.is_dir():
         pytest.skip("the directory of other people's fixtures is not beside the checkout")
     return directory
+
+
+@contextmanager
+def _longest_silence() -> Iterator[list[float]]:
+    gc.collect()
+    gc.freeze()  # what the tests have made is left alone, as by a server
+    found, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        last = time.perf_counter()
+        while not over.is_set():
+            time.sleep(0.001)
+            now = time.perf_counter()
+            found[0], last = max(found[0], now - last), now
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+        gc.unfreeze()
+
+
+@pytest.fixture
+def longest_silence() -> Callable[[], AbstractContextManager[list[float]]]:
+    """Measures, while its context runs, the longest time in seconds for which no other thread could: a list of one."""
+    return _longest_silence

@@ -59,7 +59,14 @@ def _logits(model: models.LoadedModel, ids: np.ndarray, chunk: int) -> np.ndarra
     bucket = Bucket(tokens=128 if chunk > 1 else 8, rows=2, context=128)
     tables, pages = random_tables(model.config, bucket)
     cache = models.init_cache(
-        model.config, num_pages=pages, page_size=PAGE_SIZE, dtype=model.dtype, mesh=model.mesh, backends=model.backends
+        models.cache_spec(
+            model.config,
+            num_pages=pages,
+            page_size=PAGE_SIZE,
+            dtype=model.dtype,
+            mesh=model.mesh,
+            backends=model.backends,
+        )
     )
     step, out = jax.jit(partial(_step, model.graphdef), donate_argnums=1), []
     with jax.set_mesh(model.mesh):

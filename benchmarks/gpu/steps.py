@@ -112,7 +112,7 @@ class Run:
         config, model = self.model.config, self.model
         tables, pages = random_tables(config, bucket)
         sizes = {"num_pages": pages, "page_size": PAGE_SIZE, "dtype": "bfloat16"}
-        cache = models.init_cache(config, **sizes, mesh=model.mesh, backends=model.backends)  # type: ignore[arg-type]
+        cache = models.init_cache(models.cache_spec(config, **sizes, mesh=model.mesh, backends=model.backends))  # type: ignore[arg-type]
         started = time.perf_counter()
         with jax.set_mesh(model.mesh):
             lowered = jax.jit(step_of(model.graphdef), donate_argnums=1).lower(

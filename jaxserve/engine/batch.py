@@ -83,9 +83,9 @@ class Layout:
         tokens, cu_q_lens, kv_lens, slots = parts[:4]
         return Views(tokens, cu_q_lens, kv_lens, slots, tuple(parts[4:-1]), parts[-1])
 
-    def holds(self, plan: Plan) -> bool:
-        """Whether a plan fits this bucket."""
-        return plan.num_tokens <= self.tokens and len(plan.rows) <= self.rows and plan.num_samples <= self.samples
+    def holds(self, tokens: int, rows: int, samples: int) -> bool:
+        """Whether a plan of this size fits the bucket."""
+        return tokens <= self.tokens and rows <= self.rows and samples <= self.samples
 
 
 def layouts(config: EngineConfig) -> tuple[Layout, ...]:
@@ -98,10 +98,8 @@ def layouts(config: EngineConfig) -> tuple[Layout, ...]:
 
 def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
     """The smallest bucket that holds the plan."""
+    tokens, rows, samples = plan.num_tokens, len(plan.rows), plan.num_samples
     for layout in ascending:
-        if layout.holds(plan):
+        if layout.holds(tokens, rows, samples):
             return layout
-    raise ValueError(
-        f"a plan of {plan.num_tokens} tokens in {len(plan.rows)} rows with {plan.num_samples} samples exceeds every "
-        "bucket"
-    )
+    raise ValueError(f"a plan of {tokens} tokens in {rows} rows with {samples} samples exceeds every bucket")

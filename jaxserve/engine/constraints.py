@@ -91,10 +91,18 @@ class SequenceConstraints:
                 self._fail(sequence, error)
 
     def _constrained(self, plan: Plan) -> Iterator[tuple[int, int, TokenConstraint]]:
-        """(row, its first sample, constraint) of the plan's rows that draw a token and have a constraint."""
+        """(row, its sample, constraint) of the plan's rows that draw a token and have a constraint.
+
+        Raises:
+            ValueError: such a row draws several; the mask of a second token depends on the first.
+        """
         sample = 0
         for index, row in enumerate(plan.rows):
             if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
+                if row.samples > 1:
+                    raise ValueError(
+                        f"request {row.sequence.request.id} has a constraint and several samples in a step"
+                    )
                 yield index, sample, self._state(row.sequence)
             sample += row.samples
 

@@ -49,14 +49,7 @@ class Device:
     def __init__(self, config: EngineConfig, model: LoadedModel, programs: Programs) -> None:
         self._model = model
         self._programs = programs
-        self._cache = init_cache(
-            model.config,
-            num_pages=config.num_pages,
-            page_size=config.page_size,
-            dtype=config.dtype,
-            mesh=model.mesh,
-            backends=model.backends,
-        )
+        self._cache = init_cache(programs.cache)
         self._state: SlotState = jax.device_put(
             init_state(config.max_num_seqs, model.config.vocab_size), programs.replicated
         )

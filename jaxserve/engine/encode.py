@@ -46,7 +46,7 @@ class Encoder:
     def launch(self, plan: Plan, *, draw: bool) -> Launch:
         """The command that starts a step; without `draw` a `Draw` with masks must follow."""
         layout = choose_layout(plan, self._layouts)
-        loads = [self._prepare(row) for row in plan.rows]
+        loads = [_loads(row) for row in plan.rows if self._must_load(row)]
         command = Launch(
             layout=layout,
             batch=self._batch(plan, layout, grammar=not draw),
@@ -79,8 +79,8 @@ class Encoder:
         """Notes mirostat's state, for a sequence that loses its slot."""
         self._known[sequence].mu = mu
 
-    def _prepare(self, row: PlannedRow) -> SlotLoads:
-        """What a row's slot must be told before this step."""
+    def _must_load(self, row: PlannedRow) -> bool:
+        """Whether a row's slot has to be told of its sequence before this step."""
         sequence, request = row.sequence, row.sequence.request
         known = self._known.get(sequence)
         if known is None:
@@ -88,7 +88,7 @@ class Encoder:
             known = self._known[sequence] = _Known(constant)
         if row.fresh:
             known.primed = False
-        return _loads(row) if row.samples and not known.primed else SlotLoads()
+        return row.samples > 0 and not known.primed
 
     def _batch(self, plan: Plan, layout: Layout, *, grammar: bool) -> Int32Array:
         """Packs a plan. Always a new buffer: on CPU the device may read the host's memory while the step runs."""

@@ -31,6 +31,15 @@ class Programs:
         self._config = config
         self._model = model
         self.layouts = layouts(config)
+        self.cache = cache_spec(
+            model.config,
+            num_pages=config.num_pages,
+            page_size=config.page_size,
+            dtype=config.dtype,
+            mesh=model.mesh,
+            backends=model.backends,
+        )
+        """Shapes of the KV pages that the programs work on."""
         self.replicated = NamedSharding(model.mesh, PartitionSpec())
         self.forward: dict[Layout, Compiled] = {}
         self.sample: dict[int, Compiled] = {}
@@ -59,7 +68,7 @@ class Programs:
     def _jobs(self) -> Iterator[tuple[Callable[[Compiled], None], Callable[[], Compiled]]]:
         """(where to keep it, how to compile it), the slowest first."""
         for layout in reversed(self.layouts):
-            yield partial(self.forward.__setitem__, layout), partial(self.compile_forward, layout)
+            yield partial(self.forward.__setitem__, layout), partial(self._compile_forward, layout)
         for layout in reversed(self.layouts):
             yield partial(self.score.__setitem__, layout.tokens), partial(self._compile_score, layout)
         for samples in sorted({layout.samples for layout in self.layouts}):
@@ -67,21 +76,12 @@ class Programs:
         yield partial(setattr, self, "write_history"), partial(self._compile_write, write_history, HISTORY_COLUMNS)
         yield partial(setattr, self, "write_bias"), partial(self._compile_write, write_bias, BIAS_COLUMNS)
 
-    def compile_forward(self, layout: Layout) -> Compiled:
+    def _compile_forward(self, layout: Layout) -> Compiled:
         """Compiles the forward program of one bucket."""
-        config = self._config
-        cache = cache_spec(
-            self._model.config,
-            num_pages=config.num_pages,
-            page_size=config.page_size,
-            dtype=config.dtype,
-            mesh=self._model.mesh,
-            backends=self._model.backends,
-        )
         return self._compile(
-            partial(step.forward, layout, config.page_size, self._model.graphdef),
+            partial(step.forward, layout, self._config.page_size, self._model.graphdef),
             self._leaves(),
-            cache,
+            self.cache,
             self._state().last_token,
             self._int32(layout.size),
             donate=(1,),

@@ -84,17 +84,8 @@ def _page_format(mesh: Mesh, size: int, dtype: str) -> PageFormat:
     return PageFormat(size, dtype, mesh.devices.flat[0].platform)
 
 
-def init_cache(
-    config: ModelConfig,
-    *,
-    num_pages: int,
-    page_size: int,
-    dtype: str,
-    mesh: Mesh | None = None,
-    backends: Backends | None = None,
-) -> dict[str, jax.Array]:
-    """A cache of zeros, made on the devices that hold it; see `cache_spec`."""
-    spec = cache_spec(config, num_pages=num_pages, page_size=page_size, dtype=dtype, mesh=mesh, backends=backends)
+def init_cache(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """A cache of zeros, made on the devices that hold it; `spec` is of `cache_spec`."""
     return {
         name: jax.jit(lambda leaf=leaf: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
         for name, leaf in spec.items()

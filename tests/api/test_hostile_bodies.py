@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,30 +155,8 @@ def test_both_scanners_read_the_same(text: str) -> None:
     assert read("") == read(":" * 30_000)
 
 
-@contextmanager
-def longest_silence() -> Iterator[list[float]]:
-    """The longest time for which no other thread could run; what the tests have made is left alone, as by a server."""
-    gc.collect()
-    gc.freeze()
-    found, over = [0.0], threading.Event()
-
-    def watch() -> None:
-        last = time.perf_counter()
-        while not over.is_set():
-            time.sleep(0.001)
-            now = time.perf_counter()
-            found[0], last = max(found[0], now - last), now
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield found
-    over.set()
-    thread.join()
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("kind", LARGE)
-def test_reading_lets_other_threads_run(kind: str) -> None:
+def test_reading_lets_other_threads_run(longest_silence: Any, kind: str) -> None:
     """Keys silenced everyone for 1.3 s. Generous: machines that run tests are busy."""
     body = LARGE[kind](450_000).encode()
     with longest_silence() as silence:

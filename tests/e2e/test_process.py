@@ -101,6 +101,7 @@ def test_a_model_that_cannot_be_served_is_one_sentence(model, damage, says):
         (("--kv-memory", "1KiB"), "--kv-memory"),
         (("--max-model-len", "1000000"), "--max-model-len"),
         (("--dtype", "float8"), "--dtype"),
+        (("--device-memory", "0.5"), "--device-memory is a share of a GPU's memory"),
         (("--host", "203.0.113.1"), "203.0.113.1"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from copy import copy
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from jaxserve.engine.requests import Request
 from jaxserve.engine.results import row_results
 from jaxserve.engine.runner import Runner
 from jaxserve.engine.sequence import IN_FLIGHT, Sequence
+from jaxserve.errors import DeviceLost
 from jaxserve.models import load_model, make_mesh
 from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
@@ -125,6 +128,20 @@ def test_a_second_device_executes_what_it_receives(started):
         assert results[0] == results[1]
         assert all(result.sampled for result in results[0])
     assert results[0][0].sampled[0].logprob is not None
+
+
+def test_what_the_device_reports_ends_it(started):
+    """An error of jax's runtime leaves donated arrays undefined."""
+    made, model = started
+
+    def broken(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+
+    programs = copy(made.runner.programs)
+    programs.forward = dict.fromkeys(programs.layouts, broken)
+    launch = Encoder(programs.layouts).launch(Plan((row(sequence(0), 0, PROMPT, fresh=True),)), draw=True)
+    with pytest.raises(DeviceLost, match="the device failed: INTERNAL"):
+        Device(made.config, model, programs).execute(launch)
 
 
 def test_commands_that_go_on_need_a_step(started):

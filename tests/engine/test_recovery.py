@@ -10,7 +10,7 @@ from test_engine import VOCAB, Counting, Letters, drain, request, tokens, wait_u
 
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.errors import InternalError
+from jaxserve.errors import EngineStopped, InternalError
 
 BAD = "bad"
 
@@ -43,18 +43,27 @@ class Fragile(Counting):
 
 
 class BrokenProperty:
-    """A constraint that can't tell whether it rules."""
+    """A constraint that from some reading on can't tell whether it rules."""
 
     stands = False
 
+    def __init__(self, readings):
+        self.left = readings
+
     @property
     def constrains(self):
-        raise KeyError("a defect")
+        self.left -= 1
+        if self.left < 0:
+            raise KeyError("a defect")
+        return False
 
     def prepare(self, row):
         raise AssertionError("not reached")
 
-    complete = advance = prepare
+    complete = prepare
+
+    def advance(self, token):
+        pass
 
 
 def engine_of(runner, **sizes):
@@ -123,13 +132,28 @@ def test_every_choice_of_others_goes_on():
     check_rest(engine)
 
 
-def test_a_property_of_a_constraint_that_raises_ends_its_request_only():
+@pytest.mark.parametrize("readings", range(6))
+def test_a_property_of_a_constraint_that_raises_ends_its_request_only(readings):
+    """Before a launch or between a commit and its delivery: no token of the others is lost or comes twice."""
     engine = engine_of(Counting())
     good = others(3)
-    found = outputs(engine, [*good, request(BAD, max_tokens=9, constraint=BrokenProperty)])
+    found = outputs(engine, [*good, request(BAD, max_tokens=9, constraint=lambda: BrokenProperty(readings))])
     check_others(found, good)
     assert found[BAD][-1].finish_reason == "error"
     check_rest(engine)
+
+
+def test_a_failure_with_nobody_running_ends_the_engine():
+    class Planless(Scheduler):
+        def plan(self, newcomers=None):
+            raise KeyError("a defect")
+
+    config = engine_config(max_model_len=256, num_pages=200)
+    engine = Engine(Planless(config), Counting(), Letters(), total_pages=199, vocab_size=VOCAB)
+    found = outputs(engine, others(2))
+    assert all(isinstance(deltas[-1].error, EngineStopped) for deltas in found.values())
+    wait_until(lambda: not engine.healthy)
+    assert isinstance(engine.failure, KeyError)
 
 
 def test_the_engine_runs_ahead_again_when_all_have_proven_themselves():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -189,6 +190,55 @@ def test_a_step_is_planned_before_the_one_before_is_committed() -> None:
     assert commit(scheduler, third, 42) == [advance(sequence, 42)]
     assert (sequence.output, sequence.finish_reason) == ([40, 41, 42], "length")
     assert not scheduler.has_work
+
+
+def planned_drafts(scheduler: Scheduler, sequence: Sequence, drafts: tuple[int, ...]) -> Plan:
+    """A plan whose one row decodes and verifies drafts, as if the scheduler had planned them."""
+    (row,) = planned(scheduler).rows
+    sequence.computed += len(drafts)
+    sequence.sampled += len(drafts)
+    return Plan((dataclasses.replace(row, tokens=(*row.tokens, *drafts), samples=1 + len(drafts)),))
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_row_may_yield_several_tokens_and_what_is_missing_is_computed_again(kept: int) -> None:
+    scheduler = make()
+    (sequence,) = scheduler.add(ask("a", 5, max_tokens=20))
+    step(scheduler, 40)
+    plan = planned_drafts(scheduler, sequence, (41, 42))
+    tokens = (41, 42, 43)[:kept]
+    assert scheduler.commit(plan, [result(*tokens)]) == [advance(sequence, *tokens)]
+    assert sequence.output == [40, *tokens]
+    scheduler.check()
+    (row,) = planned(scheduler).rows
+    assert (row.start, row.tokens, row.position) == (5 + kept, (40 + kept,), 1 + kept)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "output", "reason"),
+    [((41, STOP, 43), [40, 41, STOP], "stop"), ((41, 42, 43), [40, 41, 42], "length")],
+)
+def test_tokens_behind_the_one_that_ends_a_sequence_are_dropped(
+    tokens: tuple[int, ...], output: list[int], reason: str
+) -> None:
+    scheduler = make()
+    (sequence,) = scheduler.add(ask("a", 5, max_tokens=3))
+    step(scheduler, 40)
+    plan = planned_drafts(scheduler, sequence, (41, 42))
+    assert scheduler.commit(plan, [result(*tokens)]) == [advance(sequence, *output[1:])]
+    assert (sequence.output, sequence.finish_reason) == (output, reason)
+    scheduler.check()
+
+
+def test_tokens_before_a_failed_one_count() -> None:
+    scheduler = make()
+    (sequence,) = scheduler.add(ask("a", 5))
+    step(scheduler, 40)
+    plan = planned_drafts(scheduler, sequence, (41, 42))
+    failed = RowResult((SampledToken(41), SampledToken(0, failed=True), SampledToken(43)))
+    assert scheduler.commit(plan, [failed]) == [Advance(sequence, (SampledToken(41),), failed=True)]
+    assert (sequence.output, sequence.finish_reason) == ([40, 41], "error")
+    scheduler.check()
 
 
 def test_a_committed_token_is_fed_by_its_id() -> None:

@@ -37,12 +37,14 @@ class Session:
         count = 2 * sum(self.columns)
         self.ids = np.random.default_rng(9).permutation(count) + 1
         self.cache = models.init_cache(
-            model.config,
-            num_pages=count + 1,
-            page_size=PAGE,
-            dtype=model.dtype,
-            mesh=model.mesh,
-            backends=model.backends,
+            models.cache_spec(
+                model.config,
+                num_pages=count + 1,
+                page_size=PAGE,
+                dtype=model.dtype,
+                mesh=model.mesh,
+                backends=model.backends,
+            )
         )
         self.step = jax.jit(partial(_step, model.graphdef), donate_argnums=1, compiler_options=options)
         self.routing: np.ndarray | None = None

@@ -23,7 +23,9 @@ def logits(model, ids):
     count = len(ids)
     padded = np.zeros(64, np.int32)
     padded[:count] = ids
-    cache = models.init_cache(model.config, num_pages=500, page_size=PAGE, dtype="float32", mesh=model.mesh)
+    cache = models.init_cache(
+        models.cache_spec(model.config, num_pages=500, page_size=PAGE, dtype="float32", mesh=model.mesh)
+    )
     lens, cu = np.array([count, 0], np.int32), np.array([0, count, count], np.int32)
     groups = len(models.cache_layout(model.config).groups)
     tables = tuple(np.array([[3, 1, 2], [0, 0, 0]], np.int32) + 3 * group for group in range(groups))

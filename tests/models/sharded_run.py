@@ -53,7 +53,7 @@ def report(folder, loop, shape):
     count = len(prompt)
     ids = np.zeros(64, np.int32)
     ids[:count] = prompt
-    cache = models.init_cache(config, num_pages=500, page_size=PAGE, dtype="float32", mesh=mesh)
+    cache = models.init_cache(models.cache_spec(config, num_pages=500, page_size=PAGE, dtype="float32", mesh=mesh))
     lens, cu = np.array([count, 0], np.int32), np.array([0, count, count], np.int32)
     groups = len(models.cache_layout(config).groups)
     tables = tuple(np.array([[3, 1, 2, 4], [0, 0, 0, 0]], np.int32) + 4 * group for group in range(groups))

@@ -12,10 +12,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxserve.models.kernels import mosaic_work
+from jaxserve.models.kernels import mosaic_softmax, mosaic_work
 from jaxserve.models.kernels.mosaic_work import (
-    LOG2_E,
-    MASKED,
     PROCESSORS,
     SHARED_BYTES,
     SPLIT,
@@ -183,8 +181,11 @@ def _softmax(
         edge = start + size > end
         if shape.window is not None:
             edge |= start < first
-        pl.when(edge)(partial(_clear_values, shape, kv_ring.at[slot], first - start, end - start))
-        carry = _fold(shape, carry, q_tile, kv_ring.at[slot], first - start, end - start)
+        low, high = first - start, end - start
+        kept = partial(_between, low, high)
+        pl.when(edge)(partial(mosaic_softmax.clear_values, shape, kv_ring.at[slot], size, kept))
+        seen = partial(_seen, low if shape.window is not None else None, high)
+        carry = mosaic_softmax.fold(shape, carry, q_tile, kv_ring.at[slot], seen)
         pl.when(number + shape.stages < count)(partial(fetch, number + shape.stages))
         return carry
 
@@ -198,35 +199,11 @@ def _softmax(
     return acc, peak, mass
 
 
-def _clear_values(shape: SplitShape, block: Any, first: jax.Array, end: jax.Array) -> None:
-    """Zero values outside [first, end): pages may hold anything there, NaN too."""
-    values = block.at[:, pl.ds(shape.head_dim, shape.head_dim)]
-    where = mosaic_work.iota((_KEYS, shape.head_dim), 0)
-    held = mosaic_work.load(values, plgpu.Layout.WGMMA)
-    values[...] = jnp.where((where >= first) & (where < end), held, jnp.zeros_like(held))
-    plgpu.commit_smem()
+def _between(first: jax.Array, end: jax.Array, where: jax.Array) -> jax.Array:
+    return (where >= first) & (where < end)
 
 
-def _fold(
-    shape: SplitShape, carry: tuple[jax.Array, ...], q_tile: Any, block: Any, first: jax.Array, end: jax.Array
-) -> tuple[jax.Array, ...]:
-    """One block of keys and values into the running state; positions count from the block's first."""
-    acc, peak, mass = carry
-    keys, values = (block.at[:, pl.ds(side * shape.head_dim, shape.head_dim)] for side in range(2))
-
-    scores = mosaic_work.products(q_tile, keys)
-    if shape.softcap is None:
-        scores = scores * (shape.scale * LOG2_E)
-    else:
-        scores = jnp.tanh(scores * (shape.scale / shape.softcap)) * (shape.softcap * LOG2_E)
-    where = mosaic_work.iota(scores.shape, 1)
-    seen = where < end
-    if shape.window is not None:
-        seen &= where >= first
-    scores = jnp.where(seen, scores, MASKED)
-    highest = jnp.maximum(peak, scores.max(axis=1))
-    decay = jnp.exp2(peak - highest)
-    likely = jnp.exp2(scores - lax.broadcast_in_dim(highest, scores.shape, [0]))
-    mass = mass * decay + likely.sum(axis=1)
-    acc = acc * lax.broadcast_in_dim(decay, acc.shape, [0])
-    return mosaic_work.accumulate(acc, likely.astype(q_tile.dtype), values), highest, mass
+def _seen(first: jax.Array | None, end: jax.Array, scores_shape: tuple[int, ...]) -> jax.Array:
+    """Which keys of a block the queries see: those in [first, end); None = from the first."""
+    where = mosaic_work.iota(scores_shape, 1)
+    return where < end if first is None else _between(first, end, where)

@@ -12,8 +12,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxserve.models.kernels import mosaic_work
-from jaxserve.models.kernels.mosaic_work import LOG2_E, MASKED, PROCESSORS, Tile, compiler_params
+from jaxserve.models.kernels import mosaic_softmax, mosaic_work
+from jaxserve.models.kernels.mosaic_work import PROCESSORS, Tile, compiler_params
 
 _HALF = 64
 """Query vectors of a warpgroup."""
@@ -211,9 +211,11 @@ def _softmax(
         plgpu.barrier_wait(kv_here.at[slot])
         block = kv_ring.at[slot]
         if masked:
-            pl.when(start + shape.block > tile.end)(partial(_clear_values, shape, block, tile.end - start))
+            written = partial(_before, tile.end - start)
+            clear = partial(mosaic_softmax.clear_values, shape, block, shape.block, written)  # both warpgroups alike
+            pl.when(start + shape.block > tile.end)(clear)
         seen = partial(_seen, shape, tile.begin - start, warpgroup) if masked else None
-        carry = _fold(shape, carry, q_tile, block, seen)
+        carry = mosaic_softmax.fold(shape, carry, q_tile, block, seen)
         plgpu.barrier_arrive(kv_used.at[slot])
         return carry
 
@@ -234,7 +236,7 @@ def _softmax(
     return acc, mass
 
 
-def _seen(shape: TileShape, begin: jax.Array, warpgroup: jax.Array, scores_shape: tuple[int, int]) -> jax.Array:
+def _seen(shape: TileShape, begin: jax.Array, warpgroup: jax.Array, scores_shape: tuple[int, ...]) -> jax.Array:
     """Which keys of a block each query sees; `begin` is the tile's first position, counted from the block's."""
     vector = mosaic_work.iota(scores_shape, 0) + warpgroup * _HALF
     key = mosaic_work.iota(scores_shape, 1)
@@ -243,29 +245,5 @@ def _seen(shape: TileShape, begin: jax.Array, warpgroup: jax.Array, scores_shape
     return seen if shape.window is None else seen & (key > position - shape.window)
 
 
-def _clear_values(shape: TileShape, block: Any, end: jax.Array) -> None:
-    """Zero values from `end` on: pages may hold anything there, NaN too. Both warpgroups write the same."""
-    values = block.at[:, pl.ds(shape.head_dim, shape.head_dim)]
-    where = mosaic_work.iota((shape.block, shape.head_dim), 0)
-    held = mosaic_work.load(values, plgpu.Layout.WGMMA)
-    values[...] = jnp.where(where < end, held, jnp.zeros_like(held))
-    plgpu.commit_smem()
-
-
-def _fold(shape: TileShape, carry: tuple[jax.Array, ...], q_tile: Any, block: Any, seen: Any) -> tuple[jax.Array, ...]:
-    """One block of keys and values into the running state."""
-    acc, peak, mass = carry
-    keys, values = (block.at[:, pl.ds(side * shape.head_dim, shape.head_dim)] for side in range(2))
-    scores = mosaic_work.products(q_tile, keys)
-    if shape.softcap is None:
-        scores = scores * (shape.scale * LOG2_E)
-    else:
-        scores = jnp.tanh(scores * (shape.scale / shape.softcap)) * (shape.softcap * LOG2_E)
-    if seen is not None:
-        scores = jnp.where(seen(scores.shape), scores, MASKED)
-    highest = jnp.maximum(peak, scores.max(axis=1))
-    decay = jnp.exp2(peak - highest)
-    likely = jnp.exp2(scores - lax.broadcast_in_dim(highest, scores.shape, [0]))
-    mass = mass * decay + likely.sum(axis=1)
-    acc = acc * lax.broadcast_in_dim(decay, acc.shape, [0])
-    return mosaic_work.accumulate(acc, likely.astype(q_tile.dtype), values), highest, mass
+def _before(end: jax.Array, where: jax.Array) -> jax.Array:
+    return where < end

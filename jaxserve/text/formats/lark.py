@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.formats.schema import clean_schema
+from jaxserve.text.formats.schema import LAYOUT_KEYWORD, clean_schema
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.formats.values import ALL_TYPES, resolve, type_of
 
@@ -111,10 +111,12 @@ class Lark:
 
     def schema(self, schema: Any, place: str) -> str:
         """Any JSON value of a schema."""
+        layout: Mapping[str, Any] = DENSE
+        if isinstance(schema, Mapping) and schema.get(LAYOUT_KEYWORD) in ({"whitespace_flexible": True}, DENSE):
+            layout = ROOMY if schema[LAYOUT_KEYWORD]["whitespace_flexible"] else DENSE
+            schema = {keyword: value for keyword, value in schema.items() if keyword != LAYOUT_KEYWORD}
         cleaned, _ = clean_schema(schema, place)
-        asked = schema.get("x-guidance") if isinstance(schema, Mapping) else None
-        roomy = isinstance(asked, Mapping) and asked.get("whitespace_flexible") is True
-        return self._embed(cleaned, ROOMY if roomy else DENSE)
+        return self._embed(cleaned, layout)
 
     def nested(self, lark: str) -> str:
         """A whole grammar of its own, rule names included."""
@@ -136,7 +138,7 @@ class Lark:
             cleaned = {}
         if cleaned is False:
             cleaned = {"enum": []}
-        body = json.dumps({**cleaned, "x-guidance": layout}, ensure_ascii=True)
+        body = json.dumps({**cleaned, LAYOUT_KEYWORD: layout}, ensure_ascii=True)
         return self._name("j", f"%json {body}", "")
 
     def properties(self, tool: Tool) -> list[tuple[str, Any, bool]]:

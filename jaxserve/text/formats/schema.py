@@ -18,6 +18,8 @@ MAX_CHARS = 1_000_000
 MAX_PROPERTIES = 2_000
 """Of one object: each makes every mask of the grammar dearer."""
 
+LAYOUT_KEYWORD = "x-guidance"
+"""The grammar engine's own keyword: at the root of an answer's schema it chooses the layout, elsewhere it can't."""
 _UNSUPPORTED = {
     "not",
     "if",
@@ -42,7 +44,6 @@ _ANNOTATIONS = {
     "$anchor",
     "$dynamicAnchor",
     "$vocabulary",
-    "x-guidance",
     "default",
     "examples",
     "title",
@@ -146,7 +147,9 @@ def _clean(schema: Any, path: str, depth: int, walk: _Walk) -> Any:
     for keyword, value in rewrite(schema).items():
         if keyword in _ANNOTATIONS or (keyword == "format" and value not in _FORMATS):
             continue
-        if keyword in _UNSUPPORTED or (keyword == "uniqueItems" and value is True):
+        if keyword == LAYOUT_KEYWORD:
+            walk.refuse(keyword, path, "only {'whitespace_flexible': true or false}, at the root of response_format")
+        elif keyword in _UNSUPPORTED or (keyword == "uniqueItems" and value is True):
             walk.refuse(keyword, path, "keyword not supported in structured output")
         elif keyword == "uniqueItems":
             continue

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+import walks
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
@@ -20,17 +20,6 @@ from jaxserve.text.grammar.request_grammar import GrammarCompiler
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.reading.parser import ParsedMessage, parse_message
 
-
-def _load() -> Any:
-    spec = util.spec_from_file_location("walks", Path(__file__).parent / "walks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-walks = _load()
 STRICT = Tool(
     "strict",
     {

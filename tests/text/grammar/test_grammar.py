@@ -6,13 +6,13 @@ import json
 import random
 import time
 from collections.abc import Mapping
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+import walks
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
@@ -22,17 +22,6 @@ from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompil
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.reading.parser import parse_message
 
-
-def _load() -> Any:
-    spec = util.spec_from_file_location("walks", Path(__file__).parent / "walks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-walks = _load()
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "tokenizers"
 PERSON = {
     "type": "object",

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import walks
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import Tool
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler
 from jaxserve.text.grammar.wish import OutputWish
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import walks
 
 A, B = {"a": {"type": "integer"}}, {"b": {"type": "integer"}}
 
@@ -117,6 +112,20 @@ def test_json_is_compact_unless_the_schema_asks(
     assert not any(accepts(of(compiler, schema), text) for text in bad)
     roomy = of(compiler, {**schema, "x-guidance": {"whitespace_flexible": True}})
     assert accepts(roomy, json.dumps(json.loads(good), indent=2))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "x-guidance": {"item_separator": ";"}},
+        {"type": "object", "x-guidance": {"whitespace_flexible": True, "key_separator": "="}},
+        {"type": "object", "x-guidance": True},
+        {"type": "object", "properties": {"a": {"type": "array", "x-guidance": {"whitespace_flexible": True}}}},
+    ],
+)
+def test_a_layout_that_would_have_no_effect_is_refused(schema: Any, compiler: GrammarCompiler) -> None:
+    with pytest.raises(InvalidRequest, match="x-guidance"):
+        of(compiler, schema)
 
 
 DEAD_ENDS = {

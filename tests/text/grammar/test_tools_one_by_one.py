@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+import walks
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import Tool
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler
 from jaxserve.text.grammar.wish import OutputWish
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import walks
 
 IMPOSSIBLE: dict[str, Any] = {
     "look-around": {"type": "string", "pattern": "(?=a)b"},
