@@ -17,8 +17,6 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models.orbax_store import PARAMS, REMOTE
 
 _URL = re.compile(r"(?P<scheme>gs|s3|file):/+(?P<rest>.*?)/*")
-_LARGEST = 256 << 20
-"""Bytes of a file that is still fetched."""
 
 
 def local_model_dir(model: str | Path) -> Path:

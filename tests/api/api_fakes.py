@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -199,6 +200,8 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.aborted: list[str] = []
         self.running: set[str] = set()
+        self.owned = ExitStack()
+        """What ends with the engine: FastAPI remembers the routes of every app, and with them all that these use."""
         self.gate = threading.Event()
         self.gate.set()
         self._inbox: queue.SimpleQueue[tuple[Request, Sink, float] | None] = queue.SimpleQueue()
@@ -222,6 +225,7 @@ class FakeEngine:
     def close(self) -> None:
         self._inbox.put(None)
         self._thread.join()
+        self.owned.close()
 
     def _run(self) -> None:
         work: list[_Run] = []
@@ -373,7 +377,9 @@ def build(
     tokenizer: Any = engine.tokenizer if bos else ByteTokenizer(None)
     chat: Any = (PlainTemplate() if template else None) if isinstance(template, bool) else template
     bound = bind(FORMATS[chat_format], tokenizer, chat)
-    text = TextServices(tokenizer, bound, ConstraintBuilder(bound, vocab_size=engine.vocabulary))
+    constraints = ConstraintBuilder(bound, vocab_size=engine.vocabulary)
+    engine.owned.callback(constraints.close)
+    text = TextServices(tokenizer, bound, constraints)
     return create_app(engine, text, Settings(model=model, **settings))
 
 
