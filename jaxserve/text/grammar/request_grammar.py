@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llguidance import LLMatcher
@@ -25,6 +26,7 @@ from jaxserve.text.grammar.trial import GrammarTask, Trials
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.grammar.writing import Content, Written
 from jaxserve.text.isolation import Overrun
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]
 
@@ -72,7 +74,8 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._stops = tuple(sorted({*bound.stop_ids, *bound.tokenizer.eos_ids}))
         vocabulary = vocabulary_of(bound.tokenizer, vocab_size, markers=bound.marker_ids.values(), stops=self._stops)
-        self._tokenizer = vocabulary.build(self._encode)
+        # A function of the tokenizer, not a method: what native code holds, Python can't collect in a circle.
+        self._tokenizer = vocabulary.build(partial(_encode, bound.tokenizer))
         self.trials = Trials(GrammarTask(vocabulary, bound.format.calls, dict(bound.marker_ids)))
         encoded = (bound.tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n\n"))
         self._blanks = tuple(ids[0] for ids in encoded if len(ids) == 1)
@@ -162,12 +165,6 @@ class GrammarCompiler:
             banned,
         )
 
-    def _encode(self, text: bytes) -> list[int]:
-        """Tokens of a text without markers, as llguidance asks for them."""
-        return self._bound.tokenizer.encode(
-            text.decode("utf-8", "replace"), add_special_tokens=False, parse_special=False
-        )
-
     def _tokenize(self, text: bytes) -> list[int]:
         """Tokens of a text, markers as the tokens they are."""
         ids = self._bound.marker_ids
@@ -179,6 +176,11 @@ class GrammarCompiler:
             marker = ids.get(part.decode("utf-8", "replace"))
             tokens += [marker] if marker is not None else self._tokenizer.tokenize_bytes(part)
         return tokens
+
+
+def _encode(tokenizer: Tokenizer, text: bytes) -> list[int]:
+    """Tokens of a text without markers, as llguidance asks for them."""
+    return tokenizer.encode(text.decode("utf-8", "replace"), add_special_tokens=False, parse_special=False)
 
 
 def _response(response_format: Mapping[str, Any] | None) -> tuple[str, str] | None:

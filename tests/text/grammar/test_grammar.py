@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -554,3 +556,12 @@ def test_ids_beyond_the_tokenizer_are_never_allowed(bound: Any) -> None:
     grammar = grammars.compile(OutputWish({"type": "json_object"}))
     choices: Mapping[int, None] = dict.fromkeys(mask(grammar.matcher(), the.tokenizer.vocab_size + 100))
     assert max(choices) < the.tokenizer.vocab_size
+
+
+def test_a_compiler_that_nobody_uses_ends_with_its_workers(bound: Any) -> None:
+    grammars = GrammarCompiler(bound("generic"), vocab_size=300)
+    grammars.compile(OutputWish({"type": "json_object"}))
+    gone = weakref.ref(grammars.trials)
+    del grammars
+    gc.collect()
+    assert gone() is None, "the native tokenizer must not hold its owner"
