@@ -21,6 +21,7 @@ def test_packing_keeps_every_token_and_fills_rows() -> None:
     np.testing.assert_array_equal(rows, pack(documents, 63, seed=3))
 
 
+@pytest.mark.slow
 def test_padding_does_not_count() -> None:
     from train_bundled.model import Shape, init_params, loss
 
@@ -31,6 +32,7 @@ def test_padding_does_not_count() -> None:
     np.testing.assert_allclose(loss(shape, params, padded), loss(shape, params, tokens), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_documents_of_a_row_do_not_see_each_other() -> None:
     from train_bundled.model import Shape, forward, init_params, loss
 
@@ -67,6 +69,7 @@ def test_a_tiny_model_learns(tiny_run) -> None:
     assert result.held_out_loss < 5.2 < np.log(plan.shape.vocab_size)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_one_that_was_never_stopped(tiny_run) -> None:
     from train_bundled.training import run
 

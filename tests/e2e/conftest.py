@@ -61,7 +61,8 @@ def free_port() -> int:
 def serve(tmp_path_factory) -> Iterator[Serve]:
     """Starts `jaxserve serve MODEL FLAGS...` and waits until it is ready."""
     running: list[LiveServer] = []
-    cache = tmp_path_factory.mktemp("xla")
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"  # what one worker compiles, all have
 
     def start(model: Path | None, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
         port = free_port()

@@ -40,7 +40,10 @@ def random_experts(rng, *, bias):
     return Experts(projection(INNER, WIDTH), projection(INNER, WIDTH), projection(WIDTH, INNER))
 
 
-@pytest.mark.parametrize(("tokens", "bias"), [(1, False), (5, True), (40, False)])
+@pytest.mark.parametrize(
+    ("tokens", "bias"),
+    [pytest.param(1, False, marks=pytest.mark.slow), (5, True), pytest.param(40, False, marks=pytest.mark.slow)],
+)
 def test_like_the_universal_backend(tokens, bias):
     """Experts with no token, one, several blocks; tokens whose expert is elsewhere or that are padding."""
     rng = np.random.default_rng(tokens)
