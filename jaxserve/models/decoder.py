@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
+from jaxserve.models.choice import choose
 from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
@@ -60,12 +61,16 @@ class DecoderLayer(nnx.Module):
 
 
 class DecoderGroup(nnx.Module):
-    """A period of layers, run `repeats` times: by `lax.scan` over stacked parameters when it repeats."""
+    """A period of layers, run `repeats` times: in a `lax.scan` when it repeats.
 
-    def __init__(self, build: Build, group: LayerGroup, width: int) -> None:
-        stacked = replace(build, stack=group.repeats if group.repeats > 1 else None)
-        self.layers = nnx.List([DecoderLayer(stacked, spec, width) for spec in group.period])
-        self.group = group
+    Its parameters are stacked, or lie apart and are chosen by the layer's number (`choice.py`).
+    """
+
+    def __init__(self, build: Build, group: LayerGroup, width: int, *, stacked: bool) -> None:
+        specs = group.period if stacked else group.period * group.repeats
+        build = replace(build, stack=group.repeats if stacked and group.repeats > 1 else None)
+        self.layers = nnx.List([DecoderLayer(build, spec, width) for spec in specs])
+        self.group, self.stacked = group, stacked
 
     def __call__(
         self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
@@ -76,17 +81,23 @@ class DecoderGroup(nnx.Module):
         """
         group = self.group
         if group.repeats == 1:
-            return _run(self.layers, x_TD, cache, batch, group, 0)
-        graphdef, state = nnx.split(self.layers)
+            return _run([nnx.split(layer) for layer in self.layers], x_TD, cache, batch, group, 0)
+        parts = [nnx.split(layer) for layer in self.layers]
+        size = len(group.period)
 
         def body(
             carry: tuple[jax.Array, dict[str, jax.Array]], inputs: tuple[Any, jax.Array]
         ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Routing]:
-            x, cache, routing = _run(nnx.merge(graphdef, inputs[0]), *carry, batch, group, inputs[1])
+            states, repeat = inputs
+            if not self.stacked:
+                states = [choose([state for _, state in parts[member::size]], repeat) for member in range(size)]
+            layers = [(graphdef, state) for (graphdef, _), state in zip(parts, states)]
+            x, cache, routing = _run(layers, *carry, batch, group, repeat)
             return (x, cache), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
-        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (state, repeats))
+        states = [state for _, state in parts] if self.stacked else ()
+        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (states, repeats))
         return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
 
 
@@ -102,6 +113,7 @@ class Batch:
     """What the attention backend prepared for each page group and shape of attention in it."""
     pages: int
     """P: pages of the pool."""
+    rules: ShardingRules
 
     def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int, shape: AttentionShape) -> LayerBatch:
         """The batch as layer `numbers[chosen]` sees it; these layers are alike and in one page group."""
@@ -122,7 +134,7 @@ def attention_shape(spec: AttentionSpec | LatentSpec, rules: ShardingRules) -> A
 
 
 def _run(
-    layers: nnx.List[DecoderLayer],
+    layers: Sequence[tuple[Any, Any]],
     x_TD: jax.Array,
     cache: dict[str, jax.Array],
     batch: Batch,
@@ -131,11 +143,11 @@ def _run(
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One pass through the layers of a period."""
     routing: Routing = ()
-    for member, layer in enumerate(layers):
-        graphdef, state = nnx.split(layer)
-        table = batch.tables[layer.spec.attention.rope]
+    for member, (graphdef, state) in enumerate(layers):
+        spec = group.period[member].attention
+        table = batch.tables[spec.rope]
         numbers = [group.layer(one, member) for one in range(group.repeats)]
-        own = batch.of_layers(numbers, repeat, attention_shape(layer.spec.attention, layer.rules))
+        own = batch.of_layers(numbers, repeat, attention_shape(spec, batch.rules))
         x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table)
         routing += chosen
     return x_TD, cache, routing
@@ -164,7 +176,10 @@ class Decoder(nnx.Module):
             *table, Init("normal", 1.0 if not config.tie_embeddings else config.hidden_size**-0.5)
         )
         self.groups = nnx.List(
-            [DecoderGroup(build, group, config.hidden_size) for group in layer_loops(config, layer_loop)]
+            [
+                DecoderGroup(build, group, config.hidden_size, stacked=layer_loop == "scan")
+                for group in layer_loops(config, layer_loop)
+            ]
         )
         self.norm = RMSNorm(build, config.hidden_size)
         self.lm_head = (
@@ -187,7 +202,7 @@ class Decoder(nnx.Module):
         tables = {rope: rope_table(rope, meta.first.positions_T) for rope in ropes}
         layout, kept = cache_layout(self.config), dict(cache)
         pages = next(iter(kept.values())).shape[0] // layout.slots
-        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages)
+        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, self.rules)
         routing: Routing = ()
         for group in self.groups:
             x_TD, kept, chosen = group(x_TD, kept, batch)

@@ -130,8 +130,8 @@ def plan_model(
         layers, stacked, name = None, False, path
         if path[0] == "groups":
             group, member, name = groups[int(str(path[1]))], int(str(path[3])), path[4:]
-            layers = tuple(group.layer(repeat, member) for repeat in range(group.repeats))
-            stacked = group.repeats > 1
+            stacked = layer_loop == "scan" and group.repeats > 1
+            layers = tuple(group.layer(repeat, member) for repeat in range(group.repeats if stacked else 1))
         abstract, metadata = variable.get_value(), variable.get_metadata()
         sharding = rules.sharding(metadata["out_sharding"])
         value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxserve.models.choice import with_layer
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.quantization import (
@@ -142,8 +144,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x_TI: jax.Array) -> jax.Array:
         """[T, in] -> [T, out], in the dtype of x."""
-        multiply = self.build.backends.matmul.multiply
-        y_TO = multiply(x_TI, self.held(), local=self.build.rules.mesh.size == 1)
+        multiply = partial(self.build.backends.matmul.multiply, x_TI, local=self.build.rules.mesh.size == 1)
+        y_TO: jax.Array = with_layer(multiply, self.held())
         return y_TO if self.bias is None else y_TO + self.bias[...]
 
     def local(self) -> Weight:

@@ -20,7 +20,7 @@ class PlatformDefaults:
 
     dtype: Dtype
     """XLA's bfloat16 matmuls are slow on CPU."""
-    layer_loop: Literal["scan", "unroll"]
+    layer_loop: Literal["scan", "switch", "unroll"]
     """Scan on TPU: compiles several times faster, same speed. Elsewhere scan copies or slows."""
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -89,7 +89,7 @@ class EngineOptions(Options):
         default_text="powers of two up to the budget",
     )
     prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
-    layer_loop: Literal["scan", "unroll"] | None = option(
+    layer_loop: Literal["scan", "switch", "unroll"] | None = option(
         None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
     )
     weights: Literal["keep", "dequantize"] = option(
