@@ -133,11 +133,12 @@ def _three(value: Any, default: tuple[float, ...]) -> tuple[float, ...]:
 
 def _read_crop(plain: ImageProcessor, fields: Mapping[str, Any]) -> ImageProcessor:
     size, crop = fields.get("size") or {}, fields.get("crop_size") or {}
-    shortest = size if isinstance(size, int) else size.get("shortest_edge", plain.shape.side)
-    height, width = (crop, crop) if isinstance(crop, int) else (crop.get(k, plain.shape.side) for k in _SIDES)
-    if (height, width) != (plain.shape.side, plain.shape.side):
-        raise ValueError(f"crop_size {width} x {height} is not the tower's {plain.shape.side}")
-    return replace(plain, resize=int(shortest))
+    side = plain.shape.side
+    shortest = size if isinstance(size, int) else size.get("shortest_edge") or side
+    height, width = (crop, crop) if isinstance(crop, int) else (crop.get(name, side) for name in _SIDES)
+    if (height, width) != (side, side):
+        raise ValueError(f"crop_size {width} x {height} is not the tower's {side}")
+    return replace(plain, resize=shortest)
 
 
 def _read_smart(plain: ImageProcessor, fields: Mapping[str, Any]) -> ImageProcessor:

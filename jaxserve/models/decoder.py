@@ -190,7 +190,9 @@ class Decoder(nnx.Module):
             x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip"))
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
-        x_TD, features_FTD = (x_TD, None) if images is None else with_images(x_TD, images)
+        features_FTD = None
+        if images is not None:
+            x_TD, features_FTD = map(self.rules.constrain, with_images(x_TD, images))
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
         positions = meta.first.positions_T if images is None or images.rotary_AT is None else images.rotary_AT
         tables = {rope: rope_table(rope, positions) for rope in ropes}
@@ -223,13 +225,10 @@ class Decoder(nnx.Module):
             return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)
 
 
-def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array | None]:
+def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array]:
     """Embeddings with those of images in their places, and the features [F, T, D] that the first F layers add."""
     with jax.named_scope("images"):
-        found_TFD = images.pool[images.rows_T].reshape(*x_TD.shape[:1], -1, x_TD.shape[1])
+        found_TFD = images.pool[images.rows_T].reshape(x_TD.shape[0], -1, x_TD.shape[1]).astype(x_TD.dtype)
         is_image_T1 = images.rows_T[:, None] > 0
-        x_TD = jnp.where(is_image_T1, found_TFD[:, 0].astype(x_TD.dtype), x_TD)
-        if found_TFD.shape[1] == 1:
-            return x_TD, None
-        features_FTD = jnp.where(is_image_T1, jnp.moveaxis(found_TFD[:, 1:], 1, 0), 0).astype(x_TD.dtype)
-        return x_TD, features_FTD
+        features_FTD = jnp.where(is_image_T1, jnp.moveaxis(found_TFD[:, 1:], 1, 0), 0)
+        return jnp.where(is_image_T1, found_TFD[:, 0], x_TD), features_FTD

@@ -192,9 +192,7 @@ def _left(stored: StoredWeights, family: Family, layer: int, *, tower: bool = Fa
 
     return tuple(
         sorted(
-            path
-            for path, theirs in modules.items()
-            if path in SELECTING or not covered(theirs.removesuffix(".weight"))
+            path for path, theirs in modules.items() if path in SELECTING or not covered(theirs.removesuffix(".weight"))
         )
     )
 

@@ -262,7 +262,9 @@ def embed_image(graphdef: GraphDef[Tower], leaves: list[jax.Array], image: Patch
         return graphdef.merge(leaves)(image)
 
 
-def unembed(graphdef: GraphDef[Decoder], leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]) -> Float32[Array, "N V"]:
+def unembed(
+    graphdef: GraphDef[Decoder], leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
+) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
     return _logits(graphdef.merge(leaves), hidden_ND)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.family import DECODER_NAMES, Family, Source, flat
+from jaxserve.models.family import DECODER_NAMES, Family, Names, Source, flat
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_vision import read_clip, text_half, with_tower
 from jaxserve.models.registry import find_family
@@ -31,7 +31,7 @@ def _read(raw: HubConfig) -> ModelConfig:
 
 
 _TOWER = "vision_tower.encoder.layers.{layer}."
-NAMES = {
+NAMES: Names = {
     **DECODER_NAMES,
     "vision.patch.weight": Source("vision_tower.embeddings.patch_embedding.weight", flat),
     "vision.class_token": "vision_tower.embeddings.class_embedding",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -53,7 +55,7 @@ def attend_everywhere(
     def some(q_QNH: jax.Array) -> jax.Array:
         return _weighted(q_QNH, k_PNH, v_PNH, valid_P[None, :], scale)
 
-    parts = lax.map(some, padded.reshape(-1, size, *q_PNH.shape[1:]))
+    parts: jax.Array = lax.map(some, padded.reshape(-1, size, *q_PNH.shape[1:]))
     return parts.reshape(-1, *q_PNH.shape[1:])[:count]
 
 
@@ -76,7 +78,7 @@ def attend_nearby(
     own_BQ, near_BK = windows_P.reshape(blocks), beside(windows_P, -1)
     seen_BQK = (own_BQ[:, :, None] == near_BK[:, None, :]) & (near_BK >= 0)[:, None, :]
     queries = q_PNH.reshape(*blocks, *q_PNH.shape[1:])
-    attended = jax.vmap(lambda q, k, v, seen: _weighted(q, k, v, seen, scale))
+    attended = jax.vmap(partial(_weighted, scale=scale))
     return attended(queries, beside(k_PNH, 0), beside(v_PNH, 0), seen_BQK).reshape(q_PNH.shape)
 
 

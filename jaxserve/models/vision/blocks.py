@@ -114,7 +114,8 @@ class Pool(nnx.Module):
     def __call__(self, x_PD: jax.Array) -> jax.Array:
         """[P, D] -> [M, width of the decoder]."""
         mean_MD = jnp.mean(x_PD.reshape(-1, self.square, x_PD.shape[-1]).astype(jnp.float32), axis=1)
-        return self.norm(mean_MD.astype(x_PD.dtype)) @ self.proj[...].T
+        embedded: jax.Array = self.norm(mean_MD.astype(x_PD.dtype)) @ self.proj[...].T
+        return embedded
 
 
 JOINTS = {"mlp": Mlp2, "merger": Merger, "pool": Pool}

@@ -106,7 +106,7 @@ class Tower(nnx.Module):
         spec = self.spec
         if self.positions is None:
             return x_PD
-        table = self.positions[...]
+        table: jax.Array = self.positions[...]
         if spec.positions == "table":
             places = image.rows_P * (spec.side or 0) + image.columns_P + int(spec.class_token)
             return x_PD + table[places]
@@ -150,10 +150,9 @@ def _run(
     run: BlockRun, block: VisionBlock, x_PD: jax.Array, windows_P: jax.Array, table: RopeTable | None
 ) -> jax.Array:
     graphdef, state = nnx.split(block)
-    if run.count == 1:
-        return run_block(graphdef, state, x_PD, windows_P, table, windowed=run.windowed)
 
     def body(x: jax.Array, one: Any) -> tuple[jax.Array, None]:
         return run_block(graphdef, one, x, windows_P, table, windowed=run.windowed), None
 
-    return lax.scan(body, x_PD, state)[0]
+    after_PD: jax.Array = body(x_PD, state)[0] if run.count == 1 else lax.scan(body, x_PD, state)[0]
+    return after_PD
