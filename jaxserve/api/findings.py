@@ -64,9 +64,13 @@ def _mentioned(loc: Location, item: ValidationDetail) -> str:
 def _not_permitted(loc: Location, body: Any) -> str:
     """In the words of Fireworks AI's own service, which its clients look for."""
     value = reduce(lambda here, part: here[part], loc, body)
-    kinds = {dict: "{...}", list: "[...]"}
-    shown = value if isinstance(value, str) else kinds.get(type(value)) or json.dumps(value)
-    return f"Extra inputs are not permitted, field: '{dotted(loc)}', value: '{shortened(shown, _MAX_VALUE)}'"
+    return f"Extra inputs are not permitted, field: '{dotted(loc)}', value: '{shortened(_shown(value), _MAX_VALUE)}'"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "{...}" if isinstance(value, dict) else "[...]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def findings_of(error: ValidationError) -> list[ErrorDetails]:

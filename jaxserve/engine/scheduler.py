@@ -234,7 +234,8 @@ class Scheduler:
             raise RuntimeError("a slot is lost or taken twice")
         order = [*self._running, *self._waiting]
         kinds = [[one for one in order if one.request.priority is priority] for priority in (True, False)]
-        if any(list(line) != sorted(line, key=_rank) for line in (self._running, self._waiting, *kinds)):
+        lines = [list(self._running), list(self._waiting), *kinds]
+        if any(line != sorted(line, key=_rank) for line in lines):
             raise RuntimeError("a sequence runs or waits out of turn")
         if any(s.pages or s.computed or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
