@@ -255,6 +255,12 @@ class ModelConfig:
         return (len(chosen), chosen[0]) if chosen else None
 
     @property
+    def routing_dtype(self) -> Literal["uint8", "int16"]:
+        """The smallest type that holds the number of any routed expert."""
+        most = max((layer.mlp.num_experts for layer in self.layers if isinstance(layer.mlp, MoeSpec)), default=0)
+        return "uint8" if most <= 256 else "int16"
+
+    @property
     def num_kv_heads(self) -> int:
         """K: key/value heads of every layer (the cache has one shape for all layers)."""
         return self.layers[0].attention.num_kv_heads

@@ -126,7 +126,8 @@ class ForwardOutput:
     logits_NV: jax.Array
     """float32, whole on every device."""
     routing: jax.Array | None = None
-    """Their experts, int32 [MoE layers, N, experts per token], best first; None for dense models."""
+    """Experts of each of the step's tokens, [MoE layers, T, experts per token], best first, in the type that
+    `ModelConfig.routing_dtype` says; None for dense models."""
 
 
 def plan_model(
@@ -253,7 +254,9 @@ def forward(
     hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta, images)
     hidden_ND = hidden_TD[token_N]
     logits_NV = _logits(decoder, hidden_ND)
-    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
+    if routing is not None:
+        routing = routing.astype(decoder.config.routing_dtype)
+    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, routing)
 
 
 def embed_image(graphdef: GraphDef[Tower], leaves: list[jax.Array], image: Patches) -> jax.Array:
