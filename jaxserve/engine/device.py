@@ -109,7 +109,7 @@ class Device:
         self._cache = result.cache
         scores = None
         if command.score_targets is not None:
-            scores = self._programs.score[layout.tokens](leaves, result.hidden_TD, self._put(command.score_targets))
+            scores = self._programs.score(leaves, result.hidden_TD, self._put(command.score_targets))
         pending = Pending(
             samples=layout.samples,
             forward=result,

@@ -44,8 +44,8 @@ class Programs:
         self.forward: dict[Layout, Compiled] = {}
         self.sample: dict[int, Compiled] = {}
         """By N."""
-        self.score: dict[int, Compiled] = {}
-        """By T."""
+        self.score: Compiled = _missing
+        """Of the largest bucket, in which every step runs that scores."""
         self.write_history: Compiled = _missing
         self.write_bias: Compiled = _missing
 
@@ -67,12 +67,11 @@ class Programs:
 
     def _jobs(self) -> Iterator[tuple[Callable[[Compiled], None], Callable[[], Compiled]]]:
         """(where to keep it, how to compile it), the slowest first."""
-        for layout in reversed(self.layouts):
-            yield partial(self.forward.__setitem__, layout), partial(self._compile_forward, layout)
-        for layout in reversed(self.layouts):
-            yield partial(self.score.__setitem__, layout.tokens), partial(self._compile_score, layout)
         for samples in sorted({layout.samples for layout in self.layouts}):
             yield partial(self.sample.__setitem__, samples), partial(self._compile_sample, samples)
+        for layout in reversed(self.layouts):
+            yield partial(self.forward.__setitem__, layout), partial(self._compile_forward, layout)
+        yield partial(setattr, self, "score"), partial(self._compile_score, self.layouts[-1])
         yield partial(setattr, self, "write_history"), partial(self._compile_write, write_history, HISTORY_COLUMNS)
         yield partial(setattr, self, "write_bias"), partial(self._compile_write, write_bias, BIAS_COLUMNS)
 

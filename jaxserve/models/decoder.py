@@ -18,7 +18,7 @@ from jaxserve.models.choice import choose
 from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
-from jaxserve.models.metadata import StepMeta
+from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.mla import LatentAttention
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.moe import Moe
@@ -46,9 +46,9 @@ class DecoderLayer(nnx.Module):
         self.spec, self.rules = spec, build.rules
 
     def __call__(
-        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable
+        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable, feature_TD: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the layer's routing."""
+        """[T, D] -> [T, D], the cache, and the layer's routing; `feature_TD` joins the residual stream at the end."""
         y_TD, kept = self.attention(self.attention_norm(x_TD), cache, batch, table)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
@@ -57,13 +57,15 @@ class DecoderLayer(nnx.Module):
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
-        return x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD)), kept, routing
+        x_TD = x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD))
+        return x_TD if feature_TD is None else x_TD + feature_TD, kept, routing
 
 
 class DecoderGroup(nnx.Module):
-    """A period of layers, run `repeats` times: in a `lax.scan` when it repeats.
+    """A period of layers, run `repeats` times.
 
-    Its parameters are stacked, or lie apart and are chosen by the layer's number (`choice.py`).
+    Its parameters are stacked and scanned over; or lie apart, and a loop chooses them by the layer's number
+    (`choice.py`), where all layers can be chosen so; or lie apart and are used one layer after the other.
     """
 
     def __init__(self, build: Build, group: LayerGroup, width: int, *, stacked: bool) -> None:
@@ -71,34 +73,47 @@ class DecoderGroup(nnx.Module):
         build = replace(build, stack=group.repeats if stacked and group.repeats > 1 else None)
         self.layers = nnx.List([DecoderLayer(build, spec, width) for spec in specs])
         self.group, self.stacked = group, stacked
+        self.looped = stacked or (build.rules.mesh.size == 1 and all(map(_can_be_chosen, group.period)))
 
     def __call__(
         self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the routing of the group's layers.
+        """[T, D] -> [T, D], the cache, and the routing of the group's layers."""
+        group, layers = self.group, [nnx.split(layer) for layer in self.layers]
+        if self.looped and group.repeats > 1:
+            return self._loop(layers, x_TD, cache, batch)
+        routing: Routing = ()
+        for repeat in range(group.repeats):
+            own = layers[len(group.period) * repeat :][: len(group.period)]
+            x_TD, cache, chosen = _run(own, x_TD, cache, batch, group, repeat)
+            routing += chosen
+        return x_TD, cache, routing
 
-        The cache is carried, not scanned over: as a carry it is updated in place.
-        """
-        group = self.group
-        if group.repeats == 1:
-            return _run([nnx.split(layer) for layer in self.layers], x_TD, cache, batch, group, 0)
-        parts = [nnx.split(layer) for layer in self.layers]
-        size = len(group.period)
+    def _loop(
+        self, layers: Sequence[tuple[Any, Any]], x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
+        """One body for all repetitions. The cache is carried, not scanned over: so it is updated in place."""
+        group, size = self.group, len(self.group.period)
 
         def body(
             carry: tuple[jax.Array, dict[str, jax.Array]], inputs: tuple[Any, jax.Array]
         ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Routing]:
             states, repeat = inputs
             if not self.stacked:
-                states = [choose([state for _, state in parts[member::size]], repeat) for member in range(size)]
-            layers = [(graphdef, state) for (graphdef, _), state in zip(parts, states)]
-            x, cache, routing = _run(layers, *carry, batch, group, repeat)
+                states = [choose([state for _, state in layers[member::size]], repeat) for member in range(size)]
+            own = [(graphdef, state) for (graphdef, _), state in zip(layers[:size], states, strict=True)]
+            x, cache, routing = _run(own, *carry, batch, group, repeat)
             return (x, cache), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
-        states = [state for _, state in parts] if self.stacked else ()
-        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (states, repeats))
+        scanned = [state for _, state in layers] if self.stacked else None
+        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (scanned, repeats))
         return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+
+
+def _can_be_chosen(spec: LayerSpec) -> bool:
+    """Whether all matrices of a layer are used by `Linear` only."""
+    return not isinstance(spec.attention, LatentSpec) and not isinstance(spec.mlp, MoeSpec)
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,8 @@ class Batch:
     pages: int
     """P: pages of the pool."""
     rules: ShardingRules
+    features_FTD: jax.Array | None = None
+    """What the first F layers add to the tokens of images, zero for others; None = nothing."""
 
     def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int, shape: AttentionShape) -> LayerBatch:
         """The batch as layer `numbers[chosen]` sees it; these layers are alike and in one page group."""
@@ -144,11 +161,14 @@ def _run(
     """One pass through the layers of a period."""
     routing: Routing = ()
     for member, (graphdef, state) in enumerate(layers):
-        spec = group.period[member].attention
-        table = batch.tables[spec.rope]
+        spec = group.period[member]
+        table = batch.tables[spec.attention.rope]
         numbers = [group.layer(one, member) for one in range(group.repeats)]
-        own = batch.of_layers(numbers, repeat, attention_shape(spec, batch.rules))
-        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table)
+        own = batch.of_layers(numbers, repeat, attention_shape(spec.attention, batch.rules))
+        feature_TD = None
+        if spec.adds_features and batch.features_FTD is not None:
+            feature_TD = batch.features_FTD[jnp.asarray(numbers)[repeat]]
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD)
         routing += chosen
     return x_TD, cache, routing
 
@@ -161,10 +181,11 @@ def _layer(
     cache: dict[str, jax.Array],
     batch: LayerBatch,
     table: RopeTable,
+    feature_TD: jax.Array | None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, cache, batch, table)
+    return layer(x_TD, cache, batch, table, feature_TD)
 
 
 class Decoder(nnx.Module):
@@ -188,7 +209,7 @@ class Decoder(nnx.Module):
         self.config, self.rules, self.backends = config, build.rules, build.backends
 
     def hidden(
-        self, tokens_T: jax.Array, cache: Cache, meta: StepMeta
+        self, tokens_T: jax.Array, cache: Cache, meta: StepMeta, images: ImageMeta | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
         """Token ids -> hidden states [T, D] after the final norm, the cache, the routing.
 
@@ -198,11 +219,15 @@ class Decoder(nnx.Module):
             x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip"))
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
+        features_FTD = None
+        if images is not None:
+            x_TD, features_FTD = map(self.rules.constrain, with_images(x_TD, images))
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
-        tables = {rope: rope_table(rope, meta.first.positions_T) for rope in ropes}
+        positions = meta.first.positions_T if images is None or images.rotary_AT is None else images.rotary_AT
+        tables = {rope: rope_table(rope, positions) for rope in ropes}
         layout, kept = cache_layout(self.config), dict(cache)
         pages = next(iter(kept.values())).shape[0] // layout.slots
-        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, self.rules)
+        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, self.rules, features_FTD)
         routing: Routing = ()
         for group in self.groups:
             x_TD, kept, chosen = group(x_TD, kept, batch)
@@ -227,3 +252,12 @@ class Decoder(nnx.Module):
             logits_RV = self.rules.constrain(split_RV)  # gathers the few logits; at once, XLA would gather the table
             cap = self.config.logit_softcap
             return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)
+
+
+def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array]:
+    """Embeddings with those of images in their places, and the features [F, T, D] that the first F layers add."""
+    with jax.named_scope("images"):
+        found_TFD = images.pool[images.rows_T].reshape(x_TD.shape[0], -1, x_TD.shape[1]).astype(x_TD.dtype)
+        is_image_T1 = images.rows_T[:, None] > 0
+        features_FTD = jnp.where(is_image_T1, jnp.moveaxis(found_TFD[:, 1:], 1, 0), 0)
+        return jnp.where(is_image_T1, found_TFD[:, 0], x_TD), features_FTD

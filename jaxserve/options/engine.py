@@ -31,7 +31,7 @@ class PlatformDefaults:
 
 
 _PLATFORMS = {
-    "cpu": PlatformDefaults("float32", "unroll", 16, 512, 4),
+    "cpu": PlatformDefaults("float32", "switch", 16, 128, 4),
     "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 8),
     "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 16),
 }
