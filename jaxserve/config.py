@@ -34,7 +34,7 @@ class EngineConfig:
     mesh_shape: tuple[int, int, int]
     """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
     layer_loop: Literal["scan", "switch", "unroll"]
-    """How layers are looped: scan on TPU, unroll on CPU and GPU (measured: docs/decisions.md)."""
+    """How layers are looped: scan on TPU, switch on CPU, unroll on GPU (measured: docs/decisions.md)."""
     attention: str | None = None
     """Attention kernels by name (`models.kernels.choice.ATTENTION`); None = what the devices prefer."""
     matmul: str | None = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jaxserve.config import EngineConfig
 from jaxserve.engine import step
 from jaxserve.engine.command import Draw, Launch, Redraw, SlotLoads, StepCommand
+from jaxserve.engine.host_memory import drop_zeros
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.results import StepOutput
 from jaxserve.errors import DeviceLost
@@ -75,6 +76,10 @@ class Device:
                 case Redraw():
                     self._redraw(self._launched(), command)
         return self._launched()
+
+    def settle(self) -> None:
+        """Before the first command: KV pages that hold nothing yet take no memory of the host."""
+        drop_zeros(self._cache.values())
 
     def fetch(self, pending: Pending) -> StepOutput:
         """Waits for a step's results.

@@ -13,6 +13,8 @@ from jaxserve.options import EngineOptions
 
 _CPU_SHARE = 0.25
 """Share of the machine's memory that KV pages take at most on CPU, where the machine is somebody's own."""
+_CPU_PREFIX_SHARE = 0.25
+"""Pages for the prefix cache on CPU, beside those that all slots can fill, as a share of them. Elsewhere as many."""
 _ACCELERATOR_SHARE = 0.90
 """Share of a device's memory that weights, pages and temporaries may fill together."""
 _GPU_SHARE = 0.97
@@ -87,7 +89,7 @@ def derive_config(
     buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, chosen.max_num_batched_tokens)
     check_sizes(options, model.context, device.platform)
     pages = _kv_bytes(options, model, device) // model.page_bytes
-    context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages)
+    context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages, device.platform)
     return EngineConfig(
         model_dir=options.model_dir,
         dtype=chosen.dtype,
@@ -116,8 +118,10 @@ def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) ->
     return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes
 
 
-def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:
-    """Context length and number of pages: no more pages than all slots can fill twice (the rest is prefix cache)."""
+def _fit_context(
+    options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int, platform: str
+) -> tuple[int, int]:
+    """Context length and number of pages: what all slots can fill, and a share of it for the prefix cache."""
     wanted = options.max_model_len or model.context
 
     def needed(context: int) -> int:
@@ -136,7 +140,8 @@ def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: i
             )
         wanted = fitting
     if options.kv_memory is None:
-        pages = min(pages, 2 * seqs * needed(wanted) + 1)
+        prefix_share = _CPU_PREFIX_SHARE if platform == "cpu" else 1.0
+        pages = min(pages, int((1 + prefix_share) * seqs * needed(wanted)) + 1)
     return wanted, pages
 
 
