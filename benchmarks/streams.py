@@ -1,6 +1,6 @@
-"""`python -m benchmarks.streams`: what the host costs a streamed token, measured against a device that takes no time.
+"""`python -m benchmarks.streams`: what the host costs a streamed token, measured against a simulated device.
 
-The engine, the API and the HTTP server are the real ones; the runner returns every step at once. Clients are a process
+The engine, the API and the HTTP server are the real ones; the device sleeps for each step. Clients are a process
 of their own. Printed: tokens per second, and processor time for each streamed event on the HTTP thread and for each
 step on the engine's thread (processor time hardly depends on what else the machine does).
 """
@@ -35,10 +35,13 @@ FIRST_TOKEN = 300
 """An ordinary token of the bundled tokenizer; rows go on from here."""
 
 
-class Instant:
-    """A device that takes no time: row r samples token FIRST_TOKEN + r % 64."""
+class Simulated:
+    """A device that takes the same time for each step: row r samples token FIRST_TOKEN + r % 64."""
 
     compilations = 0
+
+    def __init__(self, step_seconds: float) -> None:
+        self._step_seconds = step_seconds
 
     def launch(self, plan: Plan, **_: Any) -> Plan:
         return plan
@@ -50,6 +53,7 @@ class Instant:
         raise NotImplementedError
 
     def fetch(self, ticket: Plan) -> list[RowResult]:
+        time.sleep(self._step_seconds)
         return [
             RowResult((SampledToken(FIRST_TOKEN + index % 64),) if row.samples else ())
             for index, row in enumerate(ticket.rows)
@@ -74,11 +78,17 @@ def _config(streams: int, context: int) -> EngineConfig:
     )
 
 
-def _serve(bound: socket.socket, config: EngineConfig, tokens: int) -> tuple[uvicorn.Server, Engine[Plan], list[int]]:
+def _serve(
+    bound: socket.socket, config: EngineConfig, step_seconds: float
+) -> tuple[uvicorn.Server, Engine[Plan], list[int]]:
     prepared = prepare(EngineOptions(model_dir=config.model_dir))
     bound_format = serving._chat_format(ServeOptions(), prepared, serving.ExitStack())
     engine = Engine(
-        Scheduler(config), Instant(), prepared.tokenizer, total_pages=config.num_pages - 1, vocab_size=3072
+        Scheduler(config),
+        Simulated(step_seconds),
+        prepared.tokenizer,
+        total_pages=config.num_pages - 1,
+        vocab_size=3072,
     )
     model = ModelInfo(names=("story",), context_length=config.max_model_len, vocab_size=3072, created=0)
     api = ApiOptions()
@@ -134,10 +144,10 @@ def _clients(port: int, streams: int, tokens: int, chat: bool, out: Any) -> None
     out.put((events, time.perf_counter() - begun, sample.decode(errors="replace")))
 
 
-def measure(streams: int, tokens: int, chat: bool) -> dict[str, float | str | int]:
+def measure(streams: int, tokens: int, chat: bool, step_seconds: float) -> dict[str, float | str | int]:
     bound = serving.bind("127.0.0.1", 0)
     config = _config(streams, -(-(tokens + 256) // 16) * 16)
-    server, engine, (http, *_) = _serve(bound, config, tokens)
+    server, engine, (http, *_) = _serve(bound, config, step_seconds)
     context = multiprocessing.get_context("spawn")
     for count in (4, tokens):
         box = context.Queue()
@@ -167,10 +177,11 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 16, 256])
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--chat", action="store_true", help="the chat endpoint (default: completions)")
+    parser.add_argument("--step-ms", type=float, default=5.0, help="what a step takes the simulated device")
     args = parser.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}")
     for streams in args.streams:
-        print(json.dumps(measure(streams, args.tokens, args.chat), indent=1))
+        print(json.dumps(measure(streams, args.tokens, args.chat, args.step_ms / 1000), indent=1))
 
 
 if __name__ == "__main__":
