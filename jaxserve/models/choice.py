@@ -39,7 +39,7 @@ class LayerChoice:
 def choose(states: Sequence[T], index: jax.Array) -> T:
     """The parameters of one of several layers: matrices as choices, vectors (norms, biases) copied out."""
 
-    def one(*arrays: jax.Array) -> LayerChoice | jax.Array:
+    def one(*arrays: jax.Array) -> Any:
         if arrays[0].ndim > 1:
             return LayerChoice(arrays, index)
         return lax.dynamic_index_in_dim(jnp.stack(arrays), index, keepdims=False)
