@@ -11,9 +11,11 @@ import argparse
 import json
 import multiprocessing
 import platform
+import selectors
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,7 +84,7 @@ def _serve(
     bound: socket.socket, config: EngineConfig, step_seconds: float
 ) -> tuple[uvicorn.Server, Engine[Plan], list[int]]:
     prepared = prepare(EngineOptions(model_dir=config.model_dir))
-    bound_format = serving._chat_format(ServeOptions(), prepared, serving.ExitStack())
+    bound_format = serving._chat_format(ServeOptions(), prepared, ExitStack())
     engine = Engine(
         Scheduler(config),
         Simulated(step_seconds),
@@ -122,8 +124,6 @@ def _clients(port: int, streams: int, tokens: int, chat: bool, out: Any) -> None
     raw = json.dumps(body).encode()
     path = "/v1/chat/completions" if chat else "/v1/completions"
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
-    import selectors
-
     chooser, events, open_, sample = selectors.DefaultSelector(), 0, 0, b""
     begun = time.perf_counter()
     for _ in range(streams):

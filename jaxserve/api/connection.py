@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import h11
 from starlette.types import Scope
@@ -86,7 +86,8 @@ class GuardedProtocol(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
-            self.cycle.scope.setdefault("extensions", {})[_WRITER] = partial(self._write, self.cycle)
+            extensions: dict[str, Any] = cast(Any, self.cycle.scope).setdefault("extensions", {})
+            extensions[_WRITER] = partial(self._write, self.cycle)
 
     def _write(self, cycle: Any, body: bytes) -> bool:
         """See `Writer`: one part of a body of unknown length, framed as HTTP/1.1 has it (RFC 9112, 7.1).
