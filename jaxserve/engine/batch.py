@@ -91,12 +91,11 @@ class Layout:
             end = start + prod(shape)
             parts.append(buffer[start:end].reshape(shape))
             start = end
-        tokens, cu_q_lens, kv_lens, slots, *rest = parts
-        groups = len(self.columns)
-        views = (tokens, cu_q_lens, kv_lens, slots, tuple(rest[:groups]), rest[groups])
-        if not self.images:
-            return Views(*views)
-        return Views(*views, rest[groups + 1], rest[groups + 2] if self.rotary_axes else None)
+        tokens, cu_q_lens, kv_lens, slots = parts[:4]
+        tables, (samples, *images) = parts[4 : 4 + len(self.columns)], parts[4 + len(self.columns) :]
+        image_rows: _A | None = images[0] if self.images else None
+        rotary: _A | None = images[1] if self.rotary_axes else None
+        return Views(tokens, cu_q_lens, kv_lens, slots, tuple(tables), samples, image_rows, rotary)
 
     def holds(self, tokens: int, rows: int, samples: int) -> bool:
         """Whether a plan of this size fits the bucket."""

@@ -167,7 +167,8 @@ class Device:
 
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """An array made on the devices that hold it."""
-    return jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
+    zeros: jax.Array = jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
+    return zeros
 
 
 @contextmanager
