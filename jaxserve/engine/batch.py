@@ -9,7 +9,7 @@ the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Generic, TypeVar
@@ -92,10 +92,12 @@ class Layout:
             parts.append(buffer[start:end].reshape(shape))
             start = end
         tokens, cu_q_lens, kv_lens, slots = parts[:4]
-        tables, (samples, *images) = parts[4 : 4 + len(self.columns)], parts[4 + len(self.columns) :]
-        image_rows: _A | None = images[0] if self.images else None
-        rotary: _A | None = images[1] if self.rotary_axes else None
-        return Views(tokens, cu_q_lens, kv_lens, slots, tuple(tables), samples, image_rows, rotary)
+        samples = 4 + len(self.columns)
+        views = Views(tokens, cu_q_lens, kv_lens, slots, tuple(parts[4:samples]), parts[samples])
+        if not self.images:
+            return views
+        rotary = parts[samples + 2] if self.rotary_axes else None
+        return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary)
 
     def holds(self, tokens: int, rows: int, samples: int) -> bool:
         """Whether a plan of this size fits the bucket."""
