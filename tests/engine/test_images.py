@@ -169,11 +169,10 @@ def test_a_crowded_pool_and_few_pages_change_nothing(golden):
             for index in range(6)
         ]
         together, _ = prompts.run(*requests)
-        stats = started.engine.stats()
-        assert stats.preemptions > 0
-        assert stats.images_encoded > 6, "some were encoded again after they had lost their rows"
+        assert started.engine.stats().preemptions > 0
         again = [dataclasses.replace(request, id=f"again-{request.id}") for request in requests]
         assert [prompts.run(request)[0][0] for request in again] == together
+        assert encoded(prompts) > 6, "the pool has room for three of the images"
         ids, pictures = shortened(golden, started)
         assert prompts.run(prompts.make(ids, pictures, max_tokens=12))[0] == [golden["greedy_a"].tolist()]
     finally:
