@@ -14,6 +14,9 @@ from jaxserve.options import EngineOptions
 
 _CPU_SHARE = 0.25
 """Share of the machine's memory that KV pages take at most on CPU, where the machine is somebody's own."""
+_CPU_BYTES = 1 << 30
+"""Memory of KV pages on CPU that needs no reason; beyond it there is one whole context at most. XLA fills the pages
+with zeros at start, which takes seconds a GiB on a small machine, even if they are given back at once."""
 _CPU_PREFIX_SHARE = 0.25
 """Pages for the prefix cache on CPU, beside those that all slots can fill, as a share of them. Elsewhere as many."""
 _ACCELERATOR_SHARE = 0.90
@@ -162,7 +165,10 @@ def _fit_context(
             )
         wanted = fitting
     if options.kv_memory is None:
-        prefix_share = _CPU_PREFIX_SHARE if platform == "cpu" else 1.0
+        prefix_share = 1.0
+        if platform == "cpu":
+            prefix_share = _CPU_PREFIX_SHARE
+            pages = min(pages, max(_CPU_BYTES // model.page_bytes, needed(wanted) + 1))
         pages = min(pages, int((1 + prefix_share) * seqs * needed(wanted)) + 1)
     return wanted, pages
 

@@ -79,7 +79,7 @@ class EngineOptions(Options):
         commands=_RUNS,
         least=1,
         **SIZE,
-        default_text="on CPU what all sequences and a prefix cache need, a quarter of the machine's at most; else what "
+        default_text="on CPU what all sequences and a prefix cache need, 1 GiB or one context at most; else what "
         "weights and temporaries leave of 90%",
     )
     page_size: int = option(16, "Token positions of a KV page.", "Sizes", commands=(), least=1)

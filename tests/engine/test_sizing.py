@@ -41,6 +41,8 @@ def test_no_more_pages_than_the_slots_and_the_prefix_cache_can_use():
     small = ModelFacts(context=4096, page_bytes=1 << 10, step_bytes=0)
     config = derive_config(options(max_num_seqs=4, max_model_len=64), small, CPU, ONE)
     assert config.num_pages == 4 * 4 * 5 // 4 + 1, "on CPU a bounded prefix cache, however large the machine"
+    assert derive_config(options(max_model_len=256), MODEL, CPU, ONE).num_pages == 20 * 16 + 1
+    assert derive_config(options(max_model_len=1024), MODEL, CPU, ONE).num_pages == 1024, "a GiB"
 
 
 def test_a_step_holds_a_token_of_each_slot():
