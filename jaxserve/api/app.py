@@ -21,7 +21,7 @@ from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
-from jaxserve.api.routes import generate, models, probes
+from jaxserve.api.routes import generate, models, page, probes
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
 
@@ -53,6 +53,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         for router in (generate.router(context), models.router(context)):
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
+    app.include_router(page.router())
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))

@@ -14,7 +14,7 @@ import typer
 
 from jaxserve.cli.parameters import ignore_service_links, takes_options
 from jaxserve.cli.progress import Bars, clear_errors, console
-from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
+from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build, default_compilation_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,12 +127,6 @@ def convert(
 def main() -> None:
     """Entry point of the `jaxserve` script."""
     app()
-
-
-def default_compilation_cache() -> Path:
-    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jaxserve" / "xla"
 
 
 def _spare_the_search_for_accelerators() -> None:

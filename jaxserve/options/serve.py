@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,3 +50,9 @@ class ServeOptions(Options):
     log_format: Literal["text", "json"] = option(
         "text", "How log lines are written; json: one object a line, nothing else.", "HTTP"
     )
+
+
+def default_compilation_cache() -> Path:
+    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "jaxserve" / "xla"
