@@ -284,7 +284,7 @@ def test_closing_frees_the_device_and_says_so():
         gc.collect()
         return sum(array.nbytes for array in jax.live_arrays())
 
-    small = {"max_num_seqs": 2, "max_model_len": 64, "token_buckets": (4,), "kv_memory": 8 << 20}
+    small = {"max_num_seqs": 2, "max_model_len": 64, "token_buckets": (16,), "kv_memory": 8 << 20}
     before = on_device()
     with LLM(**small) as closed:
         assert on_device() > before + (4 << 20)
