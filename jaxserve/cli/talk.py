@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,7 +80,8 @@ class Talk:
             body["tools"] = [TOOL]
         return body
 
-    def _answer(self) -> Iterator[Said]:  # type: ignore[misc]  # a generator that returns the message
+    def _answer(self) -> Generator[Said, None, dict[str, Any]]:
+        """Yields what comes, returns the message."""
         text, calls = "", dict[int, dict[str, Any]]()
         for choice in self.model.stream(self.body):
             delta = choice["delta"]
@@ -91,7 +92,7 @@ class Talk:
             if said != Said():
                 yield said
         message: dict[str, Any] = {"role": "assistant", "content": text}
-        return message | ({"tool_calls": list(calls.values())} if calls else {})  # type: ignore[return-value]
+        return message | ({"tool_calls": list(calls.values())} if calls else {})
 
     def _run(self, calls: list[dict[str, Any]]) -> Iterator[Said]:
         for call in calls:

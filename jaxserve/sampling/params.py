@@ -43,11 +43,11 @@ class Knob:
         """
         if getattr(value, "shape", None) == () and hasattr(value, "item"):
             value = value.item()
+        if self.whole and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if not isinstance(value, bool) and isinstance(value, Integral if self.whole else Real):
             with suppress(OverflowError):  # beyond floats
-                return int(value) if self.whole else float(value)
-        if self.whole and isinstance(value, float) and value.is_integer():
-            return int(value)
+                return int(value) if isinstance(value, Integral) and self.whole else float(value)
         kind = "whole number" if self.whole else "number"
         raise InvalidRequest(name, f"{name} must be a {kind}, got {reprlib.repr(value)}")
 
