@@ -96,7 +96,7 @@ class Inspector:
 
 
 def _forward(
-    graphdef: models.GraphDef[models.Decoder],
+    graphdef: models.GraphDef[Any],
     groups: int,
     leaves: list[jax.Array],
     cache: models.Cache,
