@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 import jaxserve
 from jaxserve.api.admission import Admission
 from jaxserve.api.auth import ApiKeys
-from jaxserve.api.context import DOUBLED, PREFIXES, Context
+from jaxserve.api.context import OPEN_PATHS, OTHER_PREFIXES, PREFIXES, Context
 from jaxserve.api.errors import ApiError, as_api_error
 from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
@@ -49,7 +49,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         redirect_slashes=False,
         lifespan=_closing(lanes),
     )
-    for prefix in (*PREFIXES, *DOUBLED):
+    for prefix in (*PREFIXES, *OTHER_PREFIXES):
         for router in (generate.router(context), models.router(context)):
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
@@ -57,7 +57,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))
     # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
-    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), prefixes=PREFIXES)
+    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]

@@ -64,7 +64,8 @@ async def _generate(context: Context, http: Request, endpoint: Endpoint, schema:
     try:
         with context.admission.enter() as place:
             body = await read_body(http, context.settings.limits, place.hold)
-            prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
+            named = http.path_params.get("deployment")
+            prepare = partial(_prepare, record, body, schema, lower, settings=context.settings, model=named)
             parsed, job, started = await until_disconnect(http.receive, context.lanes.lower(endpoint, prepare))
     except (ClientDisconnect, ClientGone):
         record.status = CLIENT_GONE
@@ -79,11 +80,20 @@ async def _generate(context: Context, http: Request, endpoint: Endpoint, schema:
 
 
 def _prepare(
-    record: Record, body: Body, schema: type[R], lower: Lower[R], text: TextServices, settings: Settings
+    record: Record,
+    body: Body,
+    schema: type[R],
+    lower: Lower[R],
+    text: TextServices,
+    settings: Settings,
+    model: str | None,
 ) -> tuple[Parsed[R], Job, float]:
+    """Reads, checks and lowers a body; `model` is the name that its path gives, for bodies without one."""
     started = time.monotonic()
     limits = settings.limits
     value = parse_json(body.decoded(limits.max_body_bytes), limits.max_json_values)
+    if model is not None and value.get("model") is None:
+        value["model"] = model
     parsed = validate(schema, value, lenient=settings.lenient, limits=limits)
     _note(record, parsed.request)
     return parsed, lower(parsed.request, text, settings), started
@@ -110,5 +120,5 @@ def _listed(names: Sequence[str]) -> str:
 def _note(record: Record, request: GenerationRequest) -> None:
     record.model = request.model
     record.stream = bool(request.stream)
-    record.user = request.user
+    record.user = request.safety_identifier or request.user
     record.metadata = request.metadata
