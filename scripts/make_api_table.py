@@ -76,6 +76,21 @@ OTHERS = (
 )
 """What is no field of a request: what is sent, its meaning, the mark of its test."""
 FOOTER = """
+## Other APIs
+
+Thin translations to chat completions, streamed and not. What has no meaning here is refused by its name.
+
+| Route | Whose | Refused |
+| --- | --- | --- |
+| `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages: texts, images, thinking, tools | \
+tools that a server runs, documents, an answer to be continued, `adaptive` thinking, containers |
+| `POST /v1/responses` | OpenAI's responses: messages, function calls, reasoning, `text.format` | \
+stored answers (`previous_response_id`, `store: true`, `background`, `conversation`), hosted tools, `truncation: auto` |
+| `POST /v1/tokenize`, `/v1/detokenize` | vLLM's: a text or a conversation to tokens, and back | |
+
+Thinking has no signature (`""`), and the reasoning of responses is returned as `reasoning_text`, never encrypted.
+Errors are those below; on the routes of messages they have `"type": "error"` besides.
+
 ## Errors
 
 Every failure has the body `{"error": {"message", "type", "param", "code"}}`; where a part of the request is at fault,

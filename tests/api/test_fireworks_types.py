@@ -9,12 +9,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
+from jaxserve.api.dialects.anthropic_schema import MessagesRequest
 from jaxserve.api.schema.names import fields_of, models_in
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 
 pytest.importorskip("fireworks")
-from fireworks.types import completion_create_params
+from fireworks.types import completion_create_params, message_create_params
 from fireworks.types.chat import completion_create_params as chat_params
 
 REFUSED = {"CompletionRequest.reasoning_history": "a plain prompt has no earlier messages"}
@@ -23,7 +25,7 @@ REFUSED = {"CompletionRequest.reasoning_history": "a plain prompt has no earlier
 
 def members(annotation: Any) -> Iterator[Any]:
     """The alternatives of a type, without wrappers and containers."""
-    if get_origin(annotation) is Literal or (isinstance(annotation, type) and hasattr(annotation, "__annotations__")):
+    if get_origin(annotation) is Literal or is_typeddict(annotation):
         yield annotation
     for part in () if get_origin(annotation) is Literal else get_args(annotation):
         yield from members(part)
@@ -80,6 +82,10 @@ def test_chat_completions() -> None:
 def test_completions() -> None:
     for kind in get_args(completion_create_params.CompletionCreateParams):
         assert found(kind, CompletionRequest) == []
+
+
+def test_messages() -> None:
+    assert found(message_create_params.MessageCreateParams, MessagesRequest) == []
 
 
 def test_a_new_field_is_seen() -> None:
