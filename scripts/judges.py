@@ -53,7 +53,15 @@ def main() -> None:
     parser.add_argument("--llama-tests", type=Path, help="llama.cpp's tools/server/tests")
     parser.add_argument("--stories", help="a running server of stories260K, as host:port on this machine")
     options = parser.parse_args()
-    ours = ["-m", "", "tests/judges", "tests/api/test_fireworks_sampler.py", "tests/api/test_fireworks_types.py"]
+    ours = [
+        "-m",
+        "",
+        "-o",
+        "asyncio_mode=auto",
+        "tests/judges",
+        "tests/api/test_fireworks_sampler.py",
+        "tests/api/test_fireworks_types.py",
+    ]
     found = run(ROOT, ours, {"JAXSERVE_JUDGE_URL": options.url} if options.url else {})
     if options.llama_tests and options.stories:
         port = options.stories.rsplit(":", 1)[-1].strip("/")

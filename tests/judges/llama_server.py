@@ -23,17 +23,16 @@ def _named(data: Any) -> Any:
     return {"model": os.environ["JUDGED_MODEL"], **data} if isinstance(data, dict) else data
 
 
-@pytest.fixture(scope="session", autouse=True)
-def load_server_presets() -> None:
-    """Instead of downloading models and starting servers."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Requests of their helpers get the model's name."""
     import utils  # theirs
 
     for name in ("make_request", "make_stream_request"):
-        original = getattr(utils.ServerProcess, name)
+        setattr(utils.ServerProcess, name, _naming(getattr(utils.ServerProcess, name)))
 
-        def asked(
-            self: Any, method: str, path: str, data: Any = None, *rest: Any, _original: Any = original, **more: Any
-        ) -> Any:
-            return _original(self, method, path, _named(data), *rest, **more)
 
-        setattr(utils.ServerProcess, name, asked)
+def _naming(ask: Any) -> Any:
+    def named(self: Any, method: str, path: str, data: Any = None, *rest: Any, **more: Any) -> Any:
+        return ask(self, method, path, _named(data), *rest, **more)
+
+    return named

@@ -137,6 +137,8 @@ def _prepare(
     if model is not None and value.get("model") is None:
         value["model"] = model
     parsed = validate(call.schema, value, lenient=settings.lenient, limits=limits)
+    if isinstance(parsed.request, GenerationRequest):  # also of requests that can't be lowered
+        _note(record, parsed.request)
     request, job = call.lower(parsed.request, text, settings)
     _note(record, request)
     return Prepared(parsed, request, job, started)
