@@ -20,7 +20,9 @@ sys.modules.setdefault("wget", types.ModuleType("wget"))  # they download models
 
 
 def _named(data: Any) -> Any:
-    return {"model": os.environ["JUDGED_MODEL"], **data} if isinstance(data, dict) else data
+    if not isinstance(data, dict):
+        return data
+    return data if data.get("model") is not None else {**data, "model": os.environ["JUDGED_MODEL"]}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
