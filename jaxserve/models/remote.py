@@ -16,7 +16,8 @@ import tensorstore as ts
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.orbax_store import PARAMS, REMOTE
 
-_URL = re.compile(r"(?P<scheme>gs|s3|file):/+(?P<rest>.*?)/*")
+URL = re.compile(r"(?P<scheme>gs|s3|file):/+(?P<rest>.*?)/*")
+"""What is behind a URL."""
 
 
 def local_model_dir(model: str | Path) -> Path:
@@ -28,7 +29,7 @@ def local_model_dir(model: str | Path) -> Path:
     Raises:
         ModelLoadError: the URL can't be read, or there is no converted model.
     """
-    match = _URL.fullmatch(str(model))
+    match = URL.fullmatch(str(model))
     if match is None:
         return Path(model)
     url = f"{match['scheme']}://{'/' if match['scheme'] == 'file' else ''}{match['rest']}"  # pathlib merges slashes
