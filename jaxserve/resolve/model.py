@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.remote import URL, local_model_dir
 from jaxserve.resolve.chat_model import chat_model
 from jaxserve.resolve.gguf import gguf_in, stand_for_gguf
+from jaxserve.resolve.hub import fetch, hub_model
 
 _log = logging.getLogger(__name__)
 STORY, SMOLLM2 = "story", "smollm2"
 """Names of the model that ships with the package, and of the chat model that is fetched."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def bundled_model_dir() -> Path:
@@ -35,7 +34,8 @@ def resolve_model(model: str | Path) -> Path:
     """The directory to load a model from.
 
     Args:
-        model: a directory; a GGUF file, or a directory that holds one; a URL; "story" or "smollm2".
+        model: a directory; a GGUF file, or a directory that holds one; a URL; "story" or "smollm2"; a model
+            of the hub ("org/name", "org/name@revision", "org/name/file.gguf", each also behind "hf://").
 
     Raises:
         ModelLoadError: there is no such model, or it can't be read; one sentence that says what to do.
@@ -52,7 +52,10 @@ def resolve_model(model: str | Path) -> Path:
         return bundled_model_dir()
     if text == SMOLLM2:
         return stand_for_gguf(chat_model())
-    raise ModelLoadError(f"Model {text} {_what_to_do(text)}.")
+    if (named := hub_model(text)) is not None:
+        fetched = fetch(named)
+        return fetched if fetched.is_dir() else stand_for_gguf(fetched)
+    raise ModelLoadError(f"Model directory {text} does not exist.")
 
 
 def _of_file(path: Path) -> Path:
@@ -62,7 +65,3 @@ def _of_file(path: Path) -> Path:
         f"Model {path} is a single file: give a .gguf file, or the directory with config.json, *.safetensors and the "
         "tokenizer that this file belongs to."
     )
-
-
-def _what_to_do(text: str) -> str:
-    return "does not exist"
