@@ -11,14 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.gguf.file import split_files
 from jaxserve.resolve.temporary import temporary_directory
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 _ID = re.compile(r"(?:hf:/+)?(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[\w./-]+\.gguf))?(?:@(?P<revision>[\w./-]+))?")
 _SMALL = re.compile(
@@ -71,17 +67,15 @@ def _named(snapshot: Path, name: str) -> Path:
 
 def _cached(model: HubModel) -> Path | None:
     """What the cache holds, if it is whole."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        directory = Path(snapshot_download(model.repo, revision=model.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
+    found = try_to_load_from_cache(model.repo, model.file or "config.json", revision=model.revision)
+    if not isinstance(found, str):
         return None
+    path = Path(found)
     if model.file is not None:
-        first = directory / model.file
-        return first if all(path.is_file() for path in split_files(first)) else None
-    return directory if _is_whole(directory) else None
+        return path if all(part.is_file() for part in split_files(path)) else None
+    return path.parent if _is_whole(path.parent) else None
 
 
 def _is_whole(directory: Path) -> bool:
@@ -99,9 +93,11 @@ def _downloaded(model: HubModel) -> Path:
 
     api = HfApi()
     try:
-        commit, names = _listing(api, model)
-        wanted = _wanted(model, names)
-        directory = Path(snapshot_download(model.repo, revision=commit, allow_patterns=wanted, etag_timeout=_PATIENCE))
+        info = api.model_info(model.repo, revision=model.revision, timeout=_PATIENCE)
+        wanted = _wanted(model, [each.rfilename for each in info.siblings or ()])
+        fetched = snapshot_download(
+            model.repo, revision=model.revision, allow_patterns=wanted, etag_timeout=_PATIENCE
+        )  # by the name of the revision, so that the cache remembers what it stands for
     except ModelLoadError:
         raise
     except GatedRepoError:
@@ -119,13 +115,7 @@ def _downloaded(model: HubModel) -> Path:
         raise ModelLoadError(
             f"There is no local directory {model}, and {api.endpoint} can't be reached to fetch it: {cause}."
         ) from None
-    return directory / wanted[0] if wanted[0].endswith(".gguf") else directory
-
-
-def _listing(api: HfApi, model: HubModel) -> tuple[str, list[str]]:
-    """The commit and the names of its files."""
-    info = api.model_info(model.repo, revision=model.revision, timeout=_PATIENCE)
-    return str(info.sha), [each.rfilename for each in info.siblings or ()]
+    return Path(fetched, wanted[0]) if wanted[0].endswith(".gguf") else Path(fetched)
 
 
 def _wanted(model: HubModel, names: Sequence[str]) -> list[str]:

@@ -65,7 +65,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in self.files]
             self.answer(200, json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": siblings}).encode(), body)
         else:
-            content = self.files[path.split(f"/resolve/{COMMIT}/")[1]]
+            content = self.files[path.split("/resolve/")[1].partition("/")[2]]
             tag = hashlib.sha1(content).hexdigest()
             self.answer(200, content, body, **{"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
 
