@@ -110,7 +110,7 @@ def generate(
 @takes_options("convert")
 def convert(
     model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write, missing or empty; also gs://...")],
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
+from jaxserve.models.bucket import is_remote, open_remote
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.gguf.directory import has_gguf, open_listed
@@ -110,7 +111,8 @@ def _find_stored(plan: Blueprint, model_dir: Path) -> list[Pieces]:
     if has_gguf(model_dir):
         return match_gguf(plan, open_listed(model_dir))
     family, stored = find_family(plan.config.model_type), read_stored_weights(HubConfig.read(model_dir))
-    return match_tensors(plan, family, open_checkpoint(model_dir), model_dir, stored)
+    tensors = open_remote(model_dir) if is_remote(model_dir) else open_checkpoint(model_dir)
+    return match_tensors(plan, family, tensors, model_dir, stored)
 
 
 def random_model(
