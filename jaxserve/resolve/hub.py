@@ -18,7 +18,8 @@ from jaxserve.resolve.temporary import temporary_directory
 
 _ID = re.compile(r"(?:hf:/+)?(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[\w./-]+\.gguf))?(?:@(?P<revision>[\w./-]+))?")
 _SMALL = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template|vocab)\.json"
+    r"((generation_|preprocessor_|processor_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens)\.json"
+    r"|(chat_template|vocab)\.json"
     r"|chat_template\.jinja|additional_chat_templates/[^/]+\.jinja|tokenizer\.model|tiktoken\.model|[^/]+\.tiktoken"
     r"|merges\.txt"
 )
