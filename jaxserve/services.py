@@ -7,15 +7,17 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo
 from jaxserve.errors import ModelLoadError
 from jaxserve.startup import Prepared, Started
 from jaxserve.text.chat import load_chat_template
 from jaxserve.text.formats import BoundFormat, choose_format
 from jaxserve.text.formats import bind as bind_format
-from jaxserve.text.grammar.constraint import ConstraintBuilder
+
+if TYPE_CHECKING:
+    from jaxserve.api.ports import TextServices
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,10 @@ def chat_format(
 
 def text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
     """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
+    # Imported late: what the options get wrong is told without them.
+    from jaxserve.api.ports import TextServices
+    from jaxserve.text.grammar.constraint import ConstraintBuilder
+
     try:
         constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
     except ValueError as error:

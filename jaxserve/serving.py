@@ -1,4 +1,7 @@
-"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order."""
+"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order.
+
+The HTTP room and the grammars are imported once the options have been checked: a wrong one is told a second sooner.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 
-from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
-from jaxserve.api.connection import guarded
-from jaxserve.api.generation_config import sampling_defaults
 from jaxserve.api.settings import Settings
-from jaxserve.api.starting import StartingApp
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.services import chat_format, model_info, text_services
 from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -90,6 +91,9 @@ class Server:
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
+        from jaxserve.api.connection import guarded
+        from jaxserve.api.starting import StartingApp
+
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
             http=guarded(api.limits),  # type: ignore[arg-type]  # uvicorn only calls it
@@ -124,6 +128,9 @@ class Server:
         return ExitCode.ENGINE_DIED if died else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
+        from jaxserve.api.app import create_app
+        from jaxserve.api.generation_config import sampling_defaults
+
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)

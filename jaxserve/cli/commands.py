@@ -17,10 +17,10 @@ from rich.console import Console
 from jaxserve import __version__
 from jaxserve.cli.parameters import ignore_service_links, takes_options
 from jaxserve.cli.progress import Bars, clear_errors, console
-from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build, default_compilation_cache
+from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jaxserve.cli.talk import Model
 
@@ -61,12 +61,13 @@ def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
     with clear_errors():
         process, api = build(ServeOptions, options), build(ApiOptions, options)
-        engine = _engine_options(options)
         from jaxserve import serving
         from jaxserve.api.log_format import LoggedProgress, use_json
+        from jaxserve.resolve import default_model_dir
 
         if process.log_format == "json":
             use_json()
+        engine = _engine_options(options, default_model_dir)
         bound = serving.bind(process.host, process.port)
         address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
         with LoggedProgress() if process.log_format == "json" else Bars() as progress:
@@ -155,8 +156,8 @@ def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Mode
 @app.command()
 @takes_options("convert")
 def convert(
-    model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write, missing or empty; also gs://...")],
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,
@@ -165,15 +166,23 @@ def convert(
     """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
     from jaxserve.models.conversion import convert as write
+    from jaxserve.resolve import resolve_model
 
     with clear_errors(), Bars() as bars:
-        write(model, out, dtype=dtype, progress=partial(bars, "convert"), **options)
+        write(resolve_model(model), out, dtype=dtype, progress=partial(bars, "convert"), **options)
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
     """Entry point of the `jaxserve` script."""
     app()
+
+
+def default_compilation_cache() -> Path:
+    """`xla` in the user's cache directory."""
+    from jaxserve.resolve.chat_model import cache_directory
+
+    return cache_directory() / "xla"
 
 
 def _spare_the_search_for_accelerators() -> None:
@@ -183,9 +192,10 @@ def _spare_the_search_for_accelerators() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def _engine_options(options: Mapping[str, Any]) -> EngineOptions:
-    from jaxserve.models.remote import local_model_dir
-    from jaxserve.startup import bundled_model_dir
+def _engine_options(options: Mapping[str, Any], default: Callable[[], Path] | None = None) -> EngineOptions:
+    """The engine's options, its model found; where none is named, `default` or else the bundled one."""
+    from jaxserve.resolve import bundled_model_dir, resolve_model
 
     model = options["model"]
-    return build(EngineOptions, options, model_dir=bundled_model_dir() if model is None else local_model_dir(model))
+    found = (default or bundled_model_dir)() if model is None else resolve_model(model)
+    return build(EngineOptions, options, model_dir=found)

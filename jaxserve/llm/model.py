@@ -27,15 +27,15 @@ from jaxserve.llm.keywords import documented, engine_options
 from jaxserve.llm.params import SamplingParams
 from jaxserve.llm.progress import Bars
 from jaxserve.llm.running import Running
-from jaxserve.models.remote import local_model_dir
-from jaxserve.options import EngineOptions, default_compilation_cache
+from jaxserve.options import EngineOptions
+from jaxserve.resolve import bundled_model_dir, resolve_model
+from jaxserve.resolve.chat_model import cache_directory
 from jaxserve.sampling import params as knobs
 from jaxserve.sampling.params import check_token_ids
 from jaxserve.startup import (
     Prepared,
     Progress,
     Started,
-    bundled_model_dir,
     prepare,
     start,
     use_compilation_cache,
@@ -57,8 +57,8 @@ class LLM:
     then. Several may live in one process. Every method may be called from several threads.
 
     Args:
-        model: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the bundled
-            model.
+        model: what `jaxserve serve` takes as MODEL: a directory in hub layout, or one that `jaxserve convert` wrote,
+            also behind `gs://`; a GGUF file; a model of the hub ("org/name"); "smollm2"; None = the bundled model.
         progress: whether bars show loading, compiling and batches; None = where a person looks.
         compilation_cache: directory for compiled programs; None = that of the server.
 
@@ -75,8 +75,8 @@ class LLM:
         compilation_cache: str | Path | None = None,
         **options: Any,
     ) -> None:
-        directory = bundled_model_dir() if model is None else local_model_dir(model)
-        use_compilation_cache(Path(compilation_cache) if compilation_cache else default_compilation_cache())
+        directory = bundled_model_dir() if model is None else resolve_model(model)
+        use_compilation_cache(Path(compilation_cache) if compilation_cache else cache_directory() / "xla")
         shown = _watched() if progress is None else progress
         self._adopt(engine_options(directory, options), Bars() if shown else _silent, shown=shown)
 

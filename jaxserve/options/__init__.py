@@ -8,7 +8,7 @@ of effect. Imports only `config` and `errors`.
 from jaxserve.options.api import ApiOptions, Limits
 from jaxserve.options.declaration import Declared, Options, build, declared
 from jaxserve.options.engine import EngineOptions, platform_defaults
-from jaxserve.options.serve import ServeOptions, default_compilation_cache
+from jaxserve.options.serve import ServeOptions
 
 __all__ = [
     "ApiOptions",
@@ -19,6 +19,5 @@ __all__ = [
     "ServeOptions",
     "build",
     "declared",
-    "default_compilation_cache",
     "platform_defaults",
 ]
