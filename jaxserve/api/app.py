@@ -60,7 +60,7 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))
     # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
-    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS)
+    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS | page.paths())
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]

@@ -37,6 +37,11 @@ _HEADERS = {
 }
 
 
+def paths() -> frozenset[str]:
+    """Where the page lies; it shows nothing that needs a key."""
+    return frozenset({"/", *(f"/page/{name}" for name in _read())})
+
+
 def _read() -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in files("jaxserve.api").joinpath("page").iterdir() if each.is_file()}
 
