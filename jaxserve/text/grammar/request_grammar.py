@@ -18,7 +18,7 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.schema import load_schema
+from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.grammar.llg import compile_lark, vocabulary_of
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
 from jaxserve.text.grammar.memory import Memory

@@ -1,0 +1,202 @@
+"""Schemas in the keywords that the grammar engine has.
+
+What must not be, and what only decides (`if`), is open whatever the rest is: a value that breaks a rule breaks it with
+further keys as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxserve.text.schemas import arrays, logic, objects
+from jaxserve.text.schemas.closing import is_compound, named_keys
+from jaxserve.text.schemas.disjoint import Comparison
+from jaxserve.text.schemas.negation import Speaker, negate
+from jaxserve.text.schemas.node import CannotSay, Node, Rule, Way, any_of
+from jaxserve.text.schemas.reading import Document, Schema
+from jaxserve.text.schemas.regular import NotRegular
+from jaxserve.text.schemas.strings import ALIASES, ENGINE_FORMATS
+
+MAX_WRITTEN = 40_000
+"""Schemas that rewriting may make of one."""
+
+_SUFFIX: Mapping[Way, str] = {"closed": "", "joint": "+", "open": "*", "no": "-"}
+_KEPT = frozenset(
+    "type const enum required minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems "
+    "maxItems minProperties maxProperties".split()
+)
+_RULES: Mapping[str, Rule] = {**arrays.RULES, **logic.RULES, **objects.RULES}
+
+
+class TooLarge(Exception):
+    """The rewritten schema would be."""
+
+
+class Rewriter:
+    """Rewrites one document (`Says`).
+
+    Args:
+        document: as read.
+        refuse: called with a keyword and the path of its schema, for a keyword that can't be said; it raises, or the
+            keyword is left out.
+        open_objects: close nothing.
+    """
+
+    def __init__(self, document: Document, refuse: Callable[[str, str], None], *, open_objects: bool = False) -> None:
+        self.document = document
+        self.comparison = Comparison(document)
+        self._refuse = refuse
+        self._top: Way = "open" if open_objects else "closed"
+        self._waiting: list[tuple[str, Schema, Way]] = []
+        self._begun: dict[Any, str] = {}
+        self._recursive: dict[str, bool] = {}
+        self._written = 0
+
+    def run(self) -> Schema:
+        """The whole schema, with its definitions."""
+        root = self._say(self.document.root, self._top, "")
+        definitions: dict[str, Schema] = {}
+        while self._waiting:
+            key, schema, way = self._waiting.pop()
+            definitions[key] = self._said_or_refused(schema, way, f"/{key}")
+        if not definitions:
+            return root
+        return {**root, "$defs": definitions} if isinstance(root, dict) else root
+
+    def inside(self, node: Node, schema: Schema, step: str, key: str | None = None) -> Schema:
+        """See `Says`."""
+        way: Way = "open" if node.way == "open" or key in node.shared else "closed"
+        return self._say(schema, way, f"{node.path}/{step}")
+
+    def part(self, node: Node, schema: Schema, step: str) -> Schema:
+        """See `Says`."""
+        way: Way = "joint" if node.way == "closed" and is_compound(node.given) else node.way
+        shared = node.shared | frozenset(node.given.get("properties", ()))
+        return self._say(schema, way, f"{node.path}/{step}", shared)
+
+    def condition(self, node: Node, schema: Schema, step: str) -> Schema:
+        """See `Says`."""
+        return self._say(schema, "open", f"{node.path}/{step}")
+
+    def opposite(self, node: Node, schema: Schema) -> Schema:
+        """See `Says`."""
+        self._count()
+        keys = frozenset(node.names) if node.names is not None else logic.only_keys(node.given)
+        return negate(schema, self._speaker(node.path), keys)
+
+    def _speaker(self, path: str) -> Speaker:
+        return Speaker(
+            lambda schema: self._say(schema, "open", path),
+            lambda schema: self._say(schema, "no", path),
+            lambda name: self._reference(name, "no"),
+        )
+
+    def _count(self) -> None:
+        self._written += 1
+        if self._written > MAX_WRITTEN:
+            raise TooLarge
+
+    def _said_or_refused(self, schema: Schema, way: Way, path: str) -> Schema:
+        try:
+            return self._say(schema, way, path)
+        except CannotSay as reason:
+            self._refuse(str(reason), path)
+            return False
+
+    def _say(self, schema: Schema, way: Way, path: str, shared: frozenset[str] = frozenset()) -> Schema:
+        self._count()
+        if way == "no":
+            return negate(schema, self._speaker(path))
+        if isinstance(schema, bool):
+            return schema
+        try:
+            variants = objects.evaluated_variants(schema, self.document)
+        except CannotSay:
+            self._refuse("unevaluatedProperties", path)
+            variants = None
+        if variants is not None:
+            return any_of([self._say(variant, way, path, shared) for variant in variants])
+        names = named_keys(schema, self.document) if way == "closed" else None
+        return self._node(Node(schema, way, path, names, shared))
+
+    def _node(self, node: Node) -> Schema:
+        said: dict[str, Any] = {}
+        further: list[Schema] = []
+        for keyword, value in node.given.items():
+            self._tried(node, keyword, lambda k=keyword, v=value: self._keyword(node, k, v, said), further)  # type: ignore[misc]
+        if node.names is not None:
+            objects.close(said, node.names)
+        self._tried(node, "minProperties", lambda: objects.counted(said, node, self.document), further)
+        return _together(said, further)
+
+    def _tried(self, node: Node, keyword: str, rule: Callable[[], list[Schema]], further: list[Schema]) -> None:
+        try:
+            further += rule()
+        except (CannotSay, NotRegular):
+            self._refuse(keyword, node.path)
+
+    def _keyword(self, node: Node, keyword: str, value: Any, said: dict[str, Any]) -> list[Schema]:
+        """Says a keyword in place where the engine has it; returns what says it otherwise."""
+        if keyword in _KEPT:
+            said[keyword] = value
+        elif keyword == "format" and ALIASES.get(value, value) in ENGINE_FORMATS:
+            said[keyword] = ALIASES.get(value, value)
+        elif keyword in ("properties", "patternProperties"):
+            said[keyword] = {key: self.inside(node, part, f"{keyword}/{key}", key) for key, part in value.items()}
+            if keyword == "patternProperties":
+                said[keyword] = _apart(said[keyword])
+        elif keyword in ("items", "additionalProperties"):
+            said[keyword] = self.inside(node, value, keyword)
+        elif keyword == "prefixItems":
+            said[keyword] = [self.inside(node, part, f"{keyword}/{index}") for index, part in enumerate(value)]
+        elif keyword in ("anyOf", "allOf"):
+            said[keyword] = [self.part(node, option, f"{keyword}/{index}") for index, option in enumerate(value)]
+        elif keyword == "$ref":
+            return self._referred(node, value, said)
+        elif keyword in _RULES:
+            return _RULES[keyword](self, node, value)
+        return []
+
+    def _referred(self, node: Node, name: str, said: dict[str, Any]) -> list[Schema]:
+        way: Way = "joint" if node.way == "closed" and is_compound(node.given) else node.way
+        found = self._reference(name, way)
+        if isinstance(found, bool):
+            return [found]
+        said["$ref"] = found["$ref"]
+        return []
+
+    def _reference(self, name: str, way: Way) -> Schema:
+        found = self.document.definitions[name]
+        if isinstance(found, bool):
+            return found if way != "no" else not found
+        return self._defined((name, way), name + _SUFFIX[way], found, way)
+
+    def _defined(self, key: Any, name: str, schema: Schema, way: Way) -> Schema:
+        if key not in self._begun:
+            self._begun[key] = name
+            self._waiting.append((name, schema, way))
+        return {"$ref": f"#/$defs/{self._begun[key]}"}
+
+
+def _apart(patterns: dict[str, Schema]) -> dict[str, Schema]:
+    try:
+        return objects.apart(patterns)
+    except NotRegular:
+        return patterns  # the engine may know better
+
+
+def _together(said: dict[str, Any], further: list[Schema]) -> Schema:
+    """A schema and others about the same value. Order matters: it is that of the keys in an object."""
+    more = [schema for schema in further if schema is not True]
+    if any(schema is False for schema in more):
+        return False
+    for schema in [*more]:
+        if isinstance(schema, dict) and len(schema) == 1 and not set(schema) & set(said) and set(schema) <= {"pattern", "anyOf", "minItems"}:
+            said |= schema
+            more.remove(schema)
+    if more and "allOf" in said and [*said][-1] != "allOf":
+        return {"allOf": [said, *more]}
+    if more:
+        said["allOf"] = [*said.get("allOf", ()), *more]
+    return said or True
