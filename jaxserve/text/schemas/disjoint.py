@@ -11,8 +11,9 @@ from jaxserve.text.schemas.reading import Document, Schema
 from jaxserve.text.schemas.regular import NotRegular
 from jaxserve.text.schemas.strings import own_language
 
-MAX_STEPS = 2_000
-"""Of one question: pairs of schemas that are looked at."""
+MAX_STEPS = 20_000
+"""Of all comparisons of one document: pairs of schemas that are looked at."""
+MAX_DEPTH = 8
 
 
 class Comparison:
@@ -21,59 +22,76 @@ class Comparison:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._steps = 0
-        self._known: dict[tuple[int, int], tuple[bool, Schema, Schema]] = {}
+        self._known: dict[tuple[int, int], bool] = {}
+        self._types: dict[int, frozenset[str]] = {}
+        self._seen: list[Schema] = []
+        """Kept alive: what is known goes by their ids."""
 
     def disjoint(self, one: Schema, other: Schema) -> bool:
         """Whether no value satisfies both."""
-        key = (id(one), id(other))
-        if key not in self._known:
-            self._steps = 0
-            self._known[key] = (self._disjoint(one, other, 0), one, other)  # kept alive: ids are theirs as long
-        return self._known[key][0]
+        return self._disjoint(one, other, 0)
 
     def types(self, schema: Schema, depth: int = 0) -> frozenset[str]:
         """The types that a schema's values may have; it may have no values of some."""
         if isinstance(schema, bool):
             return frozenset(TYPES) if schema else frozenset()
+        if id(schema) not in self._types:
+            found = self._find_types(schema, depth)
+            if depth:
+                return found
+            self._types[id(schema)] = found
+            self._seen.append(schema)
+        return self._types[id(schema)]
+
+    def _find_types(self, schema: Mapping[str, Any], depth: int) -> frozenset[str]:
         found = types_named(schema)
         if "const" in schema:
             found &= {type_of(schema["const"])}
         if "enum" in schema:
             found &= {type_of(value) for value in schema["enum"]}
-        if depth > 8:
+        if depth > MAX_DEPTH:
             return found
-        if "$ref" in schema:
-            found &= self.types(self._document.resolve(schema), depth + 1)
-        for part in schema.get("allOf", ()):
+        parts = [*schema.get("allOf", ()), *([self._document.resolve(schema)] if "$ref" in schema else [])]
+        for part in parts:
             found &= self.types(part, depth + 1)
         for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
+            if keyword in schema and found:
                 found &= frozenset().union(*(self.types(part, depth + 1) for part in schema[keyword]))
         return found
 
     def _disjoint(self, one: Schema, other: Schema, depth: int) -> bool:
-        self._steps += 1
         if one is False or other is False:
             return True
-        if isinstance(one, bool) or isinstance(other, bool) or self._steps > MAX_STEPS or depth > 24:
+        if isinstance(one, bool) or isinstance(other, bool):
             return False
+        key = (id(one), id(other))
+        if key not in self._known:
+            if self._steps > MAX_STEPS or depth > MAX_DEPTH:
+                return False
+            self._steps += 1
+            self._known[key] = False  # while it is asked: schemas may lead back to themselves
+            self._seen += [one, other]
+            self._known[key] = self._compared(one, other, depth)
+        return self._known[key]
+
+    def _compared(self, one: dict[str, Any], other: dict[str, Any], depth: int) -> bool:
         common = self.types(one) & self.types(other)
         return (
             not common
+            or all(self._apart(kind, one, other, depth) for kind in common)
             or self._parts(one, other, depth)
             or self._parts(other, one, depth)
-            or all(self._apart(kind, one, other, depth) for kind in common)
         )
 
-    def _parts(self, one: Mapping[str, Any], other: Mapping[str, Any], depth: int) -> bool:
+    def _parts(self, one: dict[str, Any], other: dict[str, Any], depth: int) -> bool:
         """Whether a part that all values of the one satisfy is apart from the other."""
         parts = list(one.get("allOf", ()))
         if "$ref" in one:
             parts.append(self._document.resolve(one))
-        if any(self._disjoint(part, dict(other), depth + 1) for part in parts):
+        if any(self._disjoint(part, other, depth + 1) for part in parts):
             return True
         return any(
-            all(self._disjoint(part, dict(other), depth + 1) for part in one[keyword])
+            all(self._disjoint(part, other, depth + 1) for part in one[keyword])
             for keyword in ("anyOf", "oneOf")
             if keyword in one
         )
@@ -177,6 +195,6 @@ def _texts_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
             if values is not None:
                 texts = own_language(second)
                 return not any(value in texts for value in values)
-        return (own_language(one) & own_language(other)).empty
+        return not own_language(one).meets(own_language(other))
     except NotRegular:
         return False

@@ -33,22 +33,27 @@ def _if(says: Says, node: Node, value: Any) -> list[Schema]:
 
 
 def _one_of(says: Says, node: Node, value: list[Schema]) -> list[Schema]:
-    """Every option but for what others allow as well."""
+    """Every option but for what others allow as well. One whose difference can't be said is left out."""
     options = [option for option in value if option is not False]
-    said = []
+    said: list[Schema] = []
+    missing: CannotSay | NotRegular | None = None
     for index, option in enumerate(options):
-        own = _as_said(option, node, says.document)
-        others = [other for at, other in enumerate(options) if at != index]
-        clashing = [other for other in others if not says.comparison.disjoint(own, other)]
-        part = says.part(node, option, f"oneOf/{index}")
-        said.append(all_of([part, *(_other(says, node, own, other) for other in clashing)]))
+        try:
+            said.append(_only(says, node, options, index))
+        except (CannotSay, NotRegular) as reason:
+            missing = reason
+    if missing is not None and not said:
+        raise missing
     return [any_of(said)]
 
 
-def _other(says: Says, node: Node, own: Schema, other: Schema) -> Schema:
-    keys = only_keys(own) if isinstance(own, Mapping) else None
-    inner = Node(node.given, node.way, node.path, sorted(keys) if keys is not None else node.names, node.shared)
-    return says.opposite(inner, other)
+def _only(says: Says, node: Node, options: list[Schema], index: int) -> Schema:
+    """One option and none of the others."""
+    own = _as_said(options[index], node, says.document)
+    others = [option for at, option in enumerate(options) if at != index]
+    clashing = [other for other in others if not says.comparison.disjoint(own, other)]
+    nots = [says.opposite(node, other, own) for other in clashing]
+    return all_of([says.part(node, options[index], f"oneOf/{index}"), *nots])
 
 
 def _as_said(option: Schema, node: Node, document: Document) -> Schema:
@@ -61,13 +66,6 @@ def _as_said(option: Schema, node: Node, document: Document) -> Schema:
     if names is None:
         return option
     return {**option, "properties": {**dict.fromkeys(names, True), **option.get("properties", {})}, "additionalProperties": False}
-
-
-def only_keys(schema: Mapping[str, Any]) -> frozenset[str] | None:
-    """The keys that an object may have; None where it may have any."""
-    if schema.get("additionalProperties") is False and not schema.get("patternProperties"):
-        return frozenset(schema.get("properties", ()))
-    return None
 
 
 def _pattern(says: Says, node: Node, value: str) -> list[Schema]:

@@ -7,15 +7,15 @@ one of its options can't be said it is left out: less is allowed then, never mor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from jaxserve.text.schemas.disjoint import item_schema, values_of
+from jaxserve.text.schemas.disjoint import item_schema, same, values_of
 from jaxserve.text.schemas.keywords import SPEAKS_OF, TYPES, types_named
 from jaxserve.text.schemas.node import CannotSay, any_of
 from jaxserve.text.schemas.reading import Schema
 from jaxserve.text.schemas.regular import NotRegular, other_texts
-from jaxserve.text.schemas.strings import own_language, pattern_language
+from jaxserve.text.schemas.strings import ALIASES, ENGINE_FORMATS, FORMATS, own_language, pattern_language
 
 MAX_POSITION = 8
 """Items among which one must be that makes the difference, where arrays may be longer."""
@@ -27,34 +27,52 @@ class Speaker:
     """How parts of a schema are said. All of them are open: what must not be is no less because of a further key."""
 
     yes: Callable[[Schema], Schema]
-    no: Callable[[Schema], Schema]
+    no: Callable[[Schema, Context], Schema]
     reference: Callable[[str], Schema]
     """The opposite of a definition."""
 
 
-def negate(schema: Schema, speak: Speaker, keys: frozenset[str] | None = None) -> Schema:
+@dataclass(frozen=True)
+class Context:
+    """What holds anyway, so that its opposite need not be said."""
+
+    types: frozenset[str] = frozenset(TYPES)
+    keys: frozenset[str] | None = None
+    """The only keys that the value can have; None = any."""
+    required: frozenset[str] = frozenset()
+    properties: Mapping[str, Schema] = field(default_factory=dict)
+
+    def of(self, key: str) -> Schema:
+        """What is known of the value of a key."""
+        return self.properties.get(key, True)
+
+
+ANYTHING = Context()
+
+
+def negate(schema: Schema, speak: Speaker, context: Context = ANYTHING) -> Schema:
     """The opposite of a schema.
 
     Args:
         schema: read, not yet rewritten.
         speak: see `Speaker`.
-        keys: the only keys that the value can have, where that is known.
+        context: the result is right for values that satisfy it, and need not be for others.
 
     Raises:
         CannotSay: nothing of it can be said.
     """
     if isinstance(schema, bool):
         return not schema
-    types = types_named(schema)
+    types = types_named(schema) & context.types
     options: list[Schema] = []
-    others = [kind for kind in TYPES if kind not in types]
+    others = [kind for kind in TYPES if kind not in types and kind in context.types]
     if others:
         options.append({"type": others})
     missing: list[str] = []
     for keyword, value in schema.items():
         if SPEAKS_OF.get(keyword, "any") in {*types, "any"} and keyword != "type":
-            _add(options, missing, keyword, lambda k=keyword, v=value: _opposite(k, v, schema, speak, keys))  # type: ignore[misc]
-    if "integer" in _names(schema) and "number" not in _names(schema):
+            _add(options, missing, keyword, lambda k=keyword, v=value: _opposite(k, v, schema, speak, context))  # type: ignore[misc]
+    if "integer" in _names(schema) and "number" not in _names(schema) and "number" in context.types:
         missing.append("type")  # numbers with a fraction: no keyword of the engine asks for one
     if missing and not options:
         raise CannotSay(missing[0])
@@ -76,11 +94,11 @@ def _names(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _opposite(
-    keyword: str, value: Any, schema: Mapping[str, Any], speak: Speaker, keys: frozenset[str] | None
+    keyword: str, value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
     """Options that together are the opposite of one keyword."""
-    if keyword in ("properties", "patternProperties", "additionalProperties", "propertyNames"):
-        return _OBJECTS[keyword](value, schema, speak, keys)
+    if keyword in _OBJECTS:
+        return _OBJECTS[keyword](value, schema, speak, context)
     return _SAID[keyword](value, schema, speak) if keyword in _SAID else _missing(keyword)
 
 
@@ -88,13 +106,13 @@ def _missing(keyword: str) -> Iterable[Schema]:
     raise CannotSay(keyword)
 
 
-def no_values(values: Iterable[Any], speak: Speaker) -> Schema:
-    """All values but some."""
-    values = list(values)
-    options: list[Schema] = []
-    for kind in TYPES:
-        listed = values_of({"enum": values}, kind) or []
-        options += [{"type": kind}] if not listed else _NO_VALUES[kind](listed, speak)
+def no_values(values: list[Any], speak: Speaker, types: frozenset[str]) -> Schema:
+    """All values of some types but some."""
+    listed = {kind: values_of({"enum": values}, kind) or [] for kind in TYPES if kind in types}
+    others = [kind for kind, found in listed.items() if not found]
+    options: list[Schema] = [{"type": others}] if others else []
+    for kind, found in listed.items():
+        options += _NO_VALUES[kind](found, speak) if found else []
     return any_of(options)
 
 
@@ -112,7 +130,7 @@ def _no_numbers(values: list[Any], speak: Speaker) -> list[Schema]:
 
 
 def _no_container(values: list[Any], speak: Speaker) -> list[Schema]:
-    nots = [speak.no(structure(value)) for value in values]
+    nots = [speak.no(structure(value), ANYTHING) for value in values]
     kind = "array" if isinstance(values[0], list) else "object"
     return [{"type": kind, "allOf": nots}]
 
@@ -150,9 +168,9 @@ def _no_condition(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list
     then, otherwise = schema.get("then", True), schema.get("else", True)
     options: list[Schema] = []
     if then is not True:
-        options.append({"allOf": [speak.yes(value), speak.no(then)]})
+        options.append({"allOf": [speak.yes(value), speak.no(then, ANYTHING)]})
     if otherwise is not True:
-        options.append({"allOf": [speak.no(value), speak.no(otherwise)]})
+        options.append({"allOf": [speak.no(value, ANYTHING), speak.no(otherwise, ANYTHING)]})
     return options
 
 
@@ -161,7 +179,7 @@ def _none_or_two(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[
     if len(pairs) > MAX_OPTIONS:
         raise CannotSay("oneOf")
     both = [{"allOf": [speak.yes(a), speak.yes(b)]} for a, b in pairs]
-    return [{"allOf": [speak.no(option) for option in value]}, *both]
+    return [{"allOf": [speak.no(option, ANYTHING) for option in value]}, *both]
 
 
 def _some_item(schema: Mapping[str, Any], say: Callable[[int], Schema]) -> list[Schema]:
@@ -176,7 +194,7 @@ def _some_item(schema: Mapping[str, Any], say: Callable[[int], Schema]) -> list[
 
 def _wrong_item(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Schema]:
     first = len(schema.get("prefixItems", ()))
-    return _some_item(schema, lambda index: speak.no(value) if index >= first else False)
+    return _some_item(schema, lambda index: speak.no(value, ANYTHING) if index >= first else False)
 
 
 def _dependent(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Schema]:
@@ -188,7 +206,7 @@ def _dependent(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Sc
 
 
 def _dependent_schemas(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Schema]:
-    return [{"allOf": [{"type": "object", "required": [key]}, speak.no(part)]} for key, part in value.items()]
+    return [{"allOf": [{"type": "object", "required": [key]}, speak.no(part, ANYTHING)]} for key, part in value.items()]
 
 
 def _no_pattern(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Schema]:
@@ -196,6 +214,8 @@ def _no_pattern(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[S
 
 
 def _no_format(value: Any, schema: Mapping[str, Any], speak: Speaker) -> list[Schema]:
+    if ALIASES.get(value, value) not in {*FORMATS, *ENGINE_FORMATS}:
+        return []
     return [{"type": "string", "pattern": (~own_language({"format": value})).pattern()}]
 
 
@@ -208,12 +228,10 @@ def _bound(kind: str, keyword: str, shift: int = 0) -> Callable[[Any, Mapping[st
 
 
 _SAID: Mapping[str, Callable[[Any, Mapping[str, Any], Speaker], Iterable[Schema]]] = {
-    "const": lambda value, schema, speak: [no_values([value], speak)],
-    "enum": lambda value, schema, speak: [no_values(value, speak)],
     "$ref": lambda value, schema, speak: [speak.reference(value)],
     "not": lambda value, schema, speak: [speak.yes(value)],
-    "allOf": lambda value, schema, speak: [speak.no(part) for part in value],
-    "anyOf": lambda value, schema, speak: [{"allOf": [speak.no(part) for part in value]}],
+    "allOf": lambda value, schema, speak: [speak.no(part, ANYTHING) for part in value],
+    "anyOf": lambda value, schema, speak: [{"allOf": [speak.no(part, ANYTHING) for part in value]}],
     "oneOf": _none_or_two,
     "if": _no_condition,
     "then": lambda value, schema, speak: [],
@@ -229,17 +247,17 @@ _SAID: Mapping[str, Callable[[Any, Mapping[str, Any], Speaker], Iterable[Schema]
     "minItems": _bound("array", "maxItems", -1),
     "maxItems": _bound("array", "minItems", 1),
     "prefixItems": lambda value, schema, speak: _some_item(
-        {"maxItems": len(value)}, lambda index: speak.no(item_schema(schema, index))
+        {"maxItems": len(value)}, lambda index: speak.no(item_schema(schema, index), ANYTHING)
     ),
     "items": _wrong_item,
     "contains": lambda value, schema, speak: (
-        [{"type": "array", "items": speak.no(value)}]
+        [{"type": "array", "items": speak.no(value, ANYTHING)}]
         if not {"minContains", "maxContains"} & set(schema)
         else _missing("contains")
     ),
+    "uniqueItems": lambda value, schema, speak: _missing("uniqueItems") if value else [],
     "minContains": lambda value, schema, speak: [],
     "maxContains": lambda value, schema, speak: [],
-    "required": lambda value, schema, speak: [{"type": "object", "properties": {key: False}} for key in value],
     "dependentRequired": _dependent,
     "dependentSchemas": _dependent_schemas,
     "minProperties": _bound("object", "maxProperties", -1),
@@ -252,36 +270,61 @@ def _with(key: str, part: Schema) -> Schema:
 
 
 def _wrong_property(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, keys: frozenset[str] | None
+    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
-    return [_with(key, speak.no(part)) for key, part in value.items() if keys is None or key in keys]
+    return [
+        _with(key, speak.no(part, context_of(context.of(key))))
+        for key, part in value.items()
+        if (context.keys is None or key in context.keys) and not _equal(part, context.of(key))
+    ]
+
+
+def _equal(one: Schema, other: Schema) -> bool:
+    return one is other if isinstance(one, bool) or isinstance(other, bool) else same(one, other)
+
+
+def context_of(schema: Schema) -> Context:
+    """What a schema's own keywords tell."""
+    if isinstance(schema, bool):
+        return ANYTHING
+    is_closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+    return Context(
+        types_named(schema),
+        frozenset(schema.get("properties", ())) if is_closed else None,
+        frozenset(schema.get("required", ())),
+        schema.get("properties", {}),
+    )
+
+
+def _absent(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context) -> Iterable[Schema]:
+    return [{"type": "object", "properties": {key: False}} for key in value if key not in context.required]
 
 
 def _wrong_pattern(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, keys: frozenset[str] | None
+    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
     options: list[Schema] = []
     for pattern, part in value.items():
         if part is True:
             continue
         texts = pattern_language(pattern)
-        found = texts.words(16) if keys is None else [key for key in sorted(keys) if key in texts]
+        found = texts.words(16) if context.keys is None else [key for key in sorted(context.keys) if key in texts]
         if found is None:
             raise CannotSay("patternProperties")
-        options += [_with(key, speak.no(part)) for key in found]
+        options += [_with(key, speak.no(part, ANYTHING)) for key in found]
     return options
 
 
 def _wrong_addition(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, keys: frozenset[str] | None
+    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
     if value is True:
         return []
     named = schema.get("properties", {})
-    if keys is not None:
+    if context.keys is not None:
         patterns = [pattern_language(pattern) for pattern in schema.get("patternProperties", ())]
-        left = [key for key in sorted(keys) if key not in named and not any(key in texts for texts in patterns)]
-        return [_with(key, speak.no(value)) for key in left]
+        left = [key for key in sorted(context.keys) if key not in named and not any(key in texts for texts in patterns)]
+        return [_with(key, speak.no(value, ANYTHING)) for key in left]
     if value is not False or "patternProperties" in schema or len(named) > 4:
         raise CannotSay("additionalProperties")
     return [_more_than(chosen, named) for chosen in subsets(named)]
@@ -308,19 +351,22 @@ def subsets(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _wrong_name(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, keys: frozenset[str] | None
+    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
-    if keys is None or not isinstance(value, Mapping):
+    if context.keys is None or not isinstance(value, Mapping):
         raise CannotSay("propertyNames")
     texts = own_language(value)
     listed = values_of(value, "string")
     if set(value) - {"type", "pattern", "minLength", "maxLength", "enum", "const"}:
         raise CannotSay("propertyNames")
-    wrong = [key for key in sorted(keys) if key not in texts or (listed is not None and key not in listed)]
+    wrong = [key for key in sorted(context.keys) if key not in texts or (listed is not None and key not in listed)]
     return [_with(key, True) for key in wrong]
 
 
-_OBJECTS: Mapping[str, Callable[[Any, Mapping[str, Any], Speaker, frozenset[str] | None], Iterable[Schema]]] = {
+_OBJECTS: Mapping[str, Callable[[Any, Mapping[str, Any], Speaker, Context], Iterable[Schema]]] = {
+    "const": lambda value, schema, speak, context: [no_values([value], speak, context.types)],
+    "enum": lambda value, schema, speak, context: [no_values(value, speak, context.types)],
+    "required": _absent,
     "properties": _wrong_property,
     "patternProperties": _wrong_pattern,
     "additionalProperties": _wrong_addition,

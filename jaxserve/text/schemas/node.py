@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from jaxserve.text.schemas.disjoint import Comparison
+from jaxserve.text.schemas.keywords import TYPES
 from jaxserve.text.schemas.reading import Document, Schema
 
 Way = Literal["closed", "joint", "open", "no"]
@@ -46,8 +47,13 @@ class Says(Protocol):
     def condition(self, node: Node, schema: Schema, step: str) -> Schema:
         """The same, open: what only decides."""
 
-    def opposite(self, node: Node, schema: Schema) -> Schema:
+    def opposite(self, node: Node, schema: Schema, own: Schema = True) -> Schema:
         """What a schema about the same value does not allow.
+
+        Args:
+            node: whatever it says holds anyway: its opposites need not be said.
+            schema: must not hold.
+            own: holds anyway as well.
 
         Raises:
             CannotSay: it can't be said.
@@ -76,6 +82,4 @@ def all_of(parts: list[Schema]) -> Schema:
 
 def types_but(*kinds: str) -> Schema:
     """Values of other types."""
-    from jaxserve.text.schemas.keywords import TYPES
-
     return {"type": [kind for kind in TYPES if kind not in kinds]}

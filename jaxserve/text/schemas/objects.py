@@ -112,7 +112,7 @@ def apart(patterns: Mapping[str, Schema]) -> dict[str, Schema]:
     clashing = [
         pattern
         for pattern in patterns
-        if any(other != pattern and not (texts[pattern] & texts[other]).empty for other in patterns)
+        if any(other != pattern and texts[pattern].meets(texts[other]) for other in patterns)
     ]
     if not clashing:
         return dict(patterns)

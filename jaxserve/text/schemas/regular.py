@@ -191,6 +191,22 @@ class Language:
         final = (i for i, (a, b) in enumerate(order) if a in self.final and b in other.final)
         return Language(bounds, table, frozenset(final)).minimal()
 
+    def meets(self, other: Language) -> bool:
+        """Whether they have a text in common."""
+        bounds = sorted({*self.bounds, *other.bounds})
+        pairs = {(self._class(bound), other._class(bound)) for bound in bounds}
+        seen, stack = {(0, 0)}, [(0, 0)]
+        while stack:
+            one, two = stack.pop()
+            if one in self.final and two in other.final:
+                return True
+            for a, b in pairs:
+                target = self.table[one][a], other.table[two][b]
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        return False
+
     def minimal(self) -> Language:
         """The same with as few states as possible (Moore)."""
         blocks = [int(state in self.final) for state in range(len(self.table))]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxserve.text.schemas import arrays, logic, objects
-from jaxserve.text.schemas.closing import is_compound, named_keys
+from jaxserve.text.schemas.closing import about_one_value, is_compound, named_keys
 from jaxserve.text.schemas.disjoint import Comparison
-from jaxserve.text.schemas.negation import Speaker, negate
+from jaxserve.text.schemas.negation import ANYTHING, Context, Speaker, context_of, negate
 from jaxserve.text.schemas.node import CannotSay, Node, Rule, Way, any_of
 from jaxserve.text.schemas.reading import Document, Schema
 from jaxserve.text.schemas.regular import NotRegular
@@ -79,18 +79,33 @@ class Rewriter:
         """See `Says`."""
         return self._say(schema, "open", f"{node.path}/{step}")
 
-    def opposite(self, node: Node, schema: Schema) -> Schema:
+    def opposite(self, node: Node, schema: Schema, own: Schema = True) -> Schema:
         """See `Says`."""
-        self._count()
-        keys = frozenset(node.names) if node.names is not None else logic.only_keys(node.given)
-        return negate(schema, self._speaker(node.path), keys)
+        while isinstance(schema, dict) and set(schema) == {"$ref"}:
+            schema = self.document.resolve(schema)
+        return self._no(schema, node.path, self._context(node, own))
 
-    def _speaker(self, path: str) -> Speaker:
-        return Speaker(
+    def _context(self, node: Node, own: Schema) -> Context:
+        """What holds anyway, as far as it is easily told."""
+        parts = [part for schema in (own, node.given) for part in about_one_value(schema, self.document, conditions=False)]
+        known = [context_of(dict(part)) for part in parts]
+        closed = [context.keys for context in known if context.keys is not None]
+        closed += [frozenset(node.names)] if node.names is not None else []
+        return Context(
+            frozenset.intersection(*(self.comparison.types(dict(part)) for part in parts)),
+            frozenset.intersection(*closed) if closed else None,
+            frozenset().union(*(context.required for context in known)),
+            {key: part for context in reversed(known) for key, part in context.properties.items()},
+        )
+
+    def _no(self, schema: Schema, path: str, context: Context) -> Schema:
+        self._count()
+        speak = Speaker(
             lambda schema: self._say(schema, "open", path),
-            lambda schema: self._say(schema, "no", path),
+            lambda schema, context: self._no(schema, path, context),
             lambda name: self._reference(name, "no"),
         )
+        return negate(schema, speak, context)
 
     def _count(self) -> None:
         self._written += 1
@@ -107,7 +122,7 @@ class Rewriter:
     def _say(self, schema: Schema, way: Way, path: str, shared: frozenset[str] = frozenset()) -> Schema:
         self._count()
         if way == "no":
-            return negate(schema, self._speaker(path))
+            return self._no(schema, path, ANYTHING)
         if isinstance(schema, bool):
             return schema
         try:
@@ -159,6 +174,8 @@ class Rewriter:
         return []
 
     def _referred(self, node: Node, name: str, said: dict[str, Any]) -> list[Schema]:
+        if len(node.given) > 1 and self._recurs(name):
+            return [self._merged(node, name)]
         way: Way = "joint" if node.way == "closed" and is_compound(node.given) else node.way
         found = self._reference(name, way)
         if isinstance(found, bool):
@@ -172,11 +189,43 @@ class Rewriter:
             return found if way != "no" else not found
         return self._defined((name, way), name + _SUFFIX[way], found, way)
 
+    def _recurs(self, name: str) -> bool:
+        """Whether a definition leads back to itself."""
+        if name not in self._recursive:
+            seen, stack = set[str](), [name]
+            while stack:
+                found = referred(self.document.definitions[stack.pop()]) - seen
+                seen |= found
+                stack += found
+            self._recursive[name] = name in seen
+        return self._recursive[name]
+
+    def _merged(self, node: Node, name: str) -> Schema:
+        """A definition of a reference and what stands beside it: the engine can't merge what it has not finished."""
+        beside = {keyword: value for keyword, value in node.given.items() if keyword != "$ref"}
+        both: Schema = {"allOf": [self.document.definitions[name], beside]}
+        key = (id(node.given), node.way, node.shared)
+        return self._defined(key, f"m{len(self._begun)}", both, node.way)
+
     def _defined(self, key: Any, name: str, schema: Schema, way: Way) -> Schema:
         if key not in self._begun:
             self._begun[key] = name
             self._waiting.append((name, schema, way))
         return {"$ref": f"#/$defs/{self._begun[key]}"}
+
+
+def referred(schema: Schema) -> set[str]:
+    """The definitions that a schema refers to."""
+    found: set[str] = set()
+    stack: list[Any] = [schema]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, list):
+            stack += part
+        elif isinstance(part, dict):
+            found |= {part["$ref"]} if isinstance(part.get("$ref"), str) else set()
+            stack += [value for keyword, value in part.items() if keyword not in ("enum", "const", "required")]
+    return found
 
 
 def _apart(patterns: dict[str, Schema]) -> dict[str, Schema]:

@@ -53,6 +53,22 @@ FORMATS: Mapping[str, str] = {
 that everyday texts are in: regular expressions without nested groups, no leap seconds, ten digits of a fraction."""
 ENGINE_FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 """Those that the grammar engine knows."""
+SHAPES: Mapping[str, str] = {
+    "date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "time": r"^[0-9]{2}:[0-9]{2}:",
+    "date-time": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]",
+    "duration": "^P",
+    "email": "@",
+    "hostname": "^[A-Za-z0-9.-]+$",
+    "ipv4": r"^[0-9]{1,3}(?:\.[0-9]{1,3}){3}$",
+    "ipv6": "^[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$",
+    "uuid": "^[0-9A-Fa-f-]{36}$",
+    "uri": "^[A-Za-z][A-Za-z0-9+.-]*:",
+    "iri": "^[A-Za-z][A-Za-z0-9+.-]*:",
+    "json-pointer": "^(?:/|$)",
+    "relative-json-pointer": "^[0-9]",
+}
+"""What all texts of a format look like, others perhaps as well: what must not have a format must not look like it."""
 ALIASES = {"idn-email": "email", "idn-hostname": "hostname", "ip-address": "ipv4", "host-name": "hostname"}
 """Formats that a narrower one stands for, and old names."""
 
@@ -118,17 +134,14 @@ def lengths(least: int, most: int | None) -> str:
 
 
 def own_language(schema: Mapping[str, Any]) -> Language:
-    """The texts that a schema's own keywords about texts allow.
+    """The texts that a schema's own keywords about texts allow, and perhaps more: see `SHAPES`.
 
     Raises:
         NotRegular: it can't be told.
     """
     patterns = [schema["pattern"]] if "pattern" in schema else []
-    name = ALIASES.get(schema.get("format", ""), schema.get("format", ""))
-    if name in ENGINE_FORMATS:
-        raise NotRegular("a format of the engine's")
-    if name in FORMATS:
-        patterns.append(FORMATS[name])
+    shape = SHAPES.get(ALIASES.get(schema.get("format", ""), schema.get("format", "")))
+    patterns += [shape] if shape is not None else []
     if "minLength" in schema or "maxLength" in schema:
         patterns.append(lengths(schema.get("minLength", 0), schema.get("maxLength")))
     found = language("")
