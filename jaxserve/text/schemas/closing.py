@@ -17,13 +17,13 @@ _PARTS = ("allOf", "anyOf", "oneOf")
 _CONDITIONS = ("if", "then", "else")
 
 
-def about_one_value(node: Any, document: Document, *, conditions: bool = True) -> Iterator[Mapping[str, Any]]:
+def about_one_value(node: Any, document: Document, *, conditions: bool = True) -> Iterator[dict[str, Any]]:
     """The node, and all schemas that speak about the same value: options and conditional ones too, if wanted."""
     seen: set[int] = set()
     stack = [node]
     while stack:
         part = stack.pop()
-        if not isinstance(part, Mapping) or id(part) in seen:
+        if not isinstance(part, dict) or id(part) in seen:
             continue
         seen.add(id(part))
         yield part

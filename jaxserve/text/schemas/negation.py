@@ -7,12 +7,12 @@ one of its options can't be said it is left out: less is allowed then, never mor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxserve.text.schemas.disjoint import item_schema, same, values_of
 from jaxserve.text.schemas.keywords import SPEAKS_OF, TYPES, types_named
-from jaxserve.text.schemas.node import CannotSay, any_of
+from jaxserve.text.schemas.node import CannotSay, Context, any_of
 from jaxserve.text.schemas.reading import Schema
 from jaxserve.text.schemas.regular import NotRegular, other_texts
 from jaxserve.text.schemas.strings import ALIASES, ENGINE_FORMATS, FORMATS, own_language, pattern_language
@@ -30,21 +30,7 @@ class Speaker:
     no: Callable[[Schema, Context], Schema]
     reference: Callable[[str], Schema]
     """The opposite of a definition."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What holds anyway, so that its opposite need not be said."""
-
-    types: frozenset[str] = frozenset(TYPES)
-    keys: frozenset[str] | None = None
-    """The only keys that the value can have; None = any."""
-    required: frozenset[str] = frozenset()
-    properties: Mapping[str, Schema] = field(default_factory=dict)
-
-    def of(self, key: str) -> Schema:
-        """What is known of the value of a key."""
-        return self.properties.get(key, True)
+    disjoint: Callable[[Schema, Schema], bool]
 
 
 ANYTHING = Context()
@@ -272,11 +258,14 @@ def _with(key: str, part: Schema) -> Schema:
 def _wrong_property(
     value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
 ) -> Iterable[Schema]:
-    return [
-        _with(key, speak.no(part, context_of(context.of(key))))
-        for key, part in value.items()
-        if (context.keys is None or key in context.keys) and not _equal(part, context.of(key))
-    ]
+    options: list[Schema] = []
+    for key, part in value.items():
+        known = context.of(key)
+        if part is True or (context.keys is not None and key not in context.keys) or _equal(part, known):
+            continue
+        wrong = True if speak.disjoint(known, part) else speak.no(part, context_of(known))
+        options.append(_with(key, wrong))
+    return options
 
 
 def _equal(one: Schema, other: Schema) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from jaxserve.text.schemas.disjoint import Comparison
@@ -20,6 +20,21 @@ class CannotSay(Exception):
 
 
 @dataclass(frozen=True)
+class Context:
+    """What holds anyway, so that its opposite need not be said."""
+
+    types: frozenset[str] = frozenset(TYPES)
+    keys: frozenset[str] | None = None
+    """The only keys that the value can have; None = any."""
+    required: frozenset[str] = frozenset()
+    properties: Mapping[str, Schema] = field(default_factory=dict)
+
+    def of(self, key: str) -> Schema:
+        """What is known of the value of a key."""
+        return self.properties.get(key, True)
+
+
+@dataclass(frozen=True)
 class Node:
     """A schema that is being said, not as its opposite."""
 
@@ -30,6 +45,8 @@ class Node:
     """The only keys that its object takes, where it is closed; None = what it says itself."""
     shared: frozenset[str]
     """Keys whose values the schema around it describes too: they are not closed here."""
+    around: tuple[Schema, ...] = ()
+    """What the schemas around it say of the same value."""
 
 
 class Says(Protocol):
@@ -46,6 +63,9 @@ class Says(Protocol):
 
     def condition(self, node: Node, schema: Schema, step: str) -> Schema:
         """The same, open: what only decides."""
+
+    def context(self, node: Node, own: Schema) -> Context:
+        """What holds of the values of `own`, a schema in the node about the same value, as far as it is easily told."""
 
     def opposite(self, node: Node, schema: Schema, own: Schema = True) -> Schema:
         """What a schema about the same value does not allow.

@@ -267,8 +267,9 @@ class _Eliminated:
         for state in alive:
             targets: dict[int, list[tuple[int, int]]] = {}
             for index, target in enumerate(language.table[state]):
-                if target in alive:
-                    targets.setdefault(target, []).extend(_ranges(language.bounds, index))
+                ranges = _ranges(language.bounds, index) if target in alive else []
+                if ranges:
+                    targets.setdefault(target, []).extend(ranges)
             for target, ranges in targets.items():
                 self._edge(state, target, _written(ranges))
             if state in language.final:

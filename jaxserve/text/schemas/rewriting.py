@@ -12,8 +12,9 @@ from typing import Any
 from jaxserve.text.schemas import arrays, logic, objects
 from jaxserve.text.schemas.closing import about_one_value, is_compound, named_keys
 from jaxserve.text.schemas.disjoint import Comparison
-from jaxserve.text.schemas.negation import ANYTHING, Context, Speaker, context_of, negate
-from jaxserve.text.schemas.node import CannotSay, Node, Rule, Way, any_of
+from jaxserve.text.schemas.keywords import TYPES
+from jaxserve.text.schemas.negation import ANYTHING, Speaker, context_of, negate
+from jaxserve.text.schemas.node import CannotSay, Context, Node, Rule, Way, any_of
 from jaxserve.text.schemas.reading import Document, Schema
 from jaxserve.text.schemas.regular import NotRegular
 from jaxserve.text.schemas.strings import ALIASES, ENGINE_FORMATS
@@ -73,7 +74,15 @@ class Rewriter:
         """See `Says`."""
         way: Way = "joint" if node.way == "closed" and is_compound(node.given) else node.way
         shared = node.shared | frozenset(node.given.get("properties", ()))
-        return self._say(schema, way, f"{node.path}/{step}", shared)
+        around = (*node.around, node.given, *_closed_to(node.names))
+        if isinstance(schema, dict) and set(schema) == {"$ref"} and self._depends(schema["$ref"]):
+            schema = self.document.resolve(schema)
+        return self._say(schema, way, f"{node.path}/{step}", shared, around)
+
+    def _depends(self, name: str) -> bool:
+        """Whether a definition is said more simply where its surroundings are known."""
+        found = self.document.definitions[name]
+        return isinstance(found, dict) and bool({"oneOf", "not", "if"} & set(found)) and not self._recurs(name)
 
     def condition(self, node: Node, schema: Schema, step: str) -> Schema:
         """See `Says`."""
@@ -83,16 +92,17 @@ class Rewriter:
         """See `Says`."""
         while isinstance(schema, dict) and set(schema) == {"$ref"}:
             schema = self.document.resolve(schema)
-        return self._no(schema, node.path, self._context(node, own))
+        return self._no(schema, node.path, self.context(node, own))
 
-    def _context(self, node: Node, own: Schema) -> Context:
-        """What holds anyway, as far as it is easily told."""
-        parts = [part for schema in (own, node.given) for part in about_one_value(schema, self.document, conditions=False)]
-        known = [context_of(dict(part)) for part in parts]
+    def context(self, node: Node, own: Schema) -> Context:
+        """See `Says`."""
+        schemas = (own, node.given, *node.around)
+        parts = [part for schema in schemas for part in about_one_value(schema, self.document, conditions=False)]
+        known = [context_of(part) for part in parts]
         closed = [context.keys for context in known if context.keys is not None]
         closed += [frozenset(node.names)] if node.names is not None else []
         return Context(
-            frozenset.intersection(*(self.comparison.types(dict(part)) for part in parts)),
+            frozenset(TYPES).intersection(*(self.comparison.types(part) for part in parts)),
             frozenset.intersection(*closed) if closed else None,
             frozenset().union(*(context.required for context in known)),
             {key: part for context in reversed(known) for key, part in context.properties.items()},
@@ -104,6 +114,7 @@ class Rewriter:
             lambda schema: self._say(schema, "open", path),
             lambda schema, context: self._no(schema, path, context),
             lambda name: self._reference(name, "no"),
+            self.comparison.disjoint,
         )
         return negate(schema, speak, context)
 
@@ -119,7 +130,9 @@ class Rewriter:
             self._refuse(str(reason), path)
             return False
 
-    def _say(self, schema: Schema, way: Way, path: str, shared: frozenset[str] = frozenset()) -> Schema:
+    def _say(
+        self, schema: Schema, way: Way, path: str, shared: frozenset[str] = frozenset(), around: tuple[Schema, ...] = ()
+    ) -> Schema:
         self._count()
         if way == "no":
             return self._no(schema, path, ANYTHING)
@@ -131,9 +144,9 @@ class Rewriter:
             self._refuse("unevaluatedProperties", path)
             variants = None
         if variants is not None:
-            return any_of([self._say(variant, way, path, shared) for variant in variants])
+            return any_of([self._say(variant, way, path, shared, around) for variant in variants])
         names = named_keys(schema, self.document) if way == "closed" else None
-        return self._node(Node(schema, way, path, names, shared))
+        return self._node(Node(schema, way, path, names, shared, around))
 
     def _node(self, node: Node) -> Schema:
         said: dict[str, Any] = {}
@@ -212,6 +225,10 @@ class Rewriter:
             self._begun[key] = name
             self._waiting.append((name, schema, way))
         return {"$ref": f"#/$defs/{self._begun[key]}"}
+
+
+def _closed_to(names: list[str] | None) -> list[Schema]:
+    return [{"properties": dict.fromkeys(names, True), "additionalProperties": False}] if names is not None else []
 
 
 def referred(schema: Schema) -> set[str]:
