@@ -28,7 +28,7 @@ def _contains(says: Says, node: Node, value: Schema) -> list[Schema]:
         return []
     room = min(node.given.get("maxItems", MAX_POSITION), max(MAX_POSITION, least))
     part = says.inside(node, value, "contains")
-    rest = says.opposite(Node(value, "open", node.path, None, frozenset()), value) if most is not None else True  # type: ignore[arg-type]
+    rest = says.opposite(Node({}, "open", node.path, None, frozenset()), value) if most is not None else True
     counts = range(least, (least if most is None else min(most, room)) + 1)
     if sum(math.comb(room, count) for count in counts) > MAX_PLACES:
         raise CannotSay("contains")

@@ -36,7 +36,7 @@ def _check_pattern(node: Node, pattern: str, refuse: Refuse) -> None:
     patterns, names = node["patternProperties"], node.get("properties", {})
     forbids = patterns[pattern] is False
     if forbids and node.get("additionalProperties", True) is not False:
-        raise refuse(f"'patternProperties' that forbid keys are not supported ({pattern[:60]!r})")
+        return
     keys = _keys(pattern)
     if forbids or (keys is not None and keys <= set(names)):
         value = patterns.pop(pattern)

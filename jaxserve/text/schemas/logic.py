@@ -46,9 +46,10 @@ def _one_of(says: Says, node: Node, value: list[Schema]) -> list[Schema]:
             said.append(_only(says, node, options, index))
         except (CannotSay, NotRegular) as reason:
             missing = reason
-    if missing is not None and not said:
+    whole = any_of(said)
+    if missing is not None and whole is False:
         raise missing
-    return [any_of(said)]
+    return [whole]
 
 
 def _only(says: Says, node: Node, options: list[Schema], index: int) -> Schema:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxserve.text.schemas.disjoint import item_schema, same, values_of
 from jaxserve.text.schemas.keywords import SPEAKS_OF, TYPES, types_named
-from jaxserve.text.schemas.node import CannotSay, Context, any_of
+from jaxserve.text.schemas.node import CannotSay, Context, any_of, subsets
 from jaxserve.text.schemas.reading import Schema
 from jaxserve.text.schemas.regular import NotRegular, other_texts
 from jaxserve.text.schemas.strings import ALIASES, ENGINE_FORMATS, FORMATS, own_language, pattern_language
@@ -251,8 +251,11 @@ _SAID: Mapping[str, Callable[[Any, Mapping[str, Any], Speaker], Iterable[Schema]
 }
 
 
-def _with(key: str, part: Schema) -> Schema:
-    return {"type": "object", "properties": {key: part}, "required": [key]} if part is not False else False
+def _with(key: str, part: Schema, order: Iterable[str] = ()) -> Schema:
+    """Objects with such a value of a key; `order` is that of the keys, where nothing else gives it."""
+    if part is False:
+        return False
+    return {"type": "object", "properties": {**dict.fromkeys(order, True), key: part}, "required": [key]}
 
 
 def _wrong_property(
@@ -264,7 +267,7 @@ def _wrong_property(
         if part is True or (context.keys is not None and key not in context.keys) or _equal(part, known):
             continue
         wrong = True if speak.disjoint(known, part) else speak.no(part, context_of(known))
-        options.append(_with(key, wrong))
+        options.append(_with(key, wrong, () if context.properties else value))
     return options
 
 
@@ -329,14 +332,6 @@ def _more_than(chosen: tuple[str, ...], named: Iterable[str]) -> Schema:
         "additionalProperties": True,
         "minProperties": len(chosen) + 1,
     }
-
-
-def subsets(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """All selections of some names."""
-    found: list[tuple[str, ...]] = [()]
-    for name in names:
-        found += [(*chosen, name) for chosen in found]
-    return found
 
 
 def _wrong_name(

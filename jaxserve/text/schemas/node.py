@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from jaxserve.text.schemas.disjoint import Comparison
 from jaxserve.text.schemas.keywords import TYPES
 from jaxserve.text.schemas.reading import Document, Schema
 
+T = TypeVar("T")
 Way = Literal["closed", "joint", "open", "no"]
 """How a schema is said. `closed`: objects take no further keys unless it says otherwise. `joint`: the same, but its
 surroundings close the object itself. `open`: nothing is closed, as JSON Schema has it. `no`: its opposite."""
@@ -103,3 +104,11 @@ def all_of(parts: list[Schema]) -> Schema:
 def types_but(*kinds: str) -> Schema:
     """Values of other types."""
     return {"type": [kind for kind in TYPES if kind not in kinds]}
+
+
+def subsets(things: Iterable[T]) -> list[tuple[T, ...]]:
+    """All selections of some things."""
+    found: list[tuple[T, ...]] = [()]
+    for thing in things:
+        found += [(*chosen, thing) for chosen in found]
+    return found

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from jaxserve.text.schemas.closing import about_one_value
-from jaxserve.text.schemas.node import CannotSay, Node, Rule, Says, all_of, any_of, types_but
+from jaxserve.text.schemas.node import CannotSay, Node, Rule, Says, all_of, any_of, subsets, types_but
 from jaxserve.text.schemas.reading import Document, Schema
 from jaxserve.text.schemas.regular import Language, NotRegular, language, other_texts
 from jaxserve.text.schemas.strings import own_language, pattern_language
@@ -217,7 +217,8 @@ def _split(node: Mapping[str, Any]) -> list[dict[str, Any]]:
         if keyword in node:
             rest, options = _without(node, keyword), node[keyword]
             if keyword == "anyOf":
-                return [plus(rest, option) for option in options]
+                chosen = [each for each in subsets(range(len(options))) if each] if len(options) <= 3 else []
+                return [plus(rest, *(options[i] for i in each)) for each in chosen or [(i,) for i in range(len(options))]]
             others = [[{"not": other} for j, other in enumerate(options) if j != i] for i in range(len(options))]
             return [plus(rest, option, *others[i]) for i, option in enumerate(options)]
     if "if" in node:

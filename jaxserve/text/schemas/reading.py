@@ -33,8 +33,6 @@ class Document:
     root: Schema = True
     definitions: dict[str, Schema] = field(default_factory=dict)
     """What references lead to: `{"$ref": name}`."""
-    layout: Any = None
-    """The value of `x-guidance` at the root."""
     relaxed: list[str] = field(default_factory=list)
     """Keywords left out, by path."""
 
@@ -93,8 +91,6 @@ class _Reader:
 
     def document(self) -> Document:
         document = self._document
-        if isinstance(self._given, Mapping):
-            document.layout = self._given.get(LAYOUT_KEYWORD)
         document.root = self._schema(self._given, self._references.base, "", 0)
         while self._waiting:
             name, node, base = self._waiting.pop()
@@ -147,7 +143,7 @@ class _Reader:
             self._check(PLAIN[keyword](value), keyword, path)
             self._count(_size(value))
             read[keyword] = int(value) if keyword in COUNTS else value
-        elif keyword == LAYOUT_KEYWORD and path:
+        elif keyword == LAYOUT_KEYWORD:
             self._refuse(keyword, path, "only {'whitespace_flexible': true or false}, at the root of response_format")
 
     def _check(self, good: bool, keyword: str, path: str) -> None:
