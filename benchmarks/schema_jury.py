@@ -16,11 +16,11 @@ from llguidance import LLMatcher, LLTokenizer
 from jaxserve.errors import InvalidRequest
 from jaxserve.text import load_tokenizer
 from jaxserve.text.formats.lark import Lark
-from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.grammar import trial
 from jaxserve.text.grammar.llg import Vocabulary, compile_lark, vocabulary_of
 from jaxserve.text.grammar.refusals import refusal_of
 from jaxserve.text.isolation import Limits, Overrun, Workers
+from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 LIMITS = Limits(cpu_seconds=60, wall_seconds=300, memory_bytes=2 * 2**30)

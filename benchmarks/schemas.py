@@ -54,7 +54,10 @@ def show(columns: dict[str, dict[str, float]]) -> None:
     """Prints the table."""
     print(f"{'':22}" + "".join(f"{name:>10}" for name in columns))
     for row in next(iter(columns.values())):
-        cells = (f"{column[row]:>10.1f}" if row.endswith(("%", "ms")) else f"{column[row]:>10.0f}" for column in columns.values())
+        cells = (
+            f"{column[row]:>10.1f}" if row.endswith(("%", "ms")) else f"{column[row]:>10.0f}"
+            for column in columns.values()
+        )
         print(f"{row:22}" + "".join(cells))
 
 
@@ -89,8 +92,8 @@ def main() -> None:
             if verdict.kind == args.show:
                 print(f"{kind} {verdict.name}: {verdict.why or verdict.refused + verdict.accepted}")
     if args.json:
-        found = {kind: [asdict(verdict) for verdict in each.values()] for kind, each in verdicts.items()}
-        args.json.write_text(json.dumps(found, indent=1))
+        listed = {kind: [asdict(verdict) for verdict in each.values()] for kind, each in verdicts.items()}
+        args.json.write_text(json.dumps(listed, indent=1))
         print(f"written: {args.json}", file=sys.stderr)
 
 

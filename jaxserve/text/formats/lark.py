@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.schemas.clean import clean_schema
-from jaxserve.text.schemas.reading import LAYOUT_KEYWORD
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.formats.values import ALL_TYPES, resolve, type_of
+from jaxserve.text.schemas.clean import clean_schema
+from jaxserve.text.schemas.reading import LAYOUT_KEYWORD
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 """Layout inside the JSON of calls: a blank where models write one, and none elsewhere. Tokens are money."""

@@ -18,7 +18,6 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.grammar.llg import compile_lark, vocabulary_of
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
 from jaxserve.text.grammar.memory import Memory
@@ -27,6 +26,7 @@ from jaxserve.text.grammar.trial import GrammarTask, Trials
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.grammar.writing import Content, Written
 from jaxserve.text.isolation import Overrun
+from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from jaxserve.text.schemas.keywords import TYPES, is_number, type_of, types_named
 from jaxserve.text.schemas.reading import Document, Schema
@@ -125,13 +125,16 @@ class Comparison:
         )
 
 
+_FEW: Mapping[str, list[Any]] = {"boolean": [False, True], "null": [None]}
+
+
 def values_of(schema: Mapping[str, Any], kind: str) -> list[Any] | None:
     """The values of a type, where a schema lists them."""
     if "const" in schema:
         return [schema["const"]] if type_of(schema["const"]) == kind else []
     if "enum" in schema:
         return [value for value in schema["enum"] if type_of(value) == kind]
-    return {"boolean": [False, True], "null": [None]}.get(kind)
+    return _FEW.get(kind)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -156,14 +159,14 @@ def as_object(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def property_schema(schema: Mapping[str, Any], key: str) -> Schema:
     """What a schema's own keywords say of the value of a key, or more."""
     if key in schema.get("properties", {}):
-        return schema["properties"][key]
-    return True if "patternProperties" in schema else schema.get("additionalProperties", True)
+        return cast(Schema, schema["properties"][key])
+    return True if "patternProperties" in schema else cast(Schema, schema.get("additionalProperties", True))
 
 
 def item_schema(schema: Mapping[str, Any], index: int) -> Schema:
     """What a schema's own keywords say of an item, or more."""
     first = schema.get("prefixItems", ())
-    return first[index] if index < len(first) else schema.get("items", True)
+    return cast(Schema, first[index] if index < len(first) else schema.get("items", True))
 
 
 def interval(schema: Mapping[str, Any]) -> tuple[tuple[float, int], tuple[float, int]]:

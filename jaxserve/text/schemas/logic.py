@@ -38,10 +38,10 @@ def _if(says: Says, node: Node, value: Any) -> list[Schema]:
 
 def _one_of(says: Says, node: Node, value: list[Schema]) -> list[Schema]:
     """Every option but for what others allow as well. One whose difference can't be said is left out."""
-    options = [option for option in value if option is not False]
+    options: list[Schema] = [option for option in value if option is not False]
     said: list[Schema] = []
     missing: CannotSay | NotRegular | None = None
-    for index, option in enumerate(options):
+    for index in range(len(options)):
         try:
             said.append(_only(says, node, options, index))
         except (CannotSay, NotRegular) as reason:
@@ -67,7 +67,9 @@ def none_of(nots: list[Schema]) -> Schema:
 
     Where the rest would be too many, only what they have in common is kept.
     """
-    options = [schema["anyOf"] if isinstance(schema, dict) and set(schema) == {"anyOf"} else [schema] for schema in nots]
+    options = [
+        schema["anyOf"] if isinstance(schema, dict) and set(schema) == {"anyOf"} else [schema] for schema in nots
+    ]
     if len(options) < 2:
         return all_of(nots)
     common = [option for option in options[0] if all(option in others for others in options[1:])]

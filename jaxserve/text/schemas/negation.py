@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from jaxserve.text.schemas.disjoint import item_schema, same, values_of
@@ -104,10 +105,7 @@ def no_values(values: list[Any], speak: Speaker, types: frozenset[str]) -> Schem
 
 def _no_numbers(values: list[Any], speak: Speaker) -> list[Schema]:
     bounds = sorted(set(values))
-    between = [
-        {"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": high}
-        for low, high in zip(bounds, bounds[1:], strict=False)
-    ]
+    between = [{"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": high} for low, high in pairwise(bounds)]
     return [
         {"type": "number", "exclusiveMaximum": bounds[0]},
         *between,
@@ -258,9 +256,7 @@ def _with(key: str, part: Schema, order: Iterable[str] = ()) -> Schema:
     return {"type": "object", "properties": {**dict.fromkeys(order, True), key: part}, "required": [key]}
 
 
-def _wrong_property(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
-) -> Iterable[Schema]:
+def _wrong_property(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context) -> Iterable[Schema]:
     options: list[Schema] = []
     for key, part in value.items():
         known = context.of(key)
@@ -292,9 +288,7 @@ def _absent(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Cont
     return [{"type": "object", "properties": {key: False}} for key in value if key not in context.required]
 
 
-def _wrong_pattern(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
-) -> Iterable[Schema]:
+def _wrong_pattern(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context) -> Iterable[Schema]:
     options: list[Schema] = []
     for pattern, part in value.items():
         if part is True:
@@ -307,9 +301,7 @@ def _wrong_pattern(
     return options
 
 
-def _wrong_addition(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
-) -> Iterable[Schema]:
+def _wrong_addition(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context) -> Iterable[Schema]:
     if value is True:
         return []
     named = schema.get("properties", {})
@@ -334,9 +326,7 @@ def _more_than(chosen: tuple[str, ...], named: Iterable[str]) -> Schema:
     }
 
 
-def _wrong_name(
-    value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context
-) -> Iterable[Schema]:
+def _wrong_name(value: Any, schema: Mapping[str, Any], speak: Speaker, context: Context) -> Iterable[Schema]:
     if context.keys is None or not isinstance(value, Mapping):
         raise CannotSay("propertyNames")
     texts = own_language(value)

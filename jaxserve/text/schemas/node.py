@@ -39,7 +39,7 @@ class Context:
 class Node:
     """A schema that is being said, not as its opposite."""
 
-    given: Mapping[str, Any]
+    given: dict[str, Any]
     way: Way
     path: str
     names: list[str] | None

@@ -9,8 +9,9 @@ from typing import Any
 
 from jaxserve.text.schemas.closing import about_one_value
 from jaxserve.text.schemas.node import CannotSay, Node, Rule, Says, all_of, any_of, subsets, types_but
+from jaxserve.text.schemas.patterns import language
 from jaxserve.text.schemas.reading import Document, Schema
-from jaxserve.text.schemas.regular import Language, NotRegular, language, other_texts
+from jaxserve.text.schemas.regular import Language, NotRegular, escaped
 from jaxserve.text.schemas.strings import own_language, pattern_language
 
 MAX_CHOICES = 128
@@ -30,9 +31,7 @@ def close(said: dict[str, Any], names: Iterable[str]) -> None:
 
 def _dependent_required(says: Says, node: Node, value: Mapping[str, list[str]]) -> list[Schema]:
     """A key that brings others with it is absent, or they are required."""
-    return [
-        any_of([{"properties": {key: False}}, {"required": [*needs]}]) for key, needs in value.items() if needs
-    ]
+    return [any_of([{"properties": {key: False}}, {"required": [*needs]}]) for key, needs in value.items() if needs]
 
 
 def _dependent_schemas(says: Says, node: Node, value: Mapping[str, Schema]) -> list[Schema]:
@@ -93,11 +92,16 @@ def _texts(says: Says, value: Schema) -> Language:
             for option in part:
                 missing &= ~_texts(says, option)
             found &= ~missing
-        elif keyword == "enum" and "not" not in value:
-            continue
-        elif keyword not in _TEXT_KEYWORDS | {"const"}:
+        elif keyword in ("enum", "const"):
+            found &= _listed(part if keyword == "enum" else [part])
+        elif keyword not in _TEXT_KEYWORDS:
             raise CannotSay("propertyNames")
     return found
+
+
+def _listed(values: list[Any]) -> Language:
+    words = [value for value in values if isinstance(value, str)]
+    return pattern_language("^(?:" + "|".join(map(escaped, words)) + ")$") if words else ~language("")
 
 
 def apart(patterns: Mapping[str, Schema]) -> dict[str, Schema]:
@@ -138,7 +142,9 @@ def counted(said: dict[str, Any], node: Node, document: Document) -> list[Schema
         said.pop("maxProperties")
         return [{"additionalProperties": False}] if least == 0 else [types_but("object")]
     parts = list(about_one_value(node.given, document))
-    required = {name for part in about_one_value(node.given, document, conditions=False) for name in part.get("required", ())}
+    required = {
+        name for part in about_one_value(node.given, document, conditions=False) for name in part.get("required", ())
+    }
     named = dict.fromkeys(name for part in parts for name in (*part.get("properties", ()), *part.get("required", ())))
     optional = [name for name in named if name not in required]
     is_closed = said.get("additionalProperties") is False and "patternProperties" not in said
@@ -161,7 +167,7 @@ def _choices(optional: list[str], present: int, least: int, most: float, *, is_c
     if most == math.inf and need == 1 and len(optional) <= MAX_CHOICES:
         unnamed = {"type": "object", "properties": dict.fromkeys(optional, False), "minProperties": present + 1}
         return [*({"type": "object", "required": [name]} for name in optional), unnamed]
-    counts = range(0, int(min(len(optional), most - present)) + 1)
+    counts = range(int(min(len(optional), most - present)) + 1)
     if sum(math.comb(len(optional), count) for count in counts) > MAX_CHOICES:
         raise CannotSay("minProperties" if least else "maxProperties")
     return [
@@ -178,10 +184,10 @@ def _exactly(chosen: tuple[str, ...], optional: list[str], least: int, most: flo
     return {"type": "object", "required": list(chosen), "properties": absent, **bounds}
 
 
-def evaluated_variants(node: Mapping[str, Any], document: Document) -> list[Mapping[str, Any]] | None:
+def evaluated_variants(node: dict[str, Any], document: Document) -> list[dict[str, Any]] | None:
     """A schema with `unevaluatedProperties` as several that have `additionalProperties` instead.
 
-    Which keys count as evaluated depends on which options hold: each variant says so. None where there is nothing to do.
+    Which keys count as evaluated depends on which options hold: each variant says so. None where nothing is to be done.
 
     Raises:
         CannotSay: there are too many of them.
@@ -218,7 +224,9 @@ def _split(node: Mapping[str, Any]) -> list[dict[str, Any]]:
             rest, options = _without(node, keyword), node[keyword]
             if keyword == "anyOf":
                 chosen = [each for each in subsets(range(len(options))) if each] if len(options) <= 3 else []
-                return [plus(rest, *(options[i] for i in each)) for each in chosen or [(i,) for i in range(len(options))]]
+                return [
+                    plus(rest, *(options[i] for i in each)) for each in chosen or [(i,) for i in range(len(options))]
+                ]
             others = [[{"not": other} for j, other in enumerate(options) if j != i] for i in range(len(options))]
             return [plus(rest, option, *others[i]) for i, option in enumerate(options)]
     if "if" in node:
@@ -238,7 +246,7 @@ def _split(node: Mapping[str, Any]) -> list[dict[str, Any]]:
     raise CannotSay("unevaluatedProperties")
 
 
-def _evaluated(node: Mapping[str, Any], value: Schema, document: Document) -> Mapping[str, Any]:
+def _evaluated(node: dict[str, Any], value: Schema, document: Document) -> dict[str, Any]:
     """A schema without alternatives: what its parts don't name is unevaluated."""
     parts = list(about_one_value(node, document))
     if any(_splits(part) for part in parts):
@@ -261,4 +269,4 @@ RULES: Mapping[str, Rule] = {
     "dependentSchemas": _dependent_schemas,
     "propertyNames": _property_names,
 }
-__all__ = ["RULES", "apart", "close", "counted", "evaluated_variants", "other_texts"]
+__all__ = ["RULES", "apart", "close", "counted", "evaluated_variants"]

@@ -132,9 +132,7 @@ class _Reader:
             }
         elif keyword in LISTS:
             self._check(isinstance(value, list) and bool(value or keyword == "prefixItems"), keyword, path)
-            read[keyword] = [
-                self._schema(part, base, f"{here}/{index}", depth + 1) for index, part in enumerate(value)
-            ]
+            read[keyword] = [self._schema(part, base, f"{here}/{index}", depth + 1) for index, part in enumerate(value)]
         elif keyword in SINGLES:
             read[keyword] = self._schema(value, base, here, depth + 1)
         elif keyword in _WAYS:
@@ -180,9 +178,8 @@ def _translated(given: Mapping[str, Any]) -> dict[str, Any]:
         if "additionalItems" in schema:
             schema["items"] = schema["additionalItems"]
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if isinstance(schema.get(exclusive), bool):
-            if schema.pop(exclusive) and bound in schema:
-                schema[exclusive] = schema.pop(bound)
+        if isinstance(schema.get(exclusive), bool) and schema.pop(exclusive) and bound in schema:
+            schema[exclusive] = schema.pop(bound)
     if isinstance(schema.get("dependencies"), Mapping):
         _split_dependencies(schema)
     return schema

@@ -1,152 +1,24 @@
-"""Regular languages: what patterns match, as automata that can be compared, complemented and written as patterns again.
-
-A pattern is that of JSON Schema: it matches anywhere in a text unless it says `^` or `$`. Read is what Python's parser
-and the grammar engine's understand alike; anything else is `NotRegular`.
-"""
+"""Regular languages: sets of texts as automata that can be compared, complemented and written as patterns."""
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from re import _constants as codes  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-Chars = tuple[tuple[int, int], ...]
-"""A set of characters as ranges, ascending, both ends included."""
-
-MAX_NFA = 4_000
 MAX_DFA = 400
 """States: larger languages are `NotRegular` here, for the time and memory they would cost."""
 MAX_PATTERN = 20_000
-BEGIN, END = 0x110000, 0x110001
-"""What `^` and `$` match: marks around the text."""
-EVERY: Chars = ((0, 0xD7FF), (0xE000, 0x10FFFF))
-MARKED: Chars = (*EVERY, (BEGIN, END))
+BEGIN = 0x110000
+"""Beyond all characters."""
+EVERY: tuple[tuple[int, int], ...] = ((0, 0xD7FF), (0xE000, 0x10FFFF))
+"""All characters, as ranges with both ends included."""
 ANY = r"[\s\S]"
-_WORD: Chars = ((48, 57), (65, 90), (95, 95), (97, 122))
-_SPACE: Chars = (
-    (9, 13), (32, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F),
-    (0x205F, 0x205F), (0x3000, 0x3000),
-)  # fmt: skip
-_UNLIKE = re.compile(r"\[\[|&&|--|~~|\\[pPkKGZAzXRhHvN]|\\b|\\B|\(\?[a-zA-Z]")
-"""Where the parsers differ, or may."""
 
 
 class NotRegular(Exception):
     """A pattern that can't be read, or a language too large."""
-
-
-def _complement(chars: Iterable[tuple[int, int]]) -> Chars:
-    left: list[tuple[int, int]] = []
-    for low, high in EVERY:
-        for first, last in sorted(chars):
-            if last < low or first > high:
-                continue
-            if first > low:
-                left.append((low, first - 1))
-            low = max(low, last + 1)
-        if low <= high:
-            left.append((low, high))
-    return tuple(left)
-
-
-_CATEGORIES = {
-    codes.CATEGORY_DIGIT: ((48, 57),),
-    codes.CATEGORY_NOT_DIGIT: _complement(((48, 57),)),
-    codes.CATEGORY_WORD: _WORD,
-    codes.CATEGORY_NOT_WORD: _complement(_WORD),
-    codes.CATEGORY_SPACE: _SPACE,
-    codes.CATEGORY_NOT_SPACE: _complement(_SPACE),
-}
-
-
-@dataclass
-class _Nfa:
-    """Thompson's automaton: edges by characters, and free ones."""
-
-    free: list[list[int]] = field(default_factory=list)
-    edges: list[list[tuple[Chars, int]]] = field(default_factory=list)
-
-    def state(self) -> int:
-        if len(self.free) >= MAX_NFA:
-            raise NotRegular("too large")
-        self.free.append([])
-        self.edges.append([])
-        return len(self.free) - 1
-
-    def sequence(self, parts: Sequence[Any], start: int) -> int:
-        for part in parts:
-            start = self.part(part, start)
-        return start
-
-    def chars(self, chars: Chars, start: int) -> int:
-        end = self.state()
-        self.edges[start].append((chars, end))
-        return end
-
-    def part(self, part: Any, start: int) -> int:
-        kind, value = part
-        if kind is codes.SUBPATTERN and not (value[1] or value[2]):
-            return self.sequence(value[-1], start)
-        if kind is codes.BRANCH:
-            return self._branch(value[1], start)
-        if kind in (codes.MAX_REPEAT, codes.MIN_REPEAT):
-            return self._repeat(*value, start)
-        return self.chars(_chars(kind, value), start)
-
-    def _branch(self, branches: Sequence[Any], start: int) -> int:
-        end = self.state()
-        for branch in branches:
-            self.free[self.sequence(branch, start)].append(end)
-        return end
-
-    def _repeat(self, least: int, most: Any, parts: Sequence[Any], start: int) -> int:
-        for _ in range(least):
-            start = self.sequence(parts, start)
-        if most is codes.MAXREPEAT:
-            loop = self.state()
-            self.free[start].append(loop)
-            self.free[self.sequence(parts, loop)].append(loop)
-            return loop
-        end = self.state()
-        self.free[start].append(end)
-        for _ in range(most - least):
-            start = self.sequence(parts, start)
-            self.free[start].append(end)
-        return end
-
-
-def _chars(kind: Any, value: Any) -> Chars:
-    if kind is codes.LITERAL:
-        return ((value, value),)
-    if kind is codes.NOT_LITERAL:
-        return _complement(((value, value),))
-    if kind is codes.ANY:
-        return _complement(((10, 10),))
-    if kind is codes.AT and value in (codes.AT_BEGINNING, codes.AT_END):
-        mark = BEGIN if value is codes.AT_BEGINNING else END
-        return ((mark, mark),)
-    if kind is codes.IN:
-        return _class(value)
-    raise NotRegular(str(kind))
-
-
-def _class(items: Sequence[Any]) -> Chars:
-    negated = bool(items) and items[0][0] is codes.NEGATE
-    ranges: list[tuple[int, int]] = []
-    for kind, value in items[negated:]:
-        if kind is codes.RANGE:
-            ranges.append(value)
-        elif kind is codes.CATEGORY:
-            ranges += _CATEGORIES[value]
-        else:
-            ranges.append((value, value))
-    return _complement(ranges) if negated else tuple(sorted(ranges))
 
 
 @dataclass(frozen=True)
@@ -187,7 +59,7 @@ class Language:
         def step(state: Any) -> list[Any]:
             return [(self.table[state[0]][a], other.table[state[1]][b]) for a, b in pairs]
 
-        order, table = _explore((0, 0), step)
+        order, table = explore((0, 0), step)
         final = (i for i, (a, b) in enumerate(order) if a in self.final and b in other.final)
         return Language(bounds, table, frozenset(final)).minimal()
 
@@ -353,7 +225,7 @@ def escaped(text: str) -> str:
     return "".join(char if char.isascii() and char.isalnum() else f"\\x{{{ord(char):x}}}" for char in text)
 
 
-def _explore(start: Any, step: Any) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+def explore(start: Any, step: Callable[[Any], list[Any]]) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
     """All states that can be reached, and the transitions between them."""
     known, order, table = {start: 0}, [start], []
     for state in order:
@@ -366,77 +238,6 @@ def _explore(start: Any, step: Any) -> tuple[list[Any], tuple[tuple[int, ...], .
                 order.append(target)
         table.append(tuple(known[target] for target in targets))
     return order, tuple(table)
-
-
-@lru_cache(512)
-def language(pattern: str) -> Language:
-    """The texts that a pattern matches somewhere.
-
-    Raises:
-        NotRegular: it can't be told.
-    """
-    if _UNLIKE.search(pattern) or len(pattern) > MAX_PATTERN:
-        raise NotRegular("read differently elsewhere")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            parsed = list(parser.parse(pattern))
-    except (re.error, Warning, RecursionError, OverflowError):
-        raise NotRegular("not a regular expression") from None
-    return _language(parsed)
-
-
-def _language(parsed: Sequence[Any]) -> Language:
-    nfa = _Nfa()
-    start = nfa.state()
-    nfa.edges[start].append((MARKED, start))
-    try:
-        end = nfa.sequence(parsed, start)
-    except RecursionError:
-        raise NotRegular("nested too deeply") from None
-    nfa.edges[end].append((MARKED, end))
-    return _determined(nfa, start, end)
-
-
-def _determined(nfa: _Nfa, start: int, end: int) -> Language:
-    used = {chars for edges in nfa.edges for chars, _ in edges} - {MARKED}
-    bounds = sorted({0, BEGIN, END} | {bound for chars in used for low, high in chars for bound in (low, high + 1)})
-    bounds = [bound for bound in bounds if bound <= END]
-    inside = {chars: [any(low <= b <= high for low, high in chars) for b in bounds] for chars in used}
-    inside[MARKED] = [True] * len(bounds)
-    closures = _closures(nfa)
-
-    def step(states: frozenset[int]) -> list[frozenset[int]]:
-        edges = [edge for state in states for edge in nfa.edges[state]]
-        return [
-            frozenset().union(*(closures[target] for chars, target in edges if inside[chars][index]))
-            for index in range(len(bounds))
-        ]
-
-    order, table = _explore(closures[start], step)
-    begin, close = bounds.index(BEGIN), bounds.index(END)
-    final = frozenset(i for i, row in enumerate(table) if end in order[row[close]])
-    return _rooted(bounds[:begin], table, table[0][begin], final).minimal()
-
-
-def _rooted(bounds: list[int], table: Sequence[Sequence[int]], start: int, final: frozenset[int]) -> Language:
-    """The automaton from another state on, without the marks."""
-    order, rows = _explore(start, lambda state: list(table[state][: len(bounds)]))
-    return Language(tuple(bounds), rows, frozenset(i for i, state in enumerate(order) if state in final))
-
-
-def _closures(nfa: _Nfa) -> list[frozenset[int]]:
-    """By state: where one can be without reading anything."""
-    closures = []
-    for state in range(len(nfa.free)):
-        seen, stack = {state}, [state]
-        while stack:
-            for target in nfa.free[stack.pop()]:
-                if target not in seen:
-                    seen.add(target)
-                    stack.append(target)
-        closures.append(frozenset(seen))
-    return closures
 
 
 def other_texts(words: Iterable[str]) -> str:

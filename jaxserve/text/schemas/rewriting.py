@@ -24,8 +24,23 @@ MAX_WRITTEN = 40_000
 
 _SUFFIX: Mapping[Way, str] = {"closed": "", "joint": "+", "open": "*", "no": "-"}
 _KEPT = frozenset(
-    "type const enum required minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems "
-    "maxItems minProperties maxProperties".split()
+    [
+        "type",
+        "const",
+        "enum",
+        "required",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+    ]
 )
 _RULES: Mapping[str, Rule] = {**arrays.RULES, **logic.RULES, **objects.RULES}
 
@@ -258,7 +273,12 @@ def _together(said: dict[str, Any], further: list[Schema]) -> Schema:
     if any(schema is False for schema in more):
         return False
     for schema in [*more]:
-        if isinstance(schema, dict) and len(schema) == 1 and not set(schema) & set(said) and set(schema) <= {"pattern", "anyOf", "minItems"}:
+        if (
+            isinstance(schema, dict)
+            and len(schema) == 1
+            and not set(schema) & set(said)
+            and set(schema) <= {"pattern", "anyOf", "minItems"}
+        ):
             said |= schema
             more.remove(schema)
     if more and "allOf" in said and [*said][-1] != "allOf":

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxserve.text.schemas.regular import ANY, Language, NotRegular, language
+from jaxserve.text.schemas.patterns import language
+from jaxserve.text.schemas.regular import ANY, Language
 
 _DATE = (
     r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-"
@@ -49,8 +50,8 @@ FORMATS: Mapping[str, str] = {
     "relative-json-pointer": f"^(?:0|[1-9][0-9]*)(?:#|{_POINTER})$",
     "regex": rf"^\^?(?:{_ATOM}|\((?:{_ATOM})+(?:\|(?:{_ATOM})+)*\)[*+?]?)*\$?$",
 }
-"""Formats that the grammar engine lacks or takes for more than they are, as patterns. Each is the format, or a part of it
-that everyday texts are in: regular expressions without nested groups, no leap seconds, ten digits of a fraction."""
+"""Formats that the grammar engine lacks or takes for more than they are, as patterns. Each is the format, or a part of
+it that everyday texts are in: regular expressions without nested groups, no leap seconds, nine digits of a fraction."""
 ENGINE_FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 """Those that the grammar engine knows."""
 SHAPES: Mapping[str, str] = {
@@ -79,7 +80,8 @@ def split_lookahead(pattern: str) -> tuple[list[str], list[str]] | None:
     None if there is none, or it can't be split.
     """
     rest = pattern[1:]
-    must, must_not = [], []
+    must: list[str] = []
+    must_not: list[str] = []
     while pattern.startswith("^") and rest.startswith(("(?=", "(?!")):
         end = _closing(rest)
         if end is None:

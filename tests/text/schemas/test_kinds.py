@@ -12,8 +12,31 @@ from jsonschema.validators import validator_for
 from jaxserve.errors import InvalidRequest
 
 INTEGER, STRING = {"type": "integer"}, {"type": "string"}
+DRAFT4, DRAFT7 = ({"$schema": f"http://json-schema.org/draft-0{number}/schema#"} for number in (4, 7))
 ABC = {"a": INTEGER, "b": INTEGER, "c": INTEGER}
-ALL = [None, True, False, 0, 1, 2, 3, -1, 1.5, "", "a", "b", "ab", "abc", "x1", [], [1], ["a", 1], {}, {"a": 1}, {"d": 0}]
+ALL = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    3,
+    -1,
+    1.5,
+    "",
+    "a",
+    "b",
+    "ab",
+    "abc",
+    "x1",
+    [],
+    [1],
+    ["a", 1],
+    {},
+    {"a": 1},
+    {"d": 0},
+]
 OBJECTS = [{key: 1 for key, there in zip("abcd", chosen, strict=True) if there} for chosen in product([0, 1], repeat=4)]
 ARRAYS = [list(items) for count in range(4) for items in product(["x", "y", 1, None], repeat=count)]
 TEXTS = ["", "a", "b", "ab", "ba", "abc", "a1", "1a", "A1b2", "pass", "éa", "a\n", "foo", "bar", "foobar"]
@@ -47,7 +70,10 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "not: bounds": ({"type": ["integer", "string"], "not": {"minimum": 1, "maximum": 2, "minLength": 2}}, ALL),
     "not: required": (obj(properties=ABC, not_={"required": ["b"]}), OBJECTS),
     "not: two required": (obj(properties=ABC, not_={"required": ["a", "b"]}), OBJECTS),
-    "not: any of them required": (obj(properties=ABC, not_={"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}), OBJECTS),
+    "not: any of them required": (
+        obj(properties=ABC, not_={"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+        OBJECTS,
+    ),
     "not: all of": (obj(properties=ABC, not_={"allOf": [{"required": ["a"]}, {"required": ["c"]}]}), OBJECTS),
     "not: a property": (obj(properties={"a": {}}, not_={"properties": {"a": {"const": 1}}}), [{}, {"a": 1}, {"a": 2}]),
     "not: not": ({"not": {"not": {"type": "string", "maxLength": 1}}}, ALL),
@@ -60,7 +86,11 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "if, else": (obj(properties=ABC, if_={"required": ["a"]}, else_={"required": ["b"]}), OBJECTS),
     "if, then, else": ({"if": {"type": "string"}, "then": {"maxLength": 1}, "else": {"type": "integer"}}, ALL),
     "if a value, then another": (
-        obj(properties={"k": {"enum": ["x", "y"]}, "a": INTEGER}, if_={"properties": {"k": {"const": "x"}}}, then={"required": ["a"]}),
+        obj(
+            properties={"k": {"enum": ["x", "y"]}, "a": INTEGER},
+            if_={"properties": {"k": {"const": "x"}}},
+            then={"required": ["a"]},
+        ),
         [{}, {"k": "x"}, {"k": "y"}, {"k": "x", "a": 1}, {"a": 1}, {"k": "z"}],
     ),
     "then without if": ({"then": {"type": "string"}, "type": "integer"}, ALL),
@@ -75,7 +105,10 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
         obj(properties={"k": {}}, required=["k"], oneOf=[{"properties": {"k": {"const": i}}} for i in range(3)]),
         [{"k": i} for i in range(4)],
     ),
-    "one of: integers and numbers above": ({"oneOf": [{"type": "integer", "maximum": 1}, {"type": "number", "minimum": 2}]}, ALL),
+    "one of: integers and numbers above": (
+        {"oneOf": [{"type": "integer", "maximum": 1}, {"type": "number", "minimum": 2}]},
+        ALL,
+    ),
     "one of: closed and open": (
         {"oneOf": [obj(properties={"a": INTEGER}, additionalProperties=False), obj(properties=ABC, required=["b"])]},
         OBJECTS,
@@ -86,7 +119,7 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "dependentRequired on nothing": (obj(properties=ABC, dependentRequired={"a": [], "b": ["c"]}), OBJECTS),
     "dependentSchemas": (obj(properties=ABC, dependentSchemas={"a": {"required": ["c"]}}), OBJECTS),
     "dependencies of both kinds": (
-        {"$schema": "http://json-schema.org/draft-07/schema#", **obj(properties=ABC, dependencies={"a": ["b"], "c": {"required": ["a"]}})},
+        {**DRAFT7, **obj(properties=ABC, dependencies={"a": ["b"], "c": {"required": ["a"]}})},
         OBJECTS,
     ),
     # keys
@@ -94,7 +127,10 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "propertyNames: values": (obj(propertyNames={"enum": ["a", "c"]}), KEYS),
     "propertyNames: length": (obj(propertyNames={"maxLength": 1, "minLength": 1}), KEYS),
     "propertyNames: not": (obj(propertyNames={"not": {"enum": ["a", "b"]}}), KEYS),
-    "propertyNames beside properties": (obj(properties={"a": INTEGER}, propertyNames={"pattern": "a"}, additionalProperties=True), KEYS),
+    "propertyNames beside properties": (
+        obj(properties={"a": INTEGER}, propertyNames={"pattern": "a"}, additionalProperties=True),
+        KEYS,
+    ),
     "patterns that overlap": (
         obj(patternProperties={"^a": {"type": "integer"}, "b$": {"const": 1}}),
         [*KEYS, {"ab": 2}, {"a": 2}, {"xb": 2}, {"ab": "x"}],
@@ -125,8 +161,8 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "contains, at most once": (array(contains={"type": "string"}, maxContains=1, maxItems=3), ARRAYS),
     "contains none": (array(contains={"type": "string"}, minContains=0, maxContains=0, maxItems=3), ARRAYS),
     "unevaluatedItems": (array(allOf=[{"prefixItems": [STRING]}], unevaluatedItems=INTEGER), ARRAYS),
-    "items by place, old style": ({"$schema": "http://json-schema.org/draft-07/schema#", **array(items=[STRING], additionalItems=INTEGER)}, ARRAYS),
-    "additionalItems beside one schema of items": ({"$schema": "http://json-schema.org/draft-07/schema#", **array(items=INTEGER, additionalItems=True)}, ARRAYS),
+    "items by place, old style": ({**DRAFT7, **array(items=[STRING], additionalItems=INTEGER)}, ARRAYS),
+    "additionalItems beside one schema of items": ({**DRAFT7, **array(items=INTEGER, additionalItems=True)}, ARRAYS),
     # references
     "a list": ({"$ref": "#/$defs/list", **LISTS}, NESTED),
     "the opposite of a list": ({"not": {"$ref": "#/$defs/list"}, **LISTS}, [*NESTED, 1, "x"]),
@@ -136,24 +172,26 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
         {"$id": "https://example.com/root", "$ref": "other", "$defs": {"x": {"$id": "other", "type": "integer"}}},
         ALL,
     ),
-    "a pointer into properties": (obj(properties={"a": INTEGER, "b": {"$ref": "#/properties/a"}}), [{"a": 1, "b": 1}, {"b": "x"}]),
+    "a pointer into properties": (
+        obj(properties={"a": INTEGER, "b": {"$ref": "#/properties/a"}}),
+        [{"a": 1, "b": 1}, {"b": "x"}],
+    ),
     "a dynamic reference": (
         {"$dynamicAnchor": "n", **obj(properties={"v": INTEGER, "next": {"$dynamicRef": "#n"}}, required=["v"])},
         NESTED,
     ),
     "beside a reference, old style": (
-        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"x": INTEGER},
-         **obj(properties={"a": {"$ref": "#/definitions/x", "minimum": 5}})},
+        {**DRAFT7, "definitions": {"x": INTEGER}, **obj(properties={"a": {"$ref": "#/definitions/x", "minimum": 5}})},
         [{"a": 1}, {"a": "x"}],
     ),
     # texts
     "look-ahead": ({"type": "string", "pattern": "^(?!a)[a-z]+$"}, TEXTS),
     "look-ahead, as for passwords": ({"type": "string", "pattern": "^(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9]{2,8}$"}, TEXTS),
     "draft 4's exclusive bounds": (
-        {"$schema": "http://json-schema.org/draft-04/schema#", "type": "number", "minimum": 1, "exclusiveMinimum": True},
+        {**DRAFT4, "type": "number", "minimum": 1, "exclusiveMinimum": True},
         ALL,
     ),
-}  # fmt: skip
+}
 
 
 def given(schema: Any) -> Any:
