@@ -26,7 +26,7 @@ def _contains(says: Says, node: Node, value: Schema) -> list[Schema]:
         return [{"minItems": least}] if least else []
     if least == 0 and most is None:
         return []
-    room = min(node.given.get("maxItems", MAX_POSITION), max(MAX_POSITION, least))
+    room = int(min(node.given.get("maxItems", math.inf), max(MAX_POSITION, least)))
     part = says.inside(node, value, "contains")
     rest = says.opposite(Node({}, "open", node.path, None, frozenset()), value) if most is not None else True
     counts = range(least, (least if most is None else min(most, room)) + 1)
