@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +38,8 @@ class Verdict:
     why: str = ""
     refused: list[int] = field(default_factory=list)
     """Valid instances that the grammar doesn't take."""
+    reordered: list[int] = field(default_factory=list)
+    """Valid instances that it takes with their keys in the schema's order only."""
     accepted: list[int] = field(default_factory=list)
     """Invalid instances that it takes."""
 
@@ -80,12 +82,41 @@ def _judge(
     if seconds > trial.LIMITS.cpu_seconds:
         return Verdict(name, "refused", seconds, "it takes too long")
     verdict = Verdict(name, "passing", seconds)
+    orders = [list(names) for names in _orders(case["schema"])]
     for index, test in enumerate(case.get("tests", ())):
-        if _takes(matcher, encode, test["data"]) != test["valid"]:
-            (verdict.refused if test["valid"] else verdict.accepted).append(index)
-    if verdict.accepted or verdict.refused:
-        verdict.kind = "invalid accepted" if verdict.accepted else "valid refused"
+        takes = partial(_takes, matcher, encode)
+        if not test["valid"]:
+            verdict.accepted += [index] if takes(test["data"]) or takes(_ordered(test["data"], orders)) else []
+        elif not takes(test["data"]):
+            (verdict.reordered if takes(_ordered(test["data"], orders)) else verdict.refused).append(index)
+    for kind, found in (("other order", verdict.reordered), ("valid refused", verdict.refused)):
+        verdict.kind = kind if found else verdict.kind
+    verdict.kind = "invalid accepted" if verdict.accepted else verdict.kind
     return verdict
+
+
+def _orders(schema: Any) -> Iterator[Iterable[str]]:
+    """The orders of keys that a schema gives."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict):
+            yield schema["properties"]
+        for part in schema.values():
+            yield from _orders(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _orders(part)
+
+
+def _ordered(value: Any, orders: list[list[str]]) -> Any:
+    """A value with the keys of each object in the order that names most of them."""
+    if isinstance(value, list):
+        return [_ordered(item, orders) for item in value]
+    if not isinstance(value, dict):
+        return value
+    best = max(orders, key=lambda names: len(value.keys() & set(names)), default=[])
+    places = {name: index for index, name in enumerate(best)}
+    keys = sorted(value, key=lambda key: places.get(key, len(places)))
+    return {key: _ordered(value[key], orders) for key in keys}
 
 
 def _compile(tokenizer: LLTokenizer, schema: Any, *, is_open: bool) -> LLMatcher:
