@@ -95,7 +95,20 @@ class _Reader:
         while self._waiting:
             name, node, base = self._waiting.pop()
             document.definitions[name] = self._schema(node, base, f"/{name}", 0)
+        document.definitions = {name: self._end(name) for name in document.definitions}
         return document
+
+    def _end(self, name: str) -> Schema:
+        """The definition at the end of references that are nothing else."""
+        seen, found = {name}, self._document.definitions[name]
+        while isinstance(found, dict) and set(found) == {"$ref"}:
+            if found["$ref"] in seen:
+                raise self._error(
+                    "not supported: every value of it would go on for ever: a '$ref' leads back to itself"
+                )
+            seen.add(found["$ref"])
+            found = self._document.definitions[found["$ref"]]
+        return found
 
     def _error(self, message: str) -> InvalidRequest:
         return InvalidRequest(self._place, f"{self._place}: {message}")

@@ -76,6 +76,7 @@ class Rewriter:
         while self._waiting:
             key, schema, way = self._waiting.pop()
             definitions[key] = self._said_or_refused(schema, way, f"/{key}")
+        root, definitions = without_impossible(root, definitions)
         if not definitions:
             return root
         return {**root, "$defs": definitions} if isinstance(root, dict) else root
@@ -160,6 +161,9 @@ class Rewriter:
             variants = None
         if variants is not None:
             return any_of([self._say(variant, way, path, shared, around) for variant in variants])
+        inlined = self._inlined(schema)
+        if inlined is not None:
+            return self._defined((id(schema), way, shared), f"m{len(self._begun)}", inlined, way)
         names = named_keys(schema, self.document) if way == "closed" else None
         return self._node(Node(schema, way, path, names, shared, around))
 
@@ -228,6 +232,24 @@ class Rewriter:
             self._recursive[name] = name in seen
         return self._recursive[name]
 
+    def _inlined(self, schema: dict[str, Any]) -> dict[str, Any] | None:
+        """A schema with several parts, without references among them that lead back to themselves; None if it has none.
+
+        The engine merges such parts, and can't merge what it has not finished.
+        """
+        lists = {keyword: schema[keyword] for keyword in ("allOf", "anyOf", "oneOf") if keyword in schema}
+        if len(schema) < 2 and len(lists.get("allOf", ())) < 2:
+            return None
+        found = {keyword: [self._body(part) for part in parts] for keyword, parts in lists.items()}
+        if all(a is b for keyword, parts in found.items() for a, b in zip(parts, lists[keyword], strict=True)):
+            return None
+        return {**schema, **found}
+
+    def _body(self, part: Schema) -> Schema:
+        if isinstance(part, dict) and set(part) == {"$ref"} and self._recurs(part["$ref"]):
+            return self.document.resolve(part)
+        return part
+
     def _merged(self, node: Node, name: str) -> Schema:
         """A definition of a reference and what stands beside it: the engine can't merge what it has not finished."""
         beside = {keyword: value for keyword, value in node.given.items() if keyword != "$ref"}
@@ -244,6 +266,28 @@ class Rewriter:
 
 def _closed_to(names: list[str] | None) -> list[Schema]:
     return [{"properties": dict.fromkeys(names, True), "additionalProperties": False}] if names is not None else []
+
+
+def without_impossible(root: Schema, definitions: dict[str, Schema]) -> tuple[Schema, dict[str, Schema]]:
+    """The same without references to definitions that nothing satisfies: the engine refuses those altogether."""
+    while any(found is False for found in definitions.values()):
+        nothing = {f"#/$defs/{name}" for name, found in definitions.items() if found is False}
+        root = _without(root, nothing)
+        definitions = {name: _without(found, nothing) for name, found in definitions.items() if found is not False}
+    return root, definitions
+
+
+def _without(schema: Any, nothing: set[str]) -> Any:
+    if isinstance(schema, list):
+        return [_without(part, nothing) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("$ref") in nothing:
+        return False
+    said = {
+        keyword: part if keyword in ("enum", "const") else _without(part, nothing) for keyword, part in schema.items()
+    }
+    return False if any(part is False for part in said.get("allOf", ())) else said
 
 
 def referred(schema: Schema) -> set[str]:
