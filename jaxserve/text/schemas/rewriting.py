@@ -237,7 +237,7 @@ class Rewriter:
 
         The engine merges such parts, and can't merge what it has not finished.
         """
-        lists = {keyword: schema[keyword] for keyword in ("allOf", "anyOf", "oneOf") if keyword in schema}
+        lists: dict[str, list[Schema]] = {k: schema[k] for k in ("allOf", "anyOf", "oneOf") if k in schema}
         if len(schema) < 2 and len(lists.get("allOf", ())) < 2:
             return None
         found = {keyword: [self._body(part) for part in parts] for keyword, parts in lists.items()}
