@@ -61,6 +61,9 @@ def test_the_least_recently_used_goes_but_nothing_that_the_step_reads(pool):
     assert pool.encoded == 4
     pool.place("", image(2))
     assert pool.encoded == 5, "2 had gone for 4"
+    pool.begin_step()
+    assert None not in [pool.place("", image(name)) for name in (1, 2, 4)]
+    assert pool.place("", image(5)) is None, "all rows are read by this step"
     pool.check()
 
 
