@@ -30,8 +30,10 @@ from jaxserve.config import EngineConfig
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.plan import Plan, RowResult, SampledToken
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
-from jaxserve.startup import bundled_model_dir, prepare
+from jaxserve.options import ApiOptions, EngineOptions
+from jaxserve.resolve.model import bundled_model_dir
+from jaxserve.services import chat_format
+from jaxserve.startup import prepare
 
 FIRST_TOKEN = 300
 """An ordinary token of the bundled tokenizer; rows go on from here."""
@@ -84,7 +86,7 @@ def _serve(
     bound: socket.socket, config: EngineConfig, step_seconds: float
 ) -> tuple[uvicorn.Server, Engine[Plan], list[int]]:
     prepared = prepare(EngineOptions(model_dir=config.model_dir))
-    bound_format = serving._chat_format(ServeOptions(), prepared, ExitStack())
+    bound_format = chat_format(prepared, ExitStack())
     engine = Engine(
         Scheduler(config),
         Simulated(step_seconds),

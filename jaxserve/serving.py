@@ -1,4 +1,7 @@
-"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order."""
+"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order.
+
+The HTTP room and the grammars are imported once the options have been checked: a wrong one is told a second sooner.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 
-from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
-from jaxserve.api.connection import guarded
-from jaxserve.api.generation_config import sampling_defaults
-from jaxserve.api.ports import TextServices
-from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.api.starting import StartingApp
+from jaxserve.api.settings import Settings
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
-from jaxserve.startup import Prepared, Progress, Started, prepare, start, use_compilation_cache
-from jaxserve.text.chat import load_chat_template
-from jaxserve.text.formats import BoundFormat, choose_format
-from jaxserve.text.formats import bind as bind_format
-from jaxserve.text.grammar.constraint import ConstraintBuilder
+from jaxserve.services import chat_format, model_info, text_services
+from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -87,11 +84,16 @@ class Server:
         self._prepared = prepare(engine)
         self._closing = ExitStack()
         """Ends the processes that work for requests."""
-        self._format = _chat_format(serve, self._prepared, self._closing)
+        self._format = chat_format(
+            self._prepared, self._closing, template_file=serve.chat_template, name=serve.chat_format
+        )
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
+        from jaxserve.api.connection import guarded
+        from jaxserve.api.starting import StartingApp
+
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
             http=guarded(api.limits),  # type: ignore[arg-type]  # uvicorn only calls it
@@ -126,11 +128,14 @@ class Server:
         return ExitCode.ENGINE_DIED if died else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
+        from jaxserve.api.app import create_app
+        from jaxserve.api.generation_config import sampling_defaults
+
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)
         self._started = started
-        text = _text_services(self._prepared, self._format, self._closing)
+        text = text_services(self._prepared, self._format, self._closing)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
         app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
         # Full collections would go through all that was made so far, with every thread stopped.
@@ -191,49 +196,8 @@ def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
         raise ModelLoadError(str(error)) from None
 
 
-def _chat_format(serve: ServeOptions, prepared: Prepared, closing: ExitStack) -> BoundFormat:
-    """The model's template and format; `closing` learns how to end the processes that render.
-
-    Raises:
-        ModelLoadError: the template can't be used, or there is no format of the wanted name.
-    """
-    tokenizer = prepared.tokenizer
-    template = load_chat_template(prepared.options.model_dir, tokenizer, path=serve.chat_template)
-    source = template.source if template is not None else None
-    if template is not None:
-        workers = template.workers()
-        template = template.isolated(workers)
-        closing.callback(workers.close)
-        workers.start()
-    try:
-        chosen = choose_format(prepared.model_config.model_type, source, tokenizer, name=serve.chat_format)
-    except ValueError as error:
-        raise ModelLoadError(str(error)) from None
-    return bind_format(chosen, tokenizer, template)
-
-
-def _text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
-    """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
-    try:
-        constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
-    except ValueError as error:
-        _log.warning("structured output and tools are off: %s", error)
-        return TextServices(prepared.tokenizer, bound)
-    closing.callback(constraints.close)
-    constraints.start()
-    return TextServices(prepared.tokenizer, bound, constraints)
-
-
 def _settings(api: ApiOptions, started: Started, names: tuple[str, ...], sampling: Mapping[str, float]) -> Settings:
-    model = ModelInfo(
-        names=names,
-        context_length=started.config.max_model_len,
-        vocab_size=started.model_config.vocab_size,
-        created=int(time.time()),
-        returns_activations=True,
-        routed_experts=started.model_config.routed_experts,
-        sampling_defaults=sampling,
-    )
+    model = model_info(started, names, sampling)
     more: dict[str, Any] = {"max_waiting": started.config.max_waiting, "slots": started.config.max_num_seqs}
     return Settings(**vars(api), model=model, **more)
 

@@ -96,7 +96,7 @@ class GuardedProtocol(H11Protocol):
         """
         if self.flow.write_paused or not cycle.response_started or cycle.scope["http_version"] != "1.1":
             return False
-        if cycle.disconnected:
+        if cycle.disconnected or not body:  # an empty chunk would end the body
             return True
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         return True

@@ -65,7 +65,12 @@ class DeltaQueue:
         overflowed: called once, on the engine thread, when there are more.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int, overflowed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        capacity: int = MAX_PENDING,
+        overflowed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._mailbox = Mailbox.of(loop)
         self._deltas: deque[Delta] = deque()

@@ -5,28 +5,42 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
+from jaxserve import __version__
 from jaxserve.cli.parameters import ignore_service_links, takes_options
 from jaxserve.cli.progress import Bars, clear_errors, console
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    from jaxserve.cli.talk import Model
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 _GENERATE_BUCKETS = (4, 64, 512)
 """Token buckets for one prompt: few, since they are compiled while somebody waits."""
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxserve {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """LLM inference in JAX behind the Fireworks AI inference API."""
@@ -47,12 +61,13 @@ def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
     with clear_errors():
         process, api = build(ServeOptions, options), build(ApiOptions, options)
-        engine = _engine_options(options)
         from jaxserve import serving
         from jaxserve.api.log_format import LoggedProgress, use_json
+        from jaxserve.resolve import default_model_dir
 
         if process.log_format == "json":
             use_json()
+        engine = _engine_options(options, default_model_dir)
         bound = serving.bind(process.host, process.port)
         address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
         with LoggedProgress() if process.log_format == "json" else Bars() as progress:
@@ -106,10 +121,43 @@ def generate(
 
 
 @app.command()
+@takes_options("generate")
+def chat(
+    api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
+    **options: Any,
+) -> None:
+    """Talk to a server (MODEL is its URL), or to a model in this process."""
+    with clear_errors():
+        from jaxserve.cli.talk import Talk
+        from jaxserve.cli.terminal import converse
+
+        with _answering(options, api_key) as model:
+            converse(Talk(model), Console(), history=default_compilation_cache().parent / "chat_history")
+
+
+@contextmanager
+def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Model]:
+    from jaxserve.cli.answering import LocalModel, RemoteModel
+
+    if (options["model"] or "").startswith(("http://", "https://")):
+        yield RemoteModel(options["model"], api_key)
+        return
+    from jaxserve.llm import LLM
+    from jaxserve.startup import use_compilation_cache
+
+    use_compilation_cache(options["compilation_cache"] or default_compilation_cache())
+    engine = replace(_engine_options(options), max_num_seqs=2)
+    with Bars() as progress:
+        llm = LLM.from_options(engine, progress=progress)
+    with llm:
+        yield LocalModel(llm)
+
+
+@app.command()
 @takes_options("convert")
 def convert(
-    model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write, missing or empty; also gs://...")],
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,
@@ -118,9 +166,10 @@ def convert(
     """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
     from jaxserve.models.conversion import convert as write
+    from jaxserve.resolve import resolve_model
 
     with clear_errors(), Bars() as bars:
-        write(model, out, dtype=dtype, progress=partial(bars, "convert"), **options)
+        write(resolve_model(model), out, dtype=dtype, progress=partial(bars, "convert"), **options)
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -130,9 +179,10 @@ def main() -> None:
 
 
 def default_compilation_cache() -> Path:
-    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jaxserve" / "xla"
+    """`xla` in the user's cache directory."""
+    from jaxserve.resolve.chat_model import cache_directory
+
+    return cache_directory() / "xla"
 
 
 def _spare_the_search_for_accelerators() -> None:
@@ -142,9 +192,10 @@ def _spare_the_search_for_accelerators() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def _engine_options(options: Mapping[str, Any]) -> EngineOptions:
-    from jaxserve.models.remote import local_model_dir
-    from jaxserve.startup import bundled_model_dir
+def _engine_options(options: Mapping[str, Any], default: Callable[[], Path] | None = None) -> EngineOptions:
+    """The engine's options, its model found; where none is named, `default` or else the bundled one."""
+    from jaxserve.resolve import bundled_model_dir, resolve_model
 
     model = options["model"]
-    return build(EngineOptions, options, model_dir=bundled_model_dir() if model is None else local_model_dir(model))
+    found = (default or bundled_model_dir)() if model is None else resolve_model(model)
+    return build(EngineOptions, options, model_dir=found)
