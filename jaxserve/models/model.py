@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int32
@@ -176,17 +175,10 @@ def forward(
     decoder = graphdef.decoder(leaves)
     hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta)
     hidden_ND = hidden_TD[token_N]
-    logits_NV = _logits(decoder, hidden_ND)
+    logits_NV = decoder.logits(hidden_ND)
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
 
 
 def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
-    return _logits(graphdef.decoder(leaves), hidden_ND)
-
-
-def _logits(decoder: Decoder, hidden_ND: jax.Array) -> jax.Array:
-    rows = hidden_ND.shape[0]
-    if rows == 1:  # a single row is multiplied by another routine than several, with other bits
-        hidden_ND = jnp.pad(hidden_ND, ((0, 1), (0, 0)))
-    return decoder.logits(hidden_ND)[:rows]
+    return graphdef.decoder(leaves).logits(hidden_ND)

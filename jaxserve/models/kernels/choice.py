@@ -40,6 +40,7 @@ ATTENTION: Mapping[str, Entry] = {
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
+    "native": Entry(_KERNELS + "native_matmul", "NativeMatmul", ("cpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
 }

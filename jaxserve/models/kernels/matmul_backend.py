@@ -5,6 +5,7 @@ docs/add-a-kernel.md is the recipe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -56,6 +57,12 @@ class MatmulBackend(Protocol):
         Returns:
             [T, out].
         """
+        ...
+
+    def multiply_all(
+        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """`multiply` with each of several weights [out, in], the outputs of which may differ in number."""
         ...
 
     def apply_experts(
