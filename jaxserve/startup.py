@@ -31,6 +31,7 @@ from jaxserve.models import (
     load_model,
     make_mesh,
 )
+from jaxserve.native.library import unavailable
 from jaxserve.options import EngineOptions
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
@@ -211,6 +212,8 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
         remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
     if model.mesh.devices.flat[0].platform == "gpu":
         remarks.append(gpu.describe())
+    if model.mesh.devices.flat[0].platform == "cpu" and options.matmul is None and (reason := unavailable()) is not None:
+        remarks.append(f"plain XLA computes, 2 to 4 times slower than native kernels would: {reason}")
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

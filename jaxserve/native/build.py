@@ -26,6 +26,7 @@ PREBUILT = Path(__file__).parent / "lib"
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1")
 """Flags of a build that stops at the first access out of bounds."""
+NO_COMPILER = "there is no C++ compiler; install c++, g++ or clang++ (Debian: apt install g++), or name one in CXX"
 _TIMEOUT = 300.0
 """Seconds that a compiler may take for one file."""
 
@@ -59,7 +60,7 @@ def build(target: InstructionSet, directory: Path, extra: Sequence[str] = ()) ->
     """
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("there is no C++ compiler (c++, g++ or clang++)")
+        raise BuildError(NO_COMPILER)
     flags = [*FLAGS, *target.flags, *extra]
     texts = [_headers_text(), _version(compiler), " ".join(flags), *(path.read_text() for path in _sources("*"))]
     path = directory / _file_name(target, _digest(texts))
@@ -77,7 +78,7 @@ def build_prebuilt(target: InstructionSet) -> Path:
     path = PREBUILT / _file_name(target, _digest([_headers_text()]))
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("there is no C++ compiler (c++, g++ or clang++)")
+        raise BuildError(NO_COMPILER)
     _compile(compiler, [*FLAGS, *target.flags], path)
     return path
 

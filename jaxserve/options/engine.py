@@ -110,14 +110,14 @@ class EngineOptions(Options):
 
     attention: str | None = option(
         None,
-        "Attention kernels by name: blocked or mosaic.",
+        "Attention kernels by name: native, blocked or mosaic.",
         "Devices",
         commands=_RUNS,
         default_text="what the devices prefer",
     )
     matmul: str | None = option(
         None,
-        "Kernels of matrix products by name: xla or mosaic.",
+        "Kernels of matrix products by name: native, xla or mosaic.",
         "Devices",
         commands=_RUNS,
         default_text="what the devices prefer",

@@ -36,6 +36,7 @@ class Entry:
 
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
+    "native": Entry(_KERNELS + "native_attention", "NativeAttention", ("cpu",)),
     "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }

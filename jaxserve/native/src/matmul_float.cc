@@ -7,7 +7,7 @@ namespace {
 
 template <class T>
 XLA_FFI_Error* multiply_plain(const Call& call, Array x, Array w, Array y) {
-  multiply(call, x.as<float>(), x.dim(0), Rows<T>{w.as<T>(), nullptr, w.dim(0), w.dim(1), w.dim(1)}, y.as<float>());
+  multiply(call, x.as<float>(), x.dim(0), Rows<T>{w.as<T>(), nullptr, w.dim(0), w.dim(1), w.dim(1), w.dim(0)}, y.as<float>());
   return nullptr;
 }
 

@@ -22,6 +22,7 @@ struct Rows {
   const T* values;
   const float* scales;  // [outputs, blocks], or null
   size_t outputs, inputs, block;
+  size_t stride;  // of the rows of y
 
   size_t blocks() const { return (inputs + block - 1) / block; }
 };
@@ -73,7 +74,7 @@ void tile(const float* x, const Rows<T>& w, size_t output, float* y) {
   sum_blocks<R, N>(sums, x, w, output);
   bool scaled = w.scales != nullptr && w.block >= w.inputs;
   for (int r = 0; r < R; ++r) {
-    float* out = y + r * w.outputs + output;
+    float* out = y + r * w.stride + output;
     if constexpr (N == 4) {
       store_sums4(out, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
     } else {
@@ -89,7 +90,7 @@ template <int R, class T>
 void row_tile(const float* x, const Rows<T>& w, size_t first, size_t last, float* y) {
   for (; first + kTileOutputs <= last; first += kTileOutputs) tile<R, kTileOutputs>(x, w, first, y);
   for (; first < last; ++first)
-    for (int r = 0; r < R; ++r) tile<1, 1>(x + r * w.inputs, w, first, y + r * w.outputs);
+    for (int r = 0; r < R; ++r) tile<1, 1>(x + r * w.inputs, w, first, y + r * w.stride);
 }
 
 // Rows in tiles of 6, 4, 2 and 1, as the registers allow.
@@ -99,7 +100,7 @@ void row_tiles(const float* x, size_t rows, const Rows<T>& w, size_t first, size
   auto take = [&](auto tile_rows) {
     constexpr int R = decltype(tile_rows)::value;
     for (; kTileRows >= R && row + R <= rows; row += R)
-      row_tile<R>(x + row * w.inputs, w, first, last, y + row * w.outputs);
+      row_tile<R>(x + row * w.inputs, w, first, last, y + row * w.stride);
   };
   take(Count<6>{}), take(Count<4>{}), take(Count<2>{}), take(Count<1>{});
 }
