@@ -210,9 +210,10 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
     known, vocab = tokenizer.vocab_size, model.config.vocab_size
     if known > vocab:
         remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
-    if model.mesh.devices.flat[0].platform == "gpu":
+    platform = model.mesh.devices.flat[0].platform
+    if platform == "gpu":
         remarks.append(gpu.describe())
-    if model.mesh.devices.flat[0].platform == "cpu" and options.matmul is None and (reason := unavailable()) is not None:
+    if platform == "cpu" and options.matmul is None and (reason := unavailable()) is not None:
         remarks.append(f"plain XLA computes, 2 to 4 times slower than native kernels would: {reason}")
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.leaves) / 1e6

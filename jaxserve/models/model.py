@@ -252,15 +252,10 @@ def forward(
     decoder = graphdef.merge(leaves)
     hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta, images)
     hidden_ND = hidden_TD[token_N]
-<<<<<<< HEAD
     logits_NV = decoder.logits(hidden_ND)
-    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
-=======
-    logits_NV = _logits(decoder, hidden_ND)
     if routing is not None:
         routing = routing.astype(decoder.config.routing_dtype)
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, routing)
->>>>>>> main
 
 
 def embed_image(graphdef: GraphDef[Tower], leaves: list[jax.Array], image: Patches) -> jax.Array:
@@ -273,15 +268,4 @@ def unembed(
     graphdef: GraphDef[Decoder], leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
 ) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
-<<<<<<< HEAD
-    return graphdef.decoder(leaves).logits(hidden_ND)
-=======
-    return _logits(graphdef.merge(leaves), hidden_ND)
-
-
-def _logits(decoder: Decoder, hidden_ND: jax.Array) -> jax.Array:
-    rows = hidden_ND.shape[0]
-    if rows == 1:  # a single row is multiplied by another routine than several, with other bits
-        hidden_ND = jnp.pad(hidden_ND, ((0, 1), (0, 0)))
-    return decoder.logits(hidden_ND)[:rows]
->>>>>>> main
+    return graphdef.merge(leaves).logits(hidden_ND)
