@@ -25,7 +25,7 @@ from jaxserve.native.library import load, unavailable
 
 @dataclass(frozen=True)
 class NativeAttention:
-    """See `AttentionBackend`. Keys and values lie apart in "kv", heads before positions: 2k = K, 2k + 1 = V of head k."""
+    """See `AttentionBackend`. Keys and values lie apart in "kv": 2k = K, 2k + 1 = V of head k."""
 
     name: str = "native"
     page_sizes: tuple[int, ...] = tuple(size for size in range(1, KEY_BLOCK + 1) if KEY_BLOCK % size == 0)
