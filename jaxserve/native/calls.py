@@ -45,6 +45,38 @@ def matmul_float(library: Library, x_TI: jax.Array, weights_OI: Sequence[jax.Arr
     return tuple(jax.ffi.ffi_call(library.target("matmul_float"), shapes)(x_TI, *weights_OI))
 
 
+class Codes(NamedTuple):
+    """A quantised weight: W[o, i] = codes[o, i] * scale[o, i // block]."""
+
+    codes: jax.Array
+    """[out, in] int8, or bytes of FP8 (e4m3); [out, in / 2] where two FP4 codes (e2m1) share a byte."""
+    scale: jax.Array
+    """float32 [out], or [out, blocks]."""
+
+
+def matmul_scaled(
+    library: Library, x_TI: jax.Array, weights: Sequence[Codes], *, block: int | None, pairs: bool = False
+) -> tuple[jax.Array, ...]:
+    """x W^T for each weight, dequantised in the product.
+
+    A row's bits depend on that row and the weight alone. Sums are float32.
+
+    Args:
+        library: whose kernel runs.
+        x_TI: float32 [T, in].
+        weights: alike in format.
+        block: neighbouring inputs that share a scale; None = all of a row.
+        pairs: two codes share a byte, the even input in the low half.
+
+    Returns:
+        float32 [T, out] for each weight.
+    """
+    shapes = [jax.ShapeDtypeStruct((x_TI.shape[0], weight.codes.shape[0]), jnp.float32) for weight in weights]
+    call = jax.ffi.ffi_call(library.target("matmul_scaled"), shapes)
+    arrays = [array for weight in weights for array in weight]
+    return tuple(call(x_TI, *arrays, block=np.int64(block or 0), pairs=np.int64(pairs)))
+
+
 def attention(
     library: Library,
     q_TNH: jax.Array,

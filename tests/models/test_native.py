@@ -9,6 +9,8 @@ import pytest
 from test_attention import oracle
 
 from jaxserve.models import AttentionMeta
+from jaxserve.models.config import WeightFormat
+from jaxserve.models.quantization import code_dtype, dequantise_host, packed
 from jaxserve.native import calls
 from jaxserve.native.build import build, default_directory, find_compiler
 from jaxserve.native.instruction_sets import INSTRUCTION_SETS, available
@@ -52,6 +54,26 @@ def test_products(library, dtype):
         for count in (1, 2, 7):
             few = multiply(x[:count], *weights)
             assert all(np.array_equal(part, y[:count]) for part, y in zip(few, results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "block"), [("int8", None), ("int8", 32), ("e4m3", None), ("e4m3", 24), ("e2m1", 32), ("e2m1", 16)]
+)
+def test_products_with_codes(library, code, block):
+    rng = np.random.default_rng(5)
+    form = WeightFormat(code, block)
+    inputs, outputs = 96 if code == "e2m1" else 105, 39
+    bits = rng.integers(-127 if code == "int8" else 0, 128, (outputs, inputs // packed(form)))
+    codes = np.where(bits == 127, 126, bits).astype(code_dtype(form))  # 127 is no number in e4m3
+    scale = rng.uniform(0.5, 2, (outputs,) if block is None else (outputs, -(-inputs // block))).astype(np.float32)
+    x = rng.standard_normal((9, inputs)).astype(np.float32)
+    weights = [calls.Codes(jnp.asarray(codes), jnp.asarray(scale))] * 2
+    multiply = jax.jit(lambda x: calls.matmul_scaled(library, x, weights, block=block, pairs=packed(form) == 2)[1])
+    y = np.asarray(multiply(x))
+    weight = dequantise_host(codes, scale, form).astype(np.float64)
+    np.testing.assert_allclose(y, x @ weight.T, atol=1e-5 * np.abs(weight).max())
+    assert np.array_equal(multiply(x[:1]), y[:1])
+    assert np.array_equal(multiply(x[:3]), y[:3])
 
 
 def paged(rng, kv_heads, dim, dtype):

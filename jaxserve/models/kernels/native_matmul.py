@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.kernels.target import Target
 from jaxserve.models.kernels.xla import Xla
-from jaxserve.models.quantization import Weight
-from jaxserve.native.calls import FLOATS, matmul_float
+from jaxserve.models.quantization import Weight, packed, scales
+from jaxserve.native.calls import FLOATS, Codes, matmul_float, matmul_scaled
 from jaxserve.native.library import load, unavailable
 
 
@@ -34,24 +34,35 @@ class NativeMatmul(Xla):
         self, x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None = None, *, local: bool = True
     ) -> jax.Array:
         """See `MatmulBackend`."""
-        if not local or not _is_plain(weight):
+        if not local or not _has_kernel(weight):
             return super().multiply(x_TI, weight, dtype, local=local)
-        return self._multiply_plain(x_TI, (weight,), dtype)[0]
+        return _multiply(x_TI, (weight,), dtype)[0]
 
     def multiply_all(
         self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
     ) -> tuple[jax.Array, ...]:
         """See `MatmulBackend`."""
-        if not local or not all(_is_plain(weight) for weight in weights):
+        alike = len({weight.format for weight in weights}) == 1
+        if not local or not alike or not all(map(_has_kernel, weights)):
             return super().multiply_all(x_TI, weights, dtype, local=local)
-        return self._multiply_plain(x_TI, weights, dtype)
-
-    def _multiply_plain(
-        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None
-    ) -> tuple[jax.Array, ...]:
-        products = matmul_float(load(), x_TI.astype(jnp.float32), [weight.values for weight in weights])
-        return tuple(y_TO.astype(dtype or x_TI.dtype) for y_TO in products)
+        return _multiply(x_TI, weights, dtype)
 
 
-def _is_plain(weight: Weight) -> bool:
-    return weight.format is None and weight.values.dtype in FLOATS
+def _has_kernel(weight: Weight) -> bool:
+    if weight.values.ndim != 2:
+        return False
+    if weight.format is None:
+        return weight.values.dtype in FLOATS
+    even = packed(weight.format) == 1 or (weight.format.block or 1) % 2 == 0
+    return even and weight.format.code in ("int8", "e4m3", "e2m1")
+
+
+def _multiply(x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None) -> tuple[jax.Array, ...]:
+    """Products with weights of one format, float32 inside."""
+    form, wide = weights[0].format, x_TI.astype(jnp.float32)
+    if form is None:
+        products = matmul_float(load(), wide, [weight.values for weight in weights])
+    else:
+        codes = [Codes(weight.values, scales(weight.scale, form)) for weight in weights]
+        products = matmul_scaled(load(), wide, codes, block=form.block, pairs=packed(form) == 2)
+    return tuple(y_TO.astype(dtype or x_TI.dtype) for y_TO in products)

@@ -1,4 +1,4 @@
-// y = x W^T with weights that are decoded to float32 number by number: float32, bfloat16, float16, int8 and FP8.
+// y = x W^T with weights that are decoded to float32 number by number: float32, bfloat16, float16, int8, FP8 and FP4.
 //
 // A sum runs over the inputs in vectors of kLanes, one accumulator for each pair of a row and an output, and ends with the
 // tree of `sum`; with scales for blocks of inputs, a block's vector is scaled and added to the row's. Tiles of several rows
@@ -34,8 +34,9 @@ JAXSERVE_INLINE void accumulate(Vec (&sums)[R][N], const float* x, const T* w, s
     Vec wide[N];
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
-      wide[n] = load(w + n * inputs + k);
-      if (R == 1) __builtin_prefetch(reinterpret_cast<const char*>(w + n * inputs + k) + 1024);
+      const T* from = at(w, n * inputs + k);
+      wide[n] = load(from);
+      if (R == 1) __builtin_prefetch(reinterpret_cast<const char*>(from) + 1024);
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
@@ -46,14 +47,14 @@ JAXSERVE_INLINE void accumulate(Vec (&sums)[R][N], const float* x, const T* w, s
   }
   if (k == end) return;
   for (int n = 0; n < N; ++n) {
-    Vec wide = load_first(w + n * inputs + k, end - k);
+    Vec wide = load_first(at(w, n * inputs + k), end - k);
     for (int r = 0; r < R; ++r) sums[r][n] = fma(load_first(x + r * inputs + k, end - k), wide, sums[r][n]);
   }
 }
 
 template <int R, int N, class T>
 JAXSERVE_INLINE void sum_blocks(Vec (&sums)[R][N], const float* x, const Rows<T>& w, size_t output) {
-  const T* values = w.values + output * w.inputs;
+  const T* values = at(w.values, output * w.inputs);
   if (w.block >= w.inputs) {
     accumulate<R, N>(sums, x, values, w.inputs, 0, w.inputs);
     return;

@@ -30,6 +30,9 @@ struct f16 {
 struct e4m3 {
   uint8_t bits;
 };
+struct e2m1 {  // two in a byte, the even one in the low half
+  uint8_t bits;
+};
 
 JAXSERVE_INLINE float widen(float x) { return x; }
 JAXSERVE_INLINE float widen(int8_t x) { return static_cast<float>(x); }
@@ -54,6 +57,21 @@ JAXSERVE_INLINE float widen(f16 x) {  // exact; subnormal numbers are multiples 
 JAXSERVE_INLINE float widen(e4m3 x) {  // as float16 the exponent is too small by 8; the codes of NaN are never stored
   f16 half{static_cast<uint16_t>(((x.bits & 0x80u) << 8) | ((x.bits & 0x7fu) << 7))};
   return widen(half) * 256.0f;
+}
+constexpr int8_t kDoubledE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// Number i of an array, and where it lies.
+template <class T>
+JAXSERVE_INLINE const T* at(const T* p, size_t i) {
+  return p + i;
+}
+JAXSERVE_INLINE const e2m1* at(const e2m1* p, size_t i) { return p + i / 2; }
+template <class T>
+JAXSERVE_INLINE float number(const T* p, size_t i) {
+  return widen(p[i]);
+}
+JAXSERVE_INLINE float number(const e2m1* p, size_t i) {
+  return 0.5f * static_cast<float>(kDoubledE2m1[i % 2 ? p[i / 2].bits >> 4 : p[i / 2].bits & 15]);
 }
 JAXSERVE_INLINE bf16 round_bf16(float x) {  // to nearest, ties to even
   uint32_t bits = to_bits(x);
@@ -85,6 +103,12 @@ JAXSERVE_INLINE Vec load(const e4m3* p) {
   __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
   __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
   return {_mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, rest)), _mm512_set1_ps(256.0f))};
+}
+JAXSERVE_INLINE Vec load(const e2m1* p) {
+  __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
+  __m128i codes = _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
+  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), codes);
+  return {_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(doubled)), _mm512_set1_ps(0.5f))};
 }
 JAXSERVE_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 JAXSERVE_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
@@ -126,6 +150,14 @@ JAXSERVE_INLINE Vec load(const e4m3* p) {
   __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
   return {_mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0f))};
 }
+JAXSERVE_INLINE Vec load(const e2m1* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  __m128i pairs = _mm_cvtsi32_si128(four), low = _mm_set1_epi8(15);
+  __m128i codes = _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
+  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), codes);
+  return {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(doubled)), _mm256_set1_ps(0.5f))};
+}
 JAXSERVE_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
 JAXSERVE_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 JAXSERVE_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -161,7 +193,7 @@ JAXSERVE_INLINE Vec load(const float* p) {
 template <class T>
 JAXSERVE_INLINE Vec load(const T* p) {
   Vec a;
-  for (int i = 0; i < kLanes; ++i) a.v[i] = widen(p[i]);
+  for (int i = 0; i < kLanes; ++i) a.v[i] = number(p, i);
   return a;
 }
 JAXSERVE_INLINE void store(float* p, Vec a) { std::memcpy(p, &a.v, sizeof a.v); }
@@ -219,7 +251,7 @@ JAXSERVE_INLINE float sum(Vec a) {
 template <class T>
 JAXSERVE_INLINE Vec load_first(const T* p, size_t n) {
   float numbers[kLanes] = {};
-  for (size_t i = 0; i < n; ++i) numbers[i] = widen(p[i]);
+  for (size_t i = 0; i < n; ++i) numbers[i] = number(p, i);
   return load(numbers);
 }
 
