@@ -30,6 +30,7 @@ from jaxserve.models import (
     load_config,
     load_model,
     make_mesh,
+    serves_single_tokens,
 )
 from jaxserve.native.library import unavailable
 from jaxserve.options import EngineOptions
@@ -191,6 +192,7 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
         ),
         step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
+        single_tokens=model.mesh.size == 1 and serves_single_tokens(config, model.backends),
     )
 
 

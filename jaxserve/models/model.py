@@ -252,7 +252,8 @@ def forward(
     decoder = graphdef.merge(leaves)
     hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta, images)
     hidden_ND = hidden_TD[token_N]
-    logits_NV = decoder.logits(hidden_ND)
+    few = tokens_T.shape[0] < token_N.shape[0]
+    logits_NV = decoder.logits(hidden_TD)[token_N] if few else decoder.logits(hidden_ND)
     if routing is not None:
         routing = routing.astype(decoder.config.routing_dtype)
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, routing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from jaxserve.models import AttentionMeta
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.quantization import code_dtype, dequantise_host, packed
 from jaxserve.native import calls
-from jaxserve.native.build import build, default_directory, find_compiler
+from jaxserve.native.build import SANITIZE, build, default_directory, find_compiler
 from jaxserve.native.instruction_sets import INSTRUCTION_SETS, available
 from jaxserve.native.library import open_library
 
@@ -36,7 +38,8 @@ def library(request):
         pytest.skip(f"this machine has no {request.param.name}")
     if find_compiler() is None:
         pytest.skip("there is no C++ compiler")
-    return open_library(build(request.param, default_directory()), request.param)
+    extra = SANITIZE if "JAXSERVE_SANITIZE" in os.environ else ()  # `make sanitize`
+    return open_library(build(request.param, default_directory(), extra), request.param)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -13,7 +13,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.models.config import LayerSpec
+from jaxserve.models.config import LayerSpec, ModelConfig, MoeSpec
 from jaxserve.models.kernels.attention_backend import AttentionBackend
 from jaxserve.models.kernels.matmul_backend import MatmulBackend
 from jaxserve.models.kernels.target import Target
@@ -81,6 +81,17 @@ def choose_backends(
         _choose("attention", attention, ATTENTION, target.platform, of_attention),
         _choose("matmul", matmul, MATMUL, target.platform, of_matmul),
     )
+
+
+def serves_single_tokens(config: ModelConfig, backends: Backends) -> bool:
+    """Whether a step of one token has the bits that the token has among others, and costs less.
+
+    Native kernels promise it; XLA multiplies one row by another routine than several.
+    """
+    native = backends.attention.name == backends.matmul.name == "native"
+    formats = {layer.weights.code for layer in config.layers if layer.weights is not None}
+    experts = any(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
+    return native and formats <= {"int8", "e4m3", "e2m1"} and not experts
 
 
 def preferred_backends(mesh: Mesh, layers: Iterable[LayerSpec]) -> Backends:
