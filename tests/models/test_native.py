@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from test_attention import oracle
 
+from jaxserve import models
 from jaxserve.models import AttentionMeta
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.quantization import code_dtype, dequantise_host, packed
@@ -133,6 +135,18 @@ def test_attention(library, heads, kv_heads, dim, window, softcap, with_sinks, d
     one = np.arange(cu[1] - 1, cu[1])  # the last token of the first row, now as a decode row
     alone, _ = run(q[one], k[one], v[one], kept, np.array([0, 1]), np.array([40]), table[:1])
     assert np.array_equal(alone, out[one])
+
+
+def test_bfloat16_that_is_stored_stays_so_and_gives_the_bits_of_float32(model_fixtures, make_session):
+    model = models.load_model(model_fixtures / "qwen2_bias")
+    if model.backends.matmul.name != "native":
+        pytest.skip("there are no native kernels here")
+    kinds = {str(leaf.dtype) for leaf in model.leaves}
+    assert kinds == {"bfloat16", "float32"}, "weights of products, and the norms and biases"
+    wide = replace(model, leaves=[leaf.astype(jnp.float32) for leaf in model.leaves])
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    logits = [make_session(one).run([(0, 0, ids)], 8)[0] for one in (model, wide)]
+    assert np.array_equal(*logits)
 
 
 def test_sets_are_chosen_by_what_the_machine_has():

@@ -22,6 +22,7 @@ class NativeMatmul(Xla):
     """See `MatmulBackend`. What there is no kernel for goes through XLA."""
 
     name: str = "native"
+    widens: bool = True
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Other devices, and machines where the kernels can't be had."""

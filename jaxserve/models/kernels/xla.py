@@ -21,6 +21,7 @@ class Xla:
     """See `MatmulBackend`."""
 
     name: str = "xla"
+    widens: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
