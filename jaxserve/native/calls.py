@@ -46,12 +46,15 @@ def matmul_float(library: Library, x_TI: jax.Array, weights_OI: Sequence[jax.Arr
 
 
 class Codes(NamedTuple):
-    """A quantised weight: W[o, i] = codes[o, i] * scale[o, i // block]."""
+    """A quantised weight: W[o, i] = codes[o, i] * scale[o, i // block] + offset[o, i // block]."""
 
     codes: jax.Array
-    """[out, in] int8, or bytes of FP8 (e4m3); [out, in / 2] where two FP4 codes (e2m1) share a byte."""
+    """[out, in] int8, or bytes of FP8 (e4m3); [out, in / 2] where two FP4 codes (e2m1) share a byte, or,
+    with an offset, two numbers from 0 to 15."""
     scale: jax.Array
     """float32 [out], or [out, blocks]."""
+    offset: jax.Array | None = None
+    """float32 [out, blocks]: added to what codes and scales give; all weights of a call have one, or none."""
 
 
 def matmul_scaled(
@@ -73,8 +76,9 @@ def matmul_scaled(
     """
     shapes = [jax.ShapeDtypeStruct((x_TI.shape[0], weight.codes.shape[0]), jnp.float32) for weight in weights]
     call = jax.ffi.ffi_call(library.target("matmul_scaled"), shapes)
-    arrays = [array for weight in weights for array in weight]
-    return tuple(call(x_TI, *arrays, block=np.int64(block or 0), pairs=np.int64(pairs)))
+    arrays = [array for weight in weights for array in weight if array is not None]
+    offsets = weights[0].offset is not None
+    return tuple(call(x_TI, *arrays, block=np.int64(block or 0), pairs=np.int64(pairs), offsets=np.int64(offsets)))
 
 
 def attention(

@@ -81,6 +81,23 @@ def test_products_with_codes(library, code, block):
     assert np.array_equal(multiply(x[:3]), y[:3])
 
 
+@pytest.mark.parametrize("pairs", [True, False])
+def test_products_with_offsets(library, pairs):
+    """As GGUF's Q4_1 and Q5_1 have them."""
+    rng = np.random.default_rng(7)
+    outputs, inputs, block = 39, 160, 32
+    codes = rng.integers(0, 16 if pairs else 32, (outputs, inputs))
+    scale, offset = rng.uniform(-1, 1, (2, outputs, inputs // block)).astype(np.float32)
+    held = codes[:, 0::2] | codes[:, 1::2] << 4 if pairs else codes
+    weight = calls.Codes(jnp.asarray(held, "uint8" if pairs else "int8"), jnp.asarray(scale), jnp.asarray(offset))
+    x = rng.standard_normal((7, inputs)).astype(np.float32)
+    multiply = jax.jit(lambda x: calls.matmul_scaled(library, x, [weight], block=block, pairs=pairs)[0])
+    y = np.asarray(multiply(x))
+    exact = codes * np.repeat(scale, block, 1).astype(np.float64) + np.repeat(offset, block, 1)
+    np.testing.assert_allclose(y, x @ exact.T, atol=1e-4)
+    assert np.array_equal(multiply(x[:1]), y[:1])
+
+
 def paged(rng, kv_heads, dim, dtype):
     """Keys and values of each row, a cache that holds the old ones and NaN elsewhere, and the page table."""
     table = np.zeros((len(ROWS) + 1, 20), np.int32)

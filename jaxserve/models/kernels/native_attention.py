@@ -66,8 +66,9 @@ class NativeAttention:
         q, k, v = (x.astype(jnp.float32) for x in (q_TNH, k_TKH, v_TKH))
         meta = batch.meta
         pages = Pages(meta.cu_q_lens, meta.kv_lens, meta.page_table, batch.first_page)
-        options = {"scale": scale, "window": window, "softcap": softcap}
-        out_TNH, kv = attention(load(), q, k, v, cache["kv"], pages, sinks_N=sinks_N, **options)
+        out_TNH, kv = attention(
+            load(), q, k, v, cache["kv"], pages, scale=scale, window=window, softcap=softcap, sinks_N=sinks_N
+        )
         return out_TNH.astype(q_TNH.dtype), {"kv": kv}
 
     def write_and_attend_latent(

@@ -23,7 +23,9 @@ struct Rows {
   const float* scales;  // [outputs, blocks], or null
   size_t outputs, inputs, block;
   size_t stride;  // of the rows of y
+  const float* offsets = nullptr;  // as scales: what is added to a block's weights; or null
 
+  bool per_row() const { return block >= inputs && !offsets; }
   size_t blocks() const { return (inputs + block - 1) / block; }
 };
 
@@ -52,10 +54,23 @@ JAXSERVE_INLINE void accumulate(Vec (&sums)[R][N], const float* x, const T* w, s
   }
 }
 
+// Adds the inputs of a block times its offsets, lane by lane as everything else.
+template <int R, int N>
+JAXSERVE_INLINE void add_offsets(Vec (&sums)[R][N], const float* x, const float* offsets, size_t blocks, size_t inputs,
+                                 size_t first, size_t end) {
+  for (int r = 0; r < R; ++r) {
+    Vec total = splat(0.0f);
+    size_t k = first;
+    for (; k + kLanes <= end; k += kLanes) total = total + load(x + r * inputs + k);
+    if (k < end) total = total + load_first(x + r * inputs + k, end - k);
+    for (int n = 0; n < N; ++n) sums[r][n] = fma(total, splat(offsets[n * blocks]), sums[r][n]);
+  }
+}
+
 template <int R, int N, class T>
 JAXSERVE_INLINE void sum_blocks(Vec (&sums)[R][N], const float* x, const Rows<T>& w, size_t output) {
   const T* values = at(w.values, output * w.inputs);
-  if (w.block >= w.inputs) {
+  if (w.per_row()) {
     accumulate<R, N>(sums, x, values, w.inputs, 0, w.inputs);
     return;
   }
@@ -66,6 +81,7 @@ JAXSERVE_INLINE void sum_blocks(Vec (&sums)[R][N], const float* x, const Rows<T>
     accumulate<R, N>(part, x, values, w.inputs, first, end);
     for (int r = 0; r < R; ++r)
       for (int n = 0; n < N; ++n) sums[r][n] = fma(part[r][n], splat(scales[n * w.blocks() + b]), sums[r][n]);
+    if (w.offsets) add_offsets<R, N>(sums, x, w.offsets + output * w.blocks() + b, w.blocks(), w.inputs, first, end);
   }
 }
 
@@ -73,7 +89,7 @@ template <int R, int N, class T>
 void tile(const float* x, const Rows<T>& w, size_t output, float* y) {
   Vec sums[R][N] = {};
   sum_blocks<R, N>(sums, x, w, output);
-  bool scaled = w.scales != nullptr && w.block >= w.inputs;
+  bool scaled = w.scales != nullptr && w.per_row();
   for (int r = 0; r < R; ++r) {
     float* out = y + r * w.stride + output;
     if constexpr (N == 4) {

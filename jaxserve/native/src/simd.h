@@ -33,6 +33,9 @@ struct e4m3 {
 struct e2m1 {  // two in a byte, the even one in the low half
   uint8_t bits;
 };
+struct uint4 {  // the same of 0 to 15
+  uint8_t bits;
+};
 
 JAXSERVE_INLINE float widen(float x) { return x; }
 JAXSERVE_INLINE float widen(int8_t x) { return static_cast<float>(x); }
@@ -70,6 +73,10 @@ template <class T>
 JAXSERVE_INLINE float number(const T* p, size_t i) {
   return widen(p[i]);
 }
+JAXSERVE_INLINE const uint4* at(const uint4* p, size_t i) { return p + i / 2; }
+JAXSERVE_INLINE float number(const uint4* p, size_t i) {
+  return static_cast<float>(i % 2 ? p[i / 2].bits >> 4 : p[i / 2].bits & 15);
+}
 JAXSERVE_INLINE float number(const e2m1* p, size_t i) {
   return 0.5f * static_cast<float>(kDoubledE2m1[i % 2 ? p[i / 2].bits >> 4 : p[i / 2].bits & 15]);
 }
@@ -104,10 +111,13 @@ JAXSERVE_INLINE Vec load(const e4m3* p) {
   __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
   return {_mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, rest)), _mm512_set1_ps(256.0f))};
 }
+JAXSERVE_INLINE __m128i nibbles(const void* p) {
+  __m128i pairs = _mm_loadl_epi64(static_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
+  return _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
+}
+JAXSERVE_INLINE Vec load(const uint4* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles(p)))}; }
 JAXSERVE_INLINE Vec load(const e2m1* p) {
-  __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
-  __m128i codes = _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
-  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), codes);
+  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), nibbles(p));
   return {_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(doubled)), _mm512_set1_ps(0.5f))};
 }
 JAXSERVE_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
@@ -150,12 +160,15 @@ JAXSERVE_INLINE Vec load(const e4m3* p) {
   __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
   return {_mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0f))};
 }
-JAXSERVE_INLINE Vec load(const e2m1* p) {
+JAXSERVE_INLINE __m128i nibbles(const void* p) {
   int32_t four;
   std::memcpy(&four, p, 4);
   __m128i pairs = _mm_cvtsi32_si128(four), low = _mm_set1_epi8(15);
-  __m128i codes = _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
-  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), codes);
+  return _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low));
+}
+JAXSERVE_INLINE Vec load(const uint4* p) { return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(nibbles(p)))}; }
+JAXSERVE_INLINE Vec load(const e2m1* p) {
+  __m128i doubled = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledE2m1)), nibbles(p));
   return {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(doubled)), _mm256_set1_ps(0.5f))};
 }
 JAXSERVE_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
