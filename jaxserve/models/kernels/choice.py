@@ -91,7 +91,8 @@ def serves_single_tokens(config: ModelConfig, backends: Backends) -> bool:
     native = backends.attention.name == backends.matmul.name == "native"
     formats = {layer.weights.code for layer in config.layers if layer.weights is not None}
     experts = any(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
-    return native and formats <= {"int8", "e4m3", "e2m1"} and not experts
+    plain = not experts and config.vision is None
+    return native and plain and formats <= {"int8", "e4m3", "e2m1"}
 
 
 def preferred_backends(mesh: Mesh, layers: Iterable[LayerSpec]) -> Backends:
