@@ -29,7 +29,7 @@ SHARDED = ("deepseek_v3_fp8", "gpt_oss", "gpt_oss_mxfp4", "mistral_window")
 
 
 def same(one, other):
-    """Whether two models have the same parameters, bit for bit: 16-bit weights may be held as float32 in one of them."""
+    """Whether two models have the same parameters, bit for bit, though one may hold 16-bit weights as float32."""
     return all(
         a.shape == b.shape and _wide(a).tobytes() == _wide(b).tobytes()
         for a, b in zip(one.leaves, other.leaves, strict=True)
