@@ -66,11 +66,6 @@ class Started:
     """What a person should know: replicated dimensions, a shortened context."""
 
 
-def bundled_model_dir() -> Path:
-    """The directory of the model that ships with the package."""
-    return Path(__file__).parent / "_bundled" / "story"
-
-
 def use_compilation_cache(directory: Path | None) -> None:
     """Keeps compiled programs on disk so that the next start is fast; None = jax's own settings stand.
 
