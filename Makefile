@@ -17,7 +17,7 @@ SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
-serve: ## serve a model: MODEL=directory (default: the bundled one) PORT=8000 HOST=127.0.0.1 ARGS='further flags'
+serve: ## serve a model: MODEL=directory, .gguf, hub id or story (default: SmolLM2-135M-Instruct) PORT=8000 HOST=127.0.0.1 ARGS='further flags'
 	@$(SETUP)
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jaxserve.config import ImageSizes
 from jaxserve.images.types import ImageInput
 
 
@@ -31,23 +32,25 @@ class _Kept:
 
 
 class ImagePool:
-    """Rows 1 .. size - 1 of the pool; row 0 takes what is thrown away.
+    """Rows 1 .. E - 1 of the pool; row 0 takes what is thrown away.
 
-    Args:
-        size: rows.
-        patches: that are encoded in one step at most, unless a single image has more.
+    A step encodes as many patches as the largest image may have.
     """
 
-    def __init__(self, size: int, patches: int) -> None:
+    def __init__(self, sizes: ImageSizes) -> None:
         self.encoded = 0
         """Images encoded so far."""
         self.found = 0
         """Images that were wanted and had been encoded."""
-        self._size, self._patches = size, patches
-        self._free = list(range(size - 1, 0, -1))
+        self._size, self._patches, self._tokens = sizes.pool, sizes.patch_buckets[-1], sizes.max_tokens
+        self._free = list(range(self._size - 1, 0, -1))
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
         self._pending: list[Encoding] = []
-        self._step, self._budget = 0, patches
+        self._step, self._budget = 0, self._patches
+
+    def admits(self, image: ImageInput) -> bool:
+        """Whether an image is one of those that the sizes were made for."""
+        return image.grid[0] * image.grid[1] <= self._patches and image.tokens <= self._tokens
 
     def begin_step(self) -> None:
         """What is placed from here on is read by another step."""

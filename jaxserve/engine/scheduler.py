@@ -75,7 +75,7 @@ class Scheduler:
             config.num_pages, config.page_size, config.page_windows, config.max_model_len, config.max_num_batched_tokens
         )
         self._groups = len(config.page_windows)
-        self.images = None if config.images is None else ImagePool(config.images.pool, config.images.patch_buckets[-1])
+        self.images = None if config.images is None else ImagePool(config.images)
         """Where the embeddings of images are; None for a model of text."""
         self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
@@ -539,6 +539,13 @@ class Scheduler:
             )
         if request.id in self._live:
             raise InvalidRequest("id", f"request {request.id} is running already")
+        if self.images is None and request.images:
+            raise InvalidRequest("images", "this model knows text only")
+        for placed in request.images:
+            if self.images is not None and not self.images.admits(placed.image):
+                raise InvalidRequest(
+                    "images", f"an image of {placed.image.tokens} tokens is larger than any that is read"
+                )
 
 
 def _rank(sequence: Sequence) -> tuple[bool, int]:
