@@ -108,7 +108,9 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a sanitizer is not for it
+    environment = {
+        name: value for name, value in os.environ.items() if name != "LD_PRELOAD"
+    }  # a sanitizer is not for it
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT, env=environment)
     except subprocess.CalledProcessError as error:
