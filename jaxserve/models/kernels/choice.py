@@ -36,6 +36,7 @@ class Entry:
 
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
+    "pallas_tpu": Entry(_KERNELS + "tpu_attention", "PallasTpu", ("tpu",)),
     "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
