@@ -32,6 +32,7 @@ from jaxserve.models import (
     make_mesh,
 )
 from jaxserve.options import EngineOptions
+from jaxserve.options.engine import PlatformDefaults
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -182,15 +183,20 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
 def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     config = model.config
     chosen = options.chosen(model.mesh.devices.flat[0].platform)
-    width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(
             config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
         ),
-        step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
+        step_bytes=step_bytes(config, chosen),
         page_windows=cache_layout(config).windows,
     )
+
+
+def step_bytes(config: ModelConfig, chosen: PlatformDefaults) -> int:
+    """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
+    width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
+    return chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16
 
 
 def _device_facts(model: LoadedModel) -> DeviceFacts:

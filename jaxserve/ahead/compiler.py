@@ -126,7 +126,9 @@ class Compiler:
         """With the mesh and the kernels that the server would choose."""
         devices = described_devices(topology)
         mesh = make_mesh(mesh_shape or derive_mesh_shape(config, len(devices)), devices)
-        return cls(config, mesh, backends or choose_backends(None, None, Target.of(devices[0]), config.layers), page_size)
+        return cls(
+            config, mesh, backends or choose_backends(None, None, Target.of(devices[0]), config.layers), page_size
+        )
 
     def forward(self, case: Case, *, spare_pages: int = 0) -> Measured:
         """The forward program of one bucket, with a cache that holds `rows` sequences of `context` tokens.

@@ -69,7 +69,9 @@ class Layer:
 
     def batch(self, shape):
         lens = np.array([start + n for start, n in ROWS] + [0], np.int32)
-        meta = AttentionMeta.from_rows(jnp.asarray(self.cu), jnp.asarray(lens), jnp.asarray(self.table), TOKENS, self.page)
+        meta = AttentionMeta.from_rows(
+            jnp.asarray(self.cu), jnp.asarray(lens), jnp.asarray(self.table), TOKENS, self.page
+        )
         return LayerBatch(meta, BACKEND.prepare(meta, shape), self.first)
 
 

@@ -41,6 +41,7 @@ ATTENTION: Mapping[str, Entry] = {
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
+    "pallas_tpu": Entry(_KERNELS + "tpu_matmul", "TpuMatmul", ("tpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
 }

@@ -58,6 +58,10 @@ class MatmulBackend(Protocol):
         """
         ...
 
+    def settle(self, y_TO: jax.Array) -> jax.Array:
+        """A projection's result that is cut into heads next, the same numbers."""
+        ...
+
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
     ) -> jax.Array:

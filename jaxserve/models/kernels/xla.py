@@ -31,6 +31,10 @@ class Xla:
         """See `products.py`."""
         return multiply(x_TI, weight, dtype, local=local)
 
+    def settle(self, y_TO: jax.Array) -> jax.Array:
+        """See `MatmulBackend`."""
+        return y_TO
+
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
     ) -> jax.Array:
