@@ -65,7 +65,8 @@ def described_devices(topology: Topology) -> list[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.name}:{name}")
     except Exception as error:
         raise ModelLoadError(f"--topology {topology}: libtpu does not describe it: {str(error)[:200]}") from error
-    devices = [one for one in found.devices if topology.chip.cores > 1 or one.core_on_chip == 0]
+    described: list[Any] = list(found.devices)
+    devices = [one for one in described if topology.chip.cores > 1 or one.core_on_chip == 0]
     return devices[: topology.devices]
 
 
@@ -167,10 +168,10 @@ class Compiler:
             sum(sizes),
             sum(map(_device_bytes, cache.values())),
             max(sizes),
-            measure(parse(compiled.as_text())),
+            measure(parse(compiled.as_text() or "")),
         )
 
 
 def _device_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-    return math.prod(shape) * leaf.dtype.itemsize
+    return int(math.prod(shape) * leaf.dtype.itemsize)

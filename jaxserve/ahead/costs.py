@@ -67,11 +67,12 @@ class Costs:
         return sum(map(self._bytes, self.blueprint.leaves))
 
     def _bytes(self, leaf: Leaf) -> int:
-        return math.prod(self._part(leaf)) * leaf.value.dtype.itemsize
+        return math.prod(self._part(leaf)) * int(leaf.value.dtype.itemsize)
 
     def _part(self, leaf: Leaf) -> tuple[int, ...]:
         sharding = leaf.value.sharding
-        return leaf.value.shape if sharding is None else sharding.shard_shape(leaf.value.shape)
+        part: tuple[int, ...] = leaf.value.shape if sharding is None else sharding.shard_shape(leaf.value.shape)
+        return part
 
     @cached_property
     def _moe(self) -> MoeSpec | None:
@@ -171,15 +172,17 @@ class Costs:
         if rules.mesh.size == 1:
             return ()
         hidden = work.tokens * config.hidden_size * _DTYPE_BYTES
-        latent = isinstance(config.layers[0].attention, LatentSpec)
+        heads = "latent_heads" if isinstance(config.layers[0].attention, LatentSpec) else "q_heads"
         dense = sum(not isinstance(layer.mlp, MoeSpec) for layer in config.layers)
+        experts = rules.parts("expert") * rules.parts("expert_mlp")
+        logits = work.sequences * config.vocab_size * 4
         parts = [
-            ("all-reduce", "attention", config.num_layers, hidden, rules.parts("latent_heads" if latent else "q_heads")),
+            ("all-reduce", "attention", config.num_layers, hidden, rules.parts(heads)),
             ("all-reduce", "mlp", dense, hidden, rules.parts("mlp")),
-            ("all-reduce", "experts", config.num_layers - dense, hidden, rules.parts("expert") * rules.parts("expert_mlp")),
+            ("all-reduce", "experts", config.num_layers - dense, hidden, experts),
             ("all-reduce", "embedding", 1, hidden, rules.parts("vocab")),
-            ("all-gather", "logits", 1, work.sequences * config.vocab_size * 4, rules.parts("vocab")),
-        ]  # fmt: skip
+            ("all-gather", "logits", 1, logits, rules.parts("vocab")),
+        ]
         return tuple(Collective(*part) for part in parts if part[2] and part[4] > 1)
 
 

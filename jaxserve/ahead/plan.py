@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jax.sharding import AbstractMesh, AxisType
 
@@ -104,7 +105,7 @@ def make_plan(options: EngineOptions, topology: Topology, *, advise: bool = True
     config = choose_weights(load_config(options.model_dir), options.weights, options.quantize)
     platform = topology.chip.platform
     shape = _mesh_shape(config, options, topology)
-    mesh = AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh: Any = AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     target = Target(platform, _CAPABILITY.get(platform))
     backends = choose_backends(options.attention, options.matmul, target, config.layers)
     chosen = options.chosen(platform)

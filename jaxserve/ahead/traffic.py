@@ -15,9 +15,11 @@ from functools import cached_property
 from jaxserve.ahead.hlo import Computation, Instruction, Program
 
 _FREE = frozenset(
-    "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id opt-barrier iota domain "
-    "copy-done slice-done dynamic-slice-done all-gather-done all-reduce-done async-done async-update "
-    "collective-permute-done send-done recv-done".split()
+    (
+        *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
+        *("opt-barrier", "iota", "domain", "copy-done", "slice-done", "dynamic-slice-done", "all-gather-done"),
+        *("all-reduce-done", "async-done", "async-update", "collective-permute-done", "send-done", "recv-done"),
+    )
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _STARTS = ("slice-start", "async-start", "dynamic-slice-start")
@@ -122,7 +124,7 @@ class _Walk:
                 self._operation(one, computation, times)
 
     def _loop(self, loop: Instruction, times: float) -> None:
-        turns = _turns(self.program, loop)
+        turns: float | None = _turns(self.program, loop)
         if turns is None:
             turns = next((count for part, count in self.loops.items() if part in loop.source), None)
         if turns is None:

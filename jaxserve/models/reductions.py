@@ -13,8 +13,8 @@ def row_sum(x: jax.Array) -> jax.Array:
 
     XLA:CPU orders the additions of `jnp.sum` by the whole shape, so a row's sum would change with the batch. A product
     with two rows of ones adds in an order that depends on N alone (measured for 2 to 512 rows, N from 16 to 4096; one
-    row of ones does not). On GPUs the product would be a kernel of its own; on TPUs its rows, heads among them, would be
-    gathered from all chips first.
+    row of ones does not). On GPUs the product would be a kernel of its own; on TPUs heads would be gathered from all
+    chips first.
     """
     plain = dict.fromkeys(("cuda", "rocm", "tpu"), _plain_sum)
     total: jax.Array = jax.lax.platform_dependent(x, default=_product_sum, **plain)

@@ -4,7 +4,6 @@ prefill, every kind of head and mask, stale pages that hold NaN."""
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp

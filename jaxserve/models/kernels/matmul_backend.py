@@ -28,6 +28,8 @@ class Experts(NamedTuple):
     gate: Projection
     up: Projection
     down: Projection
+    layer: jax.Array | None = None
+    """int32: where the weights (not the biases) are those of all layers, [L, E, out, in], the layer that is meant."""
 
 
 class MatmulBackend(Protocol):
@@ -36,6 +38,11 @@ class MatmulBackend(Protocol):
     @property
     def name(self) -> str:
         """As in `choice.MATMUL`."""
+        ...
+
+    @property
+    def stacked_experts(self) -> bool:
+        """Whether scanned layers hand over the experts' weights of all layers, instead of copies of their own."""
         ...
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:

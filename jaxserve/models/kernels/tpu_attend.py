@@ -173,11 +173,13 @@ class _Kernel:
     def begin(self, task: jax.Array) -> jax.Array:
         """Lowest position that any query of a task sees."""
         window = self.form.window
-        return jnp.int32(0) if window is None else jnp.maximum(self.first[task] - window + 1, 0)
+        first: jax.Array = self.first[task]
+        return jnp.int32(0) if window is None else jnp.maximum(first - window + 1, 0)
 
     def end(self, task: jax.Array) -> jax.Array:
         """Positions up to its last query."""
-        return self.first[task] + self.lengths[task]
+        end: jax.Array = self.first[task] + self.lengths[task]
+        return end
 
     def page_range(self, task: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pages of a block, counted within it, that any query of the task sees."""
@@ -309,7 +311,7 @@ class _Kernel:
         shape = (1 if queries == 1 else queries * form.group, form.keys)
         key = block * form.keys + lax.broadcasted_iota(jnp.int32, shape, 1)
         query = self.first[task] + lax.broadcasted_iota(jnp.int32, shape, 0) // form.group
-        seen = key <= query
+        seen: jax.Array = key <= query
         return seen if form.window is None else seen & (key > query - form.window)
 
     def fold(self, head: Any, slot: jax.Array, queries: int, allowed: jax.Array) -> None:
@@ -334,7 +336,10 @@ def _dot(left: jax.Array, right: jax.Array, contracted: int) -> jax.Array:
     """float32; float32 operands in full precision."""
     precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
     dimensions = (((1,), (contracted,)), ((), ()))
-    return lax.dot_general(left, right, dimensions, precision=precision, preferred_element_type=jnp.float32)
+    product: jax.Array = lax.dot_general(
+        left, right, dimensions, precision=precision, preferred_element_type=jnp.float32
+    )
+    return product
 
 
 def _body(
@@ -407,7 +412,8 @@ def _body(
 
 def _decode_row(kernel: _Kernel, task: jax.Array, q_rows: Any, out_rows: Any) -> None:
     """A row with one query."""
-    row, outs = kernel.rows[task], []  # type: ignore[var-annotated]
+    row = kernel.rows[task]
+    outs: list[jax.Array] = []
     kernel.run(task, q_rows[row].astype(jnp.float32)[None], lambda head, out: outs.append(out[0]))
     out_rows[row] = jnp.concatenate(outs, axis=0).astype(out_rows.dtype)
 

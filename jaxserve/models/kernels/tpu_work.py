@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxserve.models.kernels.attention_backend import AttentionShape
-from jaxserve.models.kernels.mosaic_work import spread
+from jaxserve.models.kernels.work_list import spread
 from jaxserve.models.metadata import AttentionMeta
 
 LANES = 128
@@ -58,10 +58,10 @@ def _up(number: int, multiple: int) -> int:
 
 
 class Tiles(NamedTuple):
-    """Tiles of 16 positions that receive new tokens, the first `count` of W."""
+    """Tiles of 16 positions that receive new tokens, the first of W."""
 
-    count: jax.Array
-    """int32 [1]."""
+    valid: jax.Array
+    """int32 [1]: how many of W."""
     pages_W: jax.Array
     """Page within a layer."""
     offsets_W: jax.Array

@@ -20,6 +20,7 @@ class Xla:
     """See `MatmulBackend`."""
 
     name: str = "xla"
+    stacked_experts: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
