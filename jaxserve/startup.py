@@ -15,6 +15,7 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
+from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
     Backends,
@@ -59,6 +60,10 @@ class Started:
     """What a person should know: replicated dimensions, a shortened context."""
 
 
+_SIZES = ("max_num_seqs", "max_model_len", "max_num_batched_tokens", "token_buckets", "dtype", "layer_loop")
+"""Options that programs depend on; with `--programs` they may be left out."""
+
+
 def bundled_model_dir() -> Path:
     """The directory of the model that ships with the package."""
     return Path(__file__).parent / "_bundled" / "story"
@@ -100,7 +105,7 @@ def prepare(options: EngineOptions) -> Prepared:
             f"--device-memory is a share of a GPU's memory, and the device here is a {device.platform}"
         )
     check_sizes(options, model_config.max_position_embeddings, device.platform)
-    shape = _mesh(model_config, options.mesh)
+    shape = mesh_shape(model_config, options.mesh)
     layers = choose_weights(model_config, options.weights, options.quantize).layers
     backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
     tokenizer = load_tokenizer(options.model_dir)
@@ -148,9 +153,13 @@ def start_loaded(
 ) -> Started:
     """As `start`, for a model already on the devices."""
     device = jax.devices()[0]
-    config = derive_config(options, _model_facts(model, options), _device_facts(model), shape)
+    config = derive_config(options, model_facts(model, options), _device_facts(model), shape)
+    stored = None
+    if options.programs is not None:
+        stored = StoredPrograms.open(options.programs, model.config, device)
+        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
     runner = Runner(config, model)
-    runner.compile(lambda done, total: progress("programs", done, total))
+    runner.compile(lambda done, total: progress("programs", done, total), stored)
     engine = Engine(
         Scheduler(config),
         runner,
@@ -172,7 +181,12 @@ def start_loaded(
     )
 
 
-def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+    """The mesh over this machine's devices that `--mesh` asks for.
+
+    Raises:
+        ModelLoadError: it has fewer.
+    """
     shape = derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted
     size, have = shape[0] * shape[1] * shape[2], len(jax.devices())
     if size > have:
@@ -180,7 +194,8 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
     return shape
 
 
-def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
+def model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
+    """What sizing needs to know of a model."""
     config = model.config
     chosen = options.chosen(model.mesh.devices.flat[0].platform)
     return ModelFacts(

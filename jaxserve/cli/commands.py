@@ -151,6 +151,25 @@ def plan(
     raise typer.Exit(0 if made.problem is None else ExitCode.CANNOT_SERVE)
 
 
+@app.command("compile")
+@takes_options("compile")
+def compile_ahead(
+    model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    topology: Annotated[str, typer.Option(help="Where they will run: v6e, v5e:2x4 ...; here = this machine.")],
+    **options: Any,
+) -> None:
+    """Compile all programs of a model for devices that are elsewhere; `serve --programs` loads the result there."""
+    with clear_errors(), Bars() as bars:
+        from jaxserve.ahead import compilation, compiler
+
+        if topology != compilation.HERE:
+            compiler.prepare()
+        engine = build(EngineOptions, options, model_dir=model)
+        compilation.compile_programs(engine, topology, out, partial(bars, "programs"))
+    console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of the `jaxserve` script."""
     app()

@@ -11,8 +11,8 @@ from jaxserve.options.declaration import Options, option
 from jaxserve.options.values import SIZE, parse_mesh
 
 _RUNS = ("serve", "generate")
-_PLANS = ("serve", "generate", "plan")
-_ALL = ("serve", "generate", "convert", "plan")
+_PLANS = ("serve", "generate", "plan", "compile")
+_ALL = ("serve", "generate", "convert", "plan", "compile")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EngineOptions(Options):
         None,
         "Sequences that run at once.",
         "Sizes",
-        commands=("serve", "plan"),
+        commands=("serve", "plan", "compile"),
         least=1,
         default_text=_by_platform("max_num_seqs"),
     )
@@ -88,7 +88,7 @@ class EngineOptions(Options):
         None,
         "Token budget of one step.",
         "Sizes",
-        commands=("serve", "plan"),
+        commands=("serve", "plan", "compile"),
         least=2,
         default_text=_by_platform("max_num_batched_tokens"),
     )
@@ -134,6 +134,12 @@ class EngineOptions(Options):
         default_text="what the devices prefer",
     )
 
+    programs: Path | None = option(
+        None,
+        "Directory of programs that `compile` wrote: they are loaded, with their sizes, and nothing is compiled.",
+        "Devices",
+        default_text="programs are compiled",
+    )
     device_memory: float | None = option(
         None,
         "Share of each GPU's memory to take.",
