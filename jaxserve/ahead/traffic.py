@@ -150,7 +150,7 @@ class _Walk:
     def _operation(self, one: Instruction, computation: Computation, times: float) -> None:
         kernel = re.search(r'custom_call_target="tpu_custom_call"', one.attributes)
         moved = _moved(self.program, one, computation)
-        name = (one.source.rsplit("/", 1)[-1] if kernel else "") or ("kernel" if kernel else "")
+        name = one.name.split(".")[0] if kernel else ""
         largest = max((shape.bytes for shape in one.shapes if shape.space == 0), default=0)
         self.found.append(
             Operation(

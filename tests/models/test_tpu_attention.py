@@ -74,7 +74,13 @@ class Layer:
         return LayerBatch(meta, BACKEND.prepare(meta, shape), self.first)
 
 
-@pytest.mark.parametrize("name", CASES)
+_QUICK = ("packed heads of 64, sinks, window", "one head, bfloat16, long pages")
+"""Of all runs; interpreted kernels take seconds to compile."""
+
+
+@pytest.mark.parametrize(
+    "name", [case if case in _QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_grouped_query_attention(name):
     case, rng = CASES[name], np.random.default_rng(0)
     dtype = jnp.dtype(case.dtype)
@@ -116,7 +122,7 @@ def test_grouped_query_attention(name):
         assert np.array_equal(kept[page, :, at, offset : offset + case.dim], last[1])
 
 
-@pytest.mark.parametrize(("heads", "dtype"), [(5, "float32"), (16, "bfloat16")])
+@pytest.mark.parametrize(("heads", "dtype"), [(5, "float32"), pytest.param(16, "bfloat16", marks=pytest.mark.slow)])
 def test_latent_attention(heads, dtype):
     rng, dim, value, page = np.random.default_rng(0), 192, 128, 16
     layer = Layer(page, 20, (page, 256), dtype)

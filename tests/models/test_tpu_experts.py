@@ -36,7 +36,10 @@ def stack(rng, outputs, inputs, form, bias):
     return Projection(Weight(jnp.asarray(codes), jnp.asarray(scale), form), biases)
 
 
-@pytest.mark.parametrize(("name", "bias"), [("plain", True), ("int8", False), ("fp8", False), ("mxfp4", True)])
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [("plain", True), pytest.param("int8", False, marks=pytest.mark.slow), ("fp8", False), ("mxfp4", True)],
+)
 def test_one_layer_of_a_stack(name, bias):
     rng, form, layer = np.random.default_rng(0), FORMATS[name], 1
     sides = [stack(rng, o, i, form, bias) for o, i in ((INNER, WIDTH), (INNER, WIDTH), (WIDTH, INNER))]

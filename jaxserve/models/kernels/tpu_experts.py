@@ -101,9 +101,10 @@ def _parts(x_WRI: jax.Array, weight: Weight, tile: int) -> tuple[Callable[..., N
     )
     if form.code == "e2m1":
         halves = [_rows(x_WRI[..., place::2]) for place in (0, 1)]
-        return partial(_nibbles, form.block), [*halves, codes, (turned, spec)]
-    small = lax.bitcast_convert_type(values, jnp.float8_e4m3fn) if form.code == "e4m3" else values
-    return partial(_block_scaled, form.block), [_rows(x_WRI), (small, codes[1]), (turned, spec)]
+        bytes_ = jnp.swapaxes(values, -1, -2)  # as XLA:TPU lays out widths of no whole registers, so no copy
+        wide = pl.BlockSpec((1, 1, bytes_.shape[-2], tile), spec.index_map)
+        return partial(_nibbles, form.block), [*halves, (bytes_, wide), (turned, spec)]
+    return partial(_block_scaled, form.block), [_rows(x_WRI), codes, (turned, spec)]
 
 
 def _rows(x_WRI: jax.Array) -> Part:
@@ -116,11 +117,11 @@ def _of_expert(tile: int, width: int) -> pl.BlockSpec:
     )
 
 
-def _dot(x_RI: jax.Array, weight_OI: jax.Array) -> jax.Array:
-    """float32; float32 operands in full precision."""
+def _dot(x_RI: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Array:
+    """float32, weights [out, in] or, contracted over axis 0, [in, out]; float32 operands in full precision."""
     precision = lax.Precision.HIGHEST if x_RI.dtype == jnp.float32 else None
     return lax.dot_general(
-        x_RI, weight_OI, (((1,), (1,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
+        x_RI, weight, (((1,), (contracted,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
     )
 
 
@@ -149,7 +150,10 @@ def _block_scaled(block: int, layer: Any, experts: Any, x: Any, codes: Any, scal
         total = jnp.zeros((out.shape[1], _LANES), jnp.float32)
         for number in range(scales.shape[2]):
             place = slice(number * block, min((number + 1) * block, codes.shape[3]))
-            product = _dot(x[0, :, place], codes[0, 0, part, place].astype(x.dtype))
+            held = codes[0, 0, part, place]
+            if held.dtype == jnp.uint8:  # outside of the kernel the change of type would be a copy of all weights
+                held = lax.bitcast_convert_type(held, jnp.float8_e4m3fn)
+            product = _dot(x[0, :, place], held.astype(x.dtype))
             total += product * scales[0, 0, number : number + 1, part]
         return total
 
@@ -157,18 +161,15 @@ def _block_scaled(block: int, layer: Any, experts: Any, x: Any, codes: Any, scal
 
 
 def _nibbles(block: int, layer: Any, experts: Any, even: Any, odd: Any, codes: Any, scales: Any, out: Any) -> None:
-    """Even and odd inputs apart; the scales are powers of two, spread over the inputs by a product that is exact."""
-    count, width = scales.shape[2], codes.shape[3]
-    place = lax.broadcasted_iota(jnp.int32, (count, width), 1) // (block // 2)
-    spread = (place == lax.broadcasted_iota(jnp.int32, (count, width), 0)).astype(jnp.bfloat16)
+    """Even and odd inputs apart."""
+    count, half = scales.shape[2], block // 2
 
     def compute(part: Any) -> jax.Array:
-        bits = codes[0, 0, part, :].astype(jnp.int32)
-        powers = scales[0, 0, :, part].astype(jnp.int32) << 23
-        factors = lax.bitcast_convert_type(powers, jnp.float32).astype(jnp.bfloat16)
-        wide = lax.dot_general(factors, spread, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-        low, high = ((_fp4(half) * wide).astype(even.dtype) for half in (bits & 15, (bits >> 4) & 15))
-        return _dot(even[0], low) + _dot(odd[0], high)
+        bits = codes[0, 0, :, part].astype(jnp.int32)
+        factors = lax.bitcast_convert_type(scales[0, 0, :, part].astype(jnp.int32) << 23, jnp.float32)
+        wide = jnp.broadcast_to(factors[:, None], (count, half, _LANES)).reshape(count * half, _LANES)
+        low, high = ((_fp4(nibbles) * wide).astype(even.dtype) for nibbles in (bits & 15, (bits >> 4) & 15))
+        return _dot(even[0], low, 0) + _dot(odd[0], high, 0)
 
     _chunks(out, compute)
 
