@@ -33,6 +33,8 @@ class Ledger:
     timings: dict[str, Timing] = field(default_factory=dict)
     concurrent_requests: int = 0
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    stop_text: str | None = None
+    """The stop text that ended a choice; of several choices, the last."""
 
     def add(self, delta: Delta) -> None:
         """Counts one delta."""
@@ -41,6 +43,7 @@ class Ledger:
         self.concurrent_requests = max(self.concurrent_requests, delta.concurrent_requests)
         if delta.timing is not None:
             self.timings[delta.request_id] = delta.timing
+        self.stop_text = delta.stop_text or self.stop_text
         if delta.finish_reason is not None:
             self.finish_reasons[delta.finish_reason] += 1
 
@@ -105,6 +108,8 @@ class Ledger:
             durations["prefill-queue-duration"] = _seconds(max(queued))
         if prefill:
             durations["prefill-duration"] = _seconds(max(prefill))
+        if self.first_token is not None and self.finished is not None:
+            durations["generation-duration"] = _seconds(self.finished - self.first_token)
         return durations
 
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from jaxserve.engine.image_pool import Encoding
 from jaxserve.engine.requests import TokenLogprob
 from jaxserve.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedImage:
+    """An image of a row, in the pool of embeddings."""
+
+    start: int
+    """Position of its first token."""
+    rows: array[int]
+    """Row of the pool of each of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class PlannedRow:
     """First step of this sequence in its slot (admission or after preemption): slot state is reset."""
     position: int
     """Index of the first output token sampled here (0 = the sequence's first): the draw's `fold_in` counts from it."""
+    images: tuple[PlannedImage, ...] = ()
+    """Those of which these positions hold a part, or all."""
 
     @property
     def count(self) -> int:
@@ -37,6 +50,8 @@ class Plan:
     """One step: rows ordered by slot, decode rows and prefill chunks mixed."""
 
     rows: tuple[PlannedRow, ...]
+    encodings: tuple[Encoding, ...] = ()
+    """Images to be encoded before it."""
 
     @property
     def num_tokens(self) -> int:
@@ -60,7 +75,7 @@ class SampledToken:
     activation: bytes | None = None
     """The last layer's activation of the position, little-endian float32, when asked for."""
     routing: bytes | None = None
-    """Its routed experts, little-endian int16 [moe layers, experts per token], when asked for."""
+    """Its routed experts, when asked for: see `Delta.routing`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class RowResult:
     """In order of their positions; none where the row ended inside its prompt."""
     prompt_logprobs: tuple[tuple[int, TokenLogprob], ...] = ()
     """(prompt position, score) of the positions this row computed, when asked for."""
+    prompt_routing: tuple[tuple[int, bytes], ...] = ()
+    """(prompt position, routed experts) of the same positions, when asked for."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from jaxserve.engine.token_constraint import TokenConstraint
+from jaxserve.images.types import PlacedImage
 from jaxserve.sampling.params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -39,12 +40,16 @@ class Request:
     """At most this many prompt tokens are kept in the prefix cache (None = no limit)."""
     skip_special_tokens: bool = True
     """Whether special tokens are left out of the text."""
+    images: tuple[PlacedImage, ...] = ()
+    """Those of the prompt, by position; the prompt has a placeholder for each of their tokens."""
     constraint: ConstraintFactory | None = None
     """Makes the constraint each choice must follow (grammar, reasoning budget); None = any token goes."""
     want_activations: bool = False
     """Return the last layer's activation of each generated position."""
     want_routing: bool = False
-    """Return the routed experts of each generated position."""
+    """Return the routed experts of each generated position, and of each scored one of the prompt."""
+    priority: bool = False
+    """Whether it comes in before requests without it, and keeps its pages longer; it does not displace who runs."""
     call: str = ""
     """Requests that one call of a client made share it, and wait as one; "" = the request's own id."""
 
@@ -103,7 +108,10 @@ class Delta:
     activations: tuple[bytes, ...] = ()
     """Little-endian float32 rows, one for each of `token_ids`, when asked for."""
     routing: tuple[bytes, ...] = ()
-    """Little-endian int16 [moe layers, experts per token], one for each of `token_ids`, when asked for."""
+    """Little-endian uint8 (int16 where a model has more than 256 experts) [moe layers, experts per token], one for
+    each of `token_ids`, when asked for: the experts of the position that predicted it."""
+    prompt_routing: tuple[bytes | None, ...] = ()
+    """The same for each of `prompt_logprobs`."""
 
 
 Sink = Callable[[Delta], None]

@@ -28,7 +28,7 @@ class StepOutput:
     hidden: npt.NDArray[np.float32] | None
     """[N, D] activations of the samples."""
     routing: npt.NDArray[np.integer] | None
-    """[moe layers, N, experts per token]."""
+    """[moe layers, T, experts per token], uint8 or int16."""
 
 
 def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, float], None]) -> list[RowResult]:
@@ -41,15 +41,18 @@ def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, flo
     """
     results, token, sample = [], 0, 0
     for row in plan.rows:
-        sampled = tuple(_sampled(output, index, row, note_mu) for index in range(sample, sample + row.samples))
-        results.append(RowResult(sampled, () if output.scores is None else _scores(output.scores, token, row)))
+        first = token + row.count - row.samples  # of the row's tokens, the last ones are sampled from
+        sampled = tuple(_sampled(output, sample + i, first + i, row, note_mu) for i in range(row.samples))
+        scores = () if output.scores is None else _scores(output.scores, token, row)
+        results.append(RowResult(sampled, scores, _prompt_routing(output.routing, token, row)))
         token, sample = token + row.count, sample + row.samples
     return results
 
 
 def _sampled(
-    output: StepOutput, index: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+    output: StepOutput, index: int, token: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
 ) -> SampledToken:
+    """Sample `index` of the step, which was drawn from the logits of its token `token`."""
     request = row.sequence.request
     line = unpack_out(output.out, index, request.logprobs or 0)
     if request.sampling.mirostat_target is not None:
@@ -62,7 +65,7 @@ def _sampled(
         logprob,
         failed=line.failed,
         activation=output.hidden[index].tobytes() if output.hidden is not None and request.want_activations else None,
-        routing=_routing(output.routing, index) if request.want_routing else None,
+        routing=_routing(output.routing, token) if request.want_routing else None,
     )
 
 
@@ -75,5 +78,19 @@ def _scores(scores: Int32Array, token: int, row: PlannedRow) -> tuple[tuple[int,
     return tuple(entries)
 
 
-def _routing(routing: npt.NDArray[np.integer] | None, index: int) -> bytes | None:
-    return None if routing is None else routing[:, index].astype("<i2").tobytes()
+def _prompt_routing(
+    routing: npt.NDArray[np.integer] | None, token: int, row: PlannedRow
+) -> tuple[tuple[int, bytes], ...]:
+    if routing is None or not row.sequence.request.want_routing:
+        return ()
+    return tuple(
+        (position, _little_endian(routing[:, token + position - 1 - row.start])) for position in scored_positions(row)
+    )
+
+
+def _routing(routing: npt.NDArray[np.integer] | None, token: int) -> bytes | None:
+    return None if routing is None else _little_endian(routing[:, token])
+
+
+def _little_endian(numbers: npt.NDArray[np.integer]) -> bytes:
+    return numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()

@@ -2,9 +2,10 @@
 
 In: `Request`s, and what steps sampled. Out: `Plan`s. Pure Python; owns slots and pages as numbers only.
 
-Order is everything here. Sequences are admitted strictly in order of arrival, and the one that arrived last is the
-first to lose its pages, so everything running arrived before everything waiting. The oldest sequence therefore always
-advances, and by induction every sequence ends.
+Order is everything here. Sequences have a rank: those of priority requests come before all others, and among equals
+who arrived first. They are admitted strictly by rank, and the one of the lowest rank is the first to lose its pages, so
+everything running arrived before everything of its kind that waits. The sequence of the highest rank therefore always
+advances, and by induction every sequence ends, unless priority requests never cease to come.
 
 A step may be planned before the one before it has been committed. The device runs programs in the order of their
 launch, so what a planned step writes may be read by any later one, and a page or slot given up now can be handed on
@@ -15,14 +16,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from jaxserve.config import EngineConfig
+from jaxserve.engine.image_pool import ImagePool
+from jaxserve.engine.line import Line
 from jaxserve.engine.pages import CachedPrefix
 from jaxserve.engine.paging import Paging
-from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.plan import Advance, Plan, PlannedImage, PlannedRow, RowResult, SampledToken
 from jaxserve.engine.requests import FinishReason, Request
 from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
@@ -72,10 +75,12 @@ class Scheduler:
             config.num_pages, config.page_size, config.page_windows, config.max_model_len, config.max_num_batched_tokens
         )
         self._groups = len(config.page_windows)
+        self.images = None if config.images is None else ImagePool(config.images)
+        """Where the embeddings of images are; None for a model of text."""
         self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
-        self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
-        self._running: dict[Sequence, None] = {}  # by arrival, which is also the order of admission
+        self._waiting = Line()
+        self._running: dict[Sequence, None] = {}  # by rank
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
         self._calls: Counter[str] = Counter()  # unfinished requests of each call
         self._unstarted: set[str] = set()  # calls none of whose choices has ever run
@@ -124,7 +129,7 @@ class Scheduler:
             self._unstarted.add(request.call)
         self._calls[request.call] += 1
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
-        self._waiting.update(dict.fromkeys(sequences))
+        self._waiting.join(sequences)
         self._live[request.id] = list(sequences)
         return sequences
 
@@ -137,11 +142,14 @@ class Scheduler:
             newcomers: waiting sequences that may come in with this step; None = as many as fit.
         """
         step = _Step(self._token_budget)
+        if self.images is not None:
+            self.images.begin_step()
         self._plan_running(step)
         self._admit(step, len(self._waiting) if newcomers is None else newcomers)
         if not step.rows:
             return None
-        return Plan(tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot)))
+        rows = tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot))
+        return Plan(rows) if self.images is None else Plan(rows, self.images.take_encodings())
 
     def commit(self, plan: Plan, results: Seq[RowResult]) -> list[Advance]:
         """Take over what a step returned; plans are committed in the order they were made.
@@ -180,7 +188,7 @@ class Scheduler:
         if sequence.state is SequenceState.RUNNING:
             self._vacate(sequence)
         else:
-            del self._waiting[sequence]
+            self._waiting.leave(sequence)
         sequence.state = SequenceState.FINISHED
         sequence.finish_reason = reason
         siblings = self._live[sequence.request.id]
@@ -210,7 +218,7 @@ class Scheduler:
         """Send everything that runs back to the queue, with its committed tokens: what is in flight is never committed.
 
         Returns:
-            These sequences, by arrival.
+            These sequences, by rank.
         """
         running = list(self._running)
         for sequence in reversed(running):
@@ -218,6 +226,8 @@ class Scheduler:
         for sequence in self._waiting:
             sequence.in_flight, sequence.sampled = 0, len(sequence.output)
         self._stuck = None
+        if self.images is not None:
+            self.images.forget()
         return running
 
     def check(self) -> None:
@@ -227,11 +237,15 @@ class Scheduler:
             RuntimeError: they are not; the message says what is wrong.
         """
         self._pages.check(self._running)
+        if self.images is not None:
+            self.images.check()
         slots = [*self._slots, *(sequence.slot for sequence in self._running)]
         if sorted(slots) != list(range(self.max_num_seqs)):
             raise RuntimeError("a slot is lost or taken twice")
-        order = [sequence.arrival for sequence in (*self._running, *self._waiting)]
-        if order != sorted(order):
+        order = [*self._running, *self._waiting]
+        kinds = [[one for one in order if one.request.priority is priority] for priority in (True, False)]
+        lines = [list(self._running), list(self._waiting), *kinds]
+        if any(line != sorted(line, key=_rank) for line in lines):
             raise RuntimeError("a sequence runs or waits out of turn")
         if any(s.pages or s.computed or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
@@ -246,7 +260,7 @@ class Scheduler:
     # Planning
 
     def _plan_running(self, step: _Step) -> None:
-        """A row for each running sequence, oldest first: one token for those that decode, the next chunk of a prompt
+        """A row for each running sequence, by rank: one token for those that decode, the next chunk of a prompt
         (or of prompt and output, after a preemption) from what these leave of the budget."""
         wanting = [
             (sequence, missing)
@@ -256,17 +270,18 @@ class Scheduler:
         decoding = sum(missing == 1 for _, missing in wanting)
         for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
-                continue  # lost its pages to an older one in this loop
+                continue  # lost its pages to one of higher rank in this loop
             count = 1
             if missing == 1:
                 decoding -= 1
             else:
                 count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
-            if self._make_room(sequence, sequence.computed + count):
-                self._plan_row(step, sequence, count)
+            count, images = self._with_images(sequence, sequence.computed, count)
+            if count > 0 and self._make_room(sequence, sequence.computed + count):
+                self._plan_row(step, sequence, count, images=images)
 
     def _admit(self, step: _Step, newcomers: int) -> None:
-        """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly in order of arrival.
+        """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly by rank.
 
         A prompt that is not computed at once leaves less than a chunk of the budget, so at most one is under way, and
         the tokens that each running sequence got in its first step are its own to the end: one while it decodes, a
@@ -275,7 +290,7 @@ class Scheduler:
         """
         while self._waiting and self._slots and newcomers > 0:
             newcomers -= 1
-            sequence = next(iter(self._waiting))
+            sequence = self._waiting.head
             if sequence.in_flight or step.budget < min(sequence.length, self._page_size):
                 return
             if self._stuck is not None and self._stuck[0] is sequence and self._spare_pages() <= self._stuck[1]:
@@ -285,15 +300,42 @@ class Scheduler:
                 return
             prefix, donor = found
             start = prefix.blocks * self._page_size
-            count = self._chunk_length(start, sequence.length, step.budget)
+            wanted = self._chunk_length(start, sequence.length, step.budget)
+            count, images = self._with_images(sequence, start, wanted)
+            if not count:
+                return
             if not self._pages.start(sequence, prefix, start + count, self._reserved_pages()):
                 self._stuck = sequence, self._spare_pages()
                 return
             sequence.computed = start
             self._seat(sequence, donor)
-            self._plan_row(step, sequence, count, fresh=True)
+            self._plan_row(step, sequence, count, fresh=True, images=images)
+            if count < wanted:
+                return  # the rest of the step's budget is not for others: this prompt goes on with the next
 
-    def _plan_row(self, step: _Step, sequence: Sequence, count: int, *, fresh: bool = False) -> None:
+    def _with_images(self, sequence: Sequence, start: int, count: int) -> tuple[int, tuple[PlannedImage, ...]]:
+        """The images of a chunk at `start`, and its length: up to the last canonical boundary before an image that
+        this step has no room for, or no time to encode."""
+        images: list[PlannedImage] = []
+        for placed in sequence.request.images:
+            if placed.end <= start or placed.start >= start + count:
+                continue
+            rows = None if self.images is None else self.images.place(sequence.request.cache_key, placed.image)
+            if rows is None:
+                end = placed.start // self._page_size * self._page_size
+                return max(0, end - start), tuple(image for image in images if image.start < end)
+            images.append(PlannedImage(placed.start, rows))
+        return count, tuple(images)
+
+    def _plan_row(
+        self,
+        step: _Step,
+        sequence: Sequence,
+        count: int,
+        *,
+        fresh: bool = False,
+        images: tuple[PlannedImage, ...] = (),
+    ) -> None:
         start, end = sequence.computed, sequence.computed + count
         samples = int(end == sequence.length and sequence.request.max_tokens > 0)
         step.rows[sequence] = PlannedRow(
@@ -304,6 +346,7 @@ class Scheduler:
             samples=samples,
             fresh=fresh,
             position=sequence.sampled,
+            images=images,
         )
         step.budget -= count
         sequence.computed = end
@@ -326,9 +369,9 @@ class Scheduler:
     # Pages and slots
 
     def _make_room(self, sequence: Sequence, end: int) -> bool:
-        """Make sure that positions up to `end` have pages, at the cost of younger sequences, or of this one.
+        """Make sure that positions up to `end` have pages, at the cost of sequences of lower rank, or of this one.
 
-        Everything younger than the sequence being planned is not in the plan yet, so no planned row loses its pages.
+        Those are not in the plan yet when a sequence is planned, so no planned row loses its pages.
         A sequence that gets pages of its own back when what it has in flight is committed waits for them first. Once
         all is committed there are none, so it takes others' then, and alone it fits. Nobody comes in meanwhile: the
         pages it lacks are among those that newcomers must leave.
@@ -339,9 +382,9 @@ class Scheduler:
         while missing > self._pages.available:
             if self._pages.returning(sequence):
                 return False
-            youngest = next(reversed(self._running))
-            self._preempt(youngest)
-            if youngest is sequence:
+            last = next(reversed(self._running))
+            self._preempt(last)
+            if last is sequence:
                 return False
         self._pages.grow(sequence, end)
         return True
@@ -351,8 +394,7 @@ class Scheduler:
         self._vacate(sequence)
         sequence.state = SequenceState.WAITING
         sequence.preemptions += 1
-        self._waiting[sequence] = None
-        self._waiting.move_to_end(sequence, last=False)
+        self._waiting.rejoin(sequence)
         self.preemptions += 1
 
     def _vacate(self, sequence: Sequence) -> None:
@@ -375,8 +417,10 @@ class Scheduler:
         """Move the head of the queue, which has its pages, to a slot."""
         sequence.slot = heapq.heappop(self._slots)
         sequence.state = SequenceState.RUNNING
-        del self._waiting[sequence]
+        self._waiting.leave(sequence)
         self._running[sequence] = None
+        if sequence.request.priority:
+            self._running = dict.fromkeys(sorted(self._running, key=_rank))
         self._unstarted.discard(sequence.request.call)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
@@ -403,7 +447,7 @@ class Scheduler:
             return None
         prefix, donor = forked
         if self._prefix_caching:
-            limit, tokens = self._reusable(sequence, sequence.length), sequence.token_ids(0, sequence.length)
+            limit, tokens = self._reusable(sequence, sequence.length), sequence.content_ids(0, sequence.length)
             cached = self._pages.lookup(sequence.request.cache_key, tokens, limit, self._page_size)
             if cached.blocks >= prefix.blocks:
                 return cached, None
@@ -495,6 +539,18 @@ class Scheduler:
             )
         if request.id in self._live:
             raise InvalidRequest("id", f"request {request.id} is running already")
+        if self.images is None and request.images:
+            raise InvalidRequest("images", "this model knows text only")
+        for placed in request.images:
+            if self.images is not None and not self.images.admits(placed.image):
+                raise InvalidRequest(
+                    "images", f"an image of {placed.image.tokens} tokens is larger than any that is read"
+                )
+
+
+def _rank(sequence: Sequence) -> tuple[bool, int]:
+    """Lower comes first."""
+    return not sequence.request.priority, sequence.arrival
 
 
 def _check_sizes(config: EngineConfig) -> None:

@@ -23,8 +23,8 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models import ModelConfig
 
 _MANIFEST = "programs.json"
-_NOT_STORED = ("model_dir", "max_waiting", "prefix_caching")
-"""Fields of the configuration that no program depends on."""
+_NOT_STORED = ("model_dir", "max_waiting", "prefix_caching", "images")
+"""Fields of the configuration that no program depends on, or that are compared instead."""
 
 
 def environment(device: Any) -> dict[str, str]:
@@ -65,6 +65,7 @@ def write(
         templates = [jax.tree.unflatten(tree, range(tree.num_leaves)) for tree in trees]
         (directory / name).write_bytes(pickle.dumps((executable, templates)))
     manifest = {"environment": environment(device), "engine": _sizes(config), "model": _fingerprint(model)}
+    manifest["images"] = repr(config.images)
     (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -83,6 +84,7 @@ class StoredPrograms:
 
     directory: Path
     engine: dict[str, Any]
+    images: str
 
     @classmethod
     def open(cls, directory: Path, model: ModelConfig, device: Any) -> StoredPrograms:
@@ -102,7 +104,7 @@ class StoredPrograms:
                 raise ModelLoadError(f"--programs {directory} was compiled for {name} {stored}, here is {found}")
         if manifest["model"] != _fingerprint(model):
             raise ModelLoadError(f"--programs {directory} was compiled for another model, or other --weights")
-        return cls(directory, manifest["engine"])
+        return cls(directory, manifest["engine"], manifest["images"])
 
     def sizes(self, config: EngineConfig, given: Iterable[str]) -> EngineConfig:
         """The configuration with the sizes that the programs have.
@@ -114,13 +116,17 @@ class StoredPrograms:
         Raises:
             ModelLoadError: names the flag that does not.
         """
-        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in self.engine.items()}
+        stored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.engine.items()
+        }
         for name in given:
             if name in stored and getattr(config, name) != stored[name]:
                 flag = "--" + name.replace("_", "-")
                 raise ModelLoadError(
                     f"--programs {self.directory} was compiled with {flag} {stored[name]}: leave it out"
                 )
+        if repr(config.images) != self.images:
+            raise ModelLoadError(f"--programs {self.directory} was compiled for images of other sizes: {self.images}")
         return dataclasses.replace(config, **stored)
 
     def load(self, name: str, devices: Iterable[Any]) -> Callable[..., Any]:
@@ -132,8 +138,9 @@ class StoredPrograms:
         try:
             executable, templates = pickle.loads((self.directory / name).read_bytes())
             trees = [jax.tree.structure(template) for template in templates]
+            inputs, outputs = trees
             loaded: Callable[..., Any] = serialize_executable.deserialize_and_load(
-                executable, *trees, execution_devices=tuple(devices)
+                executable, inputs, outputs, execution_devices=tuple(devices)
             )
         except Exception as error:
             raise ModelLoadError(f"--programs {self.directory}: {name} can't be loaded: {error}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxserve.engine.plan import Advance, SampledToken
 from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
-from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.reading.hidden_stops import TokenStops
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class _Choice:
     """Text state of one choice."""
 
     detokenizer: IncrementalDetokenizer
-    stops: StopMatcher
+    stops: TokenStops
     open: bool = True
 
 
@@ -37,8 +37,10 @@ class RequestStream:
     cached_tokens: int = 0
     prompt_logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     """Scores by prompt position, collected while the prompt is computed."""
+    prompt_routing: dict[int, bytes] = field(default_factory=dict)
+    """Their routed experts, where these are wanted."""
     _choices: list[_Choice] = field(default_factory=list)
-    _prompt_logprobs_sent: bool = False
+    _prompt_sent: bool = False
 
     def __post_init__(self) -> None:
         self._choices = [
@@ -48,7 +50,7 @@ class RequestStream:
                     skip_special_tokens=self.request.skip_special_tokens,
                     prefix_ids=self.request.prompt,
                 ),
-                StopMatcher(self.request.stop),
+                TokenStops(self.request.stop, self.tokenizer, hides=self.request.skip_special_tokens),
             )
             for _ in range(self.request.n)
         ]
@@ -76,6 +78,7 @@ class RequestStream:
         now = time.monotonic()
         if self.first_token is None:
             self.first_token = now
+        shown = self._take_prompt(sequence.choice)
         tokens, text, stop_text = self._read(choice, advance.tokens, sequence.finish_reason)
         reason = sequence.finish_reason if stop_text is None else "stop"
         choice.open = reason is None
@@ -86,7 +89,8 @@ class RequestStream:
                 token_ids=tuple(token.token for token in tokens),
                 text=text,
                 logprobs=self._logprobs(tokens),
-                prompt_logprobs=self._take_prompt_logprobs(sequence.choice),
+                prompt_logprobs=None if shown is None else tuple(map(self.prompt_logprobs.get, shown)),
+                prompt_routing=tuple(map(self.prompt_routing.get, shown or ())) if self.request.want_routing else (),
                 finish_reason=reason,
                 stop_text=stop_text,
                 cached_tokens=self.cached_tokens,
@@ -130,32 +134,28 @@ class RequestStream:
             ends = reason if count == len(tokens) else None
             if ends == "stop" and token.token in self.request.stop_token_ids:
                 break
-            text, matched = choice.stops.push(choice.detokenizer.push(token.token))
+            text, matched = choice.stops.push(token.token, choice.detokenizer.push(token.token))
             shown += text
             if matched is not None:
                 return tokens[:count], shown, matched
         if reason is not None:
-            text, matched = self._flush(choice)
+            text, matched = choice.stops.end(choice.detokenizer.flush())
             shown += text
             return tokens, shown, matched
         return tokens, shown, None
-
-    def _flush(self, choice: _Choice) -> tuple[str, str | None]:
-        """What the end of a choice lets go: an incomplete character, and text that might have become a stop text."""
-        text, matched = choice.stops.push(choice.detokenizer.flush())
-        return (text, matched) if matched is not None else (text + choice.stops.flush(), None)
 
     def _logprobs(self, tokens: tuple[SampledToken, ...]) -> tuple[TokenLogprob, ...]:
         if self.request.logprobs is None:
             return ()
         return tuple(token.logprob for token in tokens if token.logprob is not None)
 
-    def _take_prompt_logprobs(self, choice: int) -> tuple[TokenLogprob | None, ...] | None:
+    def _take_prompt(self, choice: int) -> range | None:
+        """The prompt positions whose scores go out with this delta: all that are wanted, once, with choice 0."""
         first = self.request.prompt_logprobs_from
-        if first is None or choice != 0 or self._prompt_logprobs_sent:
+        if first is None or choice != 0 or self._prompt_sent:
             return None
-        self._prompt_logprobs_sent = True
-        return tuple(self.prompt_logprobs.get(position) for position in range(first, len(self.request.prompt)))
+        self._prompt_sent = True
+        return range(first, len(self.request.prompt))
 
     def _timing(self, finished: float | None) -> Timing:
         return Timing(arrived=self.arrived, admitted=self.admitted, first_token=self.first_token, finished=finished)

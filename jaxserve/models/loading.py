@@ -20,13 +20,16 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
+from jaxserve.models.bucket import is_remote, open_remote
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
+from jaxserve.models.gguf.directory import has_gguf, open_listed
+from jaxserve.models.gguf.pieces import match_gguf
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.layout import LayerLoop
-from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
+from jaxserve.models.model import Blueprint, Leaf, LoadedModel, LoadedTower, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
 from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
@@ -87,7 +90,7 @@ def load_model(
 
 
 def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
-    """What each leaf of the plan is read from: arrays of an orbax checkpoint, else tensors of safetensors files.
+    """What each leaf of the plan is read from: arrays of an orbax checkpoint, tensors of GGUF or safetensors files.
 
     Weights that the plan holds otherwise than they are stored are dequantised or quantised while they are read.
 
@@ -105,8 +108,11 @@ def _find_stored(plan: Blueprint, model_dir: Path) -> list[Pieces]:
     """As `find_pieces`, for a plan whose weights are held as they are stored."""
     if has_store(model_dir):
         return match_arrays(plan, open_store(model_dir), model_dir)
+    if has_gguf(model_dir):
+        return match_gguf(plan, open_listed(model_dir))
     family, stored = find_family(plan.config.model_type), read_stored_weights(HubConfig.read(model_dir))
-    return match_tensors(plan, family, open_checkpoint(model_dir), model_dir, stored)
+    tensors = open_remote(model_dir) if is_remote(model_dir) else open_checkpoint(model_dir)
+    return match_tensors(plan, family, tensors, model_dir, stored)
 
 
 def random_model(
@@ -138,8 +144,11 @@ def _plan(
 
 
 def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: LayerLoop) -> LoadedModel:
-    rules = plan.rules
-    return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, plan.backends, rules.remarks)
+    rules, split = plan.rules, len(leaves) - plan.tower_leaves
+    tower = None if plan.tower is None else LoadedTower(plan.tower, leaves[split:])
+    return LoadedModel(
+        plan.config, plan.graphdef, leaves[:split], rules.mesh, dtype, layer_loop, plan.backends, rules.remarks, tower
+    )
 
 
 @lru_cache(maxsize=64)

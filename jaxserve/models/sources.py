@@ -35,7 +35,10 @@ class Piece:
 
     def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
         """Copy a part of the piece into `out`, converted to its type."""
-        out[...] = self._cut(self._whole())[index]
+        part = self._cut(self._whole())[index]
+        if self.tensor.fetch(part):
+            part = self._cut(self._whole())[index]
+        out[...] = part
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -171,7 +174,7 @@ def match_tensors(
     Raises:
         ModelLoadError: tensors are missing, left over, of another shape or type.
     """
-    coded = plan.coded()
+    coded, tensors = plan.coded(), {family.canonical(name): tensor for name, tensor in tensors.items()}
     matches = [
         _match(leaf, plan.config, family, tensors, stored if leaf.key in coded or _is_scale(leaf) else None)
         for leaf in plan.leaves

@@ -27,7 +27,7 @@ from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.matcher import MaskFiller
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
-from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.reading.hidden_stops import TokenStops
 from jaxserve.text.tokenizers.streams import ByteStream
 
 BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
@@ -255,7 +255,8 @@ class _Run:
             for _ in range(request.n)
         ]
         self.constraints = [request.constraint() for _ in range(request.n)] if request.constraint is not None else []
-        self.stops = [StopMatcher(request.stop) for _ in range(request.n)]
+        hides = request.skip_special_tokens
+        self.stops = [TokenStops(request.stop, engine.tokenizer, hides=hides) for _ in range(request.n)]
         self.tokens = [list(engine.reply(request, choice)) for choice in range(request.n)]
         self.position = 0
         self.open = set(range(request.n))
@@ -299,11 +300,10 @@ class _Run:
             text = self.texts[choice].push(token)
             if position + 1 >= request.max_tokens:
                 reason = "length"
-        if reason is not None:
-            text += self.texts[choice].flush()
-        shown, hit = self.stops[choice].push(text)
+        shown, hit = self.stops[choice].push(token, text)
         if hit is None and reason is not None:
-            shown += self.stops[choice].flush()
+            more, hit = self.stops[choice].end(self.texts[choice].flush())
+            shown += more
         if hit is not None:
             reason = "stop"
         delta = self._delta(choice, token, shown, reason, stop_text=hit)
@@ -338,11 +338,18 @@ class _Run:
             ),
             concurrent_requests=len(self.engine.running),
             activations=(self.activation(self.position),) if request.want_activations and token is not None else (),
-            routing=(struct.pack("<4h", 1, 2, 3, self.position),) if request.want_routing and token is not None else (),
+            routing=(bytes([1, 2, 3, self.position]),) if request.want_routing and token is not None else (),
+            prompt_routing=self._prompt_routing() if choice == 0 and self.position == 0 else (),
         )
 
     def activation(self, position: int) -> bytes:
         return struct.pack(f"<{self.engine.hidden_size}f", *range(position, position + self.engine.hidden_size))
+
+    def _prompt_routing(self) -> tuple[bytes | None, ...]:
+        request, first = self.request, self.request.prompt_logprobs_from
+        if first is None or not request.want_routing:
+            return ()
+        return tuple(bytes([9, 8, 7, p]) if p else None for p in range(first, len(request.prompt)))
 
     def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
         first = self.request.prompt_logprobs_from

@@ -15,6 +15,7 @@ import pytest
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, say
 
 from jaxserve.api.rules import UNSUPPORTED
+from jaxserve.api.schema.extras import ChatClientFields, ClientFields
 from jaxserve.options import Limits
 
 pytest.importorskip("schemathesis")
@@ -25,7 +26,9 @@ CONFLICTING = (
     "top_logprobs",
     "stream_options",
     "return_last_activation",
-    "return_routing_matrix",
+    "include_routing_matrix",
+    *ClientFields.model_fields,
+    *ChatClientFields.model_fields,
 )
 """Fields that need or exclude others: drawn at random they are nearly always refused."""
 

@@ -20,6 +20,7 @@ BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
     ("prediction", {"prediction": {"type": "content", "content": "text"}}),
     ("prediction", {"prediction": {"content": [{"type": "text", "text": "text"}]}}),
 ]
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "max_frames": 4, "sample_fps": 0.5}}
 CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
 ]
@@ -53,6 +54,12 @@ def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: di
 @pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
 def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
     assert_refused(api.refuse("chat", 422, **asks), field)
+
+
+def test_video_is_refused_by_its_name(api: Api) -> None:
+    body = api.refuse("chat", 422, messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, VIDEO]}])
+    assert_refused(body, "messages")
+    assert "video" in body["error"]["message"]
 
 
 @pytest.mark.proves("tool_choice", "function_call", "parallel_tool_calls")

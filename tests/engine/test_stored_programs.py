@@ -15,8 +15,8 @@ from jaxserve import models
 from jaxserve.engine import compilations
 from jaxserve.engine.stored_programs import StoredPrograms, write
 from jaxserve.errors import ModelLoadError
+from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.state import abstract_state, init_state
-from jaxserve.startup import bundled_model_dir
 
 
 @pytest.fixture(scope="module")
