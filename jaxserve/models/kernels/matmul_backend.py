@@ -5,6 +5,7 @@ docs/add-a-kernel.md is the recipe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -45,6 +46,11 @@ class MatmulBackend(Protocol):
         """Whether scanned layers hand over the experts' weights of all layers, instead of copies of their own."""
         ...
 
+    @property
+    def widens(self) -> bool:
+        """Whether 16-bit weights are multiplied with float32 inputs, where arrays are whole on their device."""
+        ...
+
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Why it can't multiply weights that are held so (None = unquantised) on such devices; None = it can."""
         ...
@@ -67,6 +73,12 @@ class MatmulBackend(Protocol):
 
     def settle(self, y_TO: jax.Array) -> jax.Array:
         """A projection's result that is cut into heads next, the same numbers."""
+        ...
+
+    def multiply_all(
+        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """`multiply` with each of several weights [out, in], the outputs of which may differ in number."""
         ...
 
     def apply_experts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -21,6 +22,7 @@ class Xla:
 
     name: str = "xla"
     stacked_experts: bool = False
+    widens: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
@@ -35,6 +37,12 @@ class Xla:
     def settle(self, y_TO: jax.Array) -> jax.Array:
         """See `MatmulBackend`."""
         return y_TO
+
+    def multiply_all(
+        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """One product after the other."""
+        return tuple(self.multiply(x_TI, weight, dtype, local=local) for weight in weights)
 
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
