@@ -16,6 +16,7 @@ from jaxserve.engine.plan import Plan, RowResult
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.results import row_results
 from jaxserve.engine.step_runner import MaskMaker
+from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.models import LoadedModel
 
 
@@ -50,9 +51,11 @@ class Runner:
         """XLA compilations of this process so far."""
         return compilations.count()
 
-    def compile(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Compiles every program there is; `progress` gets (done, total). Unused memory is given back."""
-        self.programs.compile(progress)
+    def compile(
+        self, progress: Callable[[int, int], None] = lambda done, total: None, stored: StoredPrograms | None = None
+    ) -> None:
+        """Compiles every program, or loads them; `progress` gets (done, total). Unused memory is given back."""
+        self.programs.compile(progress, stored)
         self._device.settle()
         trim()
 

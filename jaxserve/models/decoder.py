@@ -43,17 +43,26 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(build, width)
         self.mlp = (Moe if isinstance(spec.mlp, MoeSpec) else GatedMlp)(build, spec.mlp, width)  # type: ignore[arg-type]
         self.mlp_post_norm = RMSNorm(build, width) if spec.post_norms else None
-        self.spec, self.rules = spec, build.rules
+        self.spec, self.rules, self.build = spec, build.rules, build
 
     def __call__(
-        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable, feature_TD: jax.Array | None = None
+        self,
+        x_TD: jax.Array,
+        cache: Cache,
+        batch: LayerBatch,
+        table: RopeTable,
+        feature_TD: jax.Array | None = None,
+        stacked: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the layer's routing; `feature_TD` joins the residual stream at the end."""
+        """[T, D] -> [T, D], the cache, and the layer's routing.
+
+        `feature_TD` joins the residual stream at the end; `stacked` as in `Moe`.
+        """
         y_TD, kept = self.attention(self.attention_norm(x_TD), cache, batch, table)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
         if isinstance(self.mlp, Moe):
-            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), batch.meta.valid_T)
+            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), batch.meta.valid_T, stacked)
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
@@ -73,42 +82,67 @@ class DecoderGroup(nnx.Module):
         build = replace(build, stack=group.repeats if stacked and group.repeats > 1 else None)
         self.layers = nnx.List([DecoderLayer(build, spec, width) for spec in specs])
         self.group, self.stacked = group, stacked
-        self.looped = stacked or (build.rules.mesh.size == 1 and all(map(_can_be_chosen, group.period)))
+        self.chosen = not stacked and build.rules.mesh.size == 1 and all(map(_can_be_chosen, group.period))
 
     def __call__(
         self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the routing of the group's layers."""
-        group, layers = self.group, [nnx.split(layer) for layer in self.layers]
-        if self.looped and group.repeats > 1:
-            return self._loop(layers, x_TD, cache, batch)
+        """[T, D] -> [T, D], the cache, and the routing of the group's layers.
+
+        The cache is carried, not scanned over: as a carry it is updated in place.
+        """
+        group, size = self.group, len(self.group.period)
+        if group.repeats > 1 and self.stacked:
+            return self._scan(x_TD, cache, batch)
+        if group.repeats > 1 and self.chosen:
+            return self._choose(x_TD, cache, batch)
         routing: Routing = ()
         for repeat in range(group.repeats):
-            own = layers[len(group.period) * repeat :][: len(group.period)]
+            own = self.layers[size * repeat : size * (repeat + 1)]
             x_TD, cache, chosen = _run(own, x_TD, cache, batch, group, repeat)
             routing += chosen
         return x_TD, cache, routing
 
-    def _loop(
-        self, layers: Sequence[tuple[Any, Any]], x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    def _scan(
+        self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """One body for all repetitions. The cache is carried, not scanned over: so it is updated in place."""
-        group, size = self.group, len(self.group.period)
+        """One body over stacked parameters."""
+        group = self.group
+        graphdef, whole, state = nnx.split(self.layers, self._whole, ...)  # type: ignore[misc]
 
         def body(
             carry: tuple[jax.Array, dict[str, jax.Array]], inputs: tuple[Any, jax.Array]
         ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Routing]:
-            states, repeat = inputs
-            if not self.stacked:
-                states = [choose([state for _, state in layers[member::size]], repeat) for member in range(size)]
-            own = [(graphdef, state) for (graphdef, _), state in zip(layers[:size], states, strict=True)]
-            x, cache, routing = _run(own, *carry, batch, group, repeat)
+            layers = nnx.merge(graphdef, whole, inputs[0])
+            x, cache, routing = _run(layers, *carry, batch, group, inputs[1], stacked=bool(jax.tree.leaves(whole)))
             return (x, cache), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
-        scanned = [state for _, state in layers] if self.stacked else None
-        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (scanned, repeats))
+        (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (state, repeats))
         return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+
+    def _choose(
+        self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
+        """One body that chooses each repetition's parameters where they lie. Such layers route nothing."""
+        group, size = self.group, len(self.group.period)
+        parts = [nnx.split(layer) for layer in self.layers]
+
+        def body(
+            repeat: jax.Array, carry: tuple[jax.Array, dict[str, jax.Array]]
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            states = [choose([state for _, state in parts[member::size]], repeat) for member in range(size)]
+            layers = [nnx.merge(graphdef, state) for (graphdef, _), state in zip(parts[:size], states, strict=True)]
+            x, cache, _ = _run(layers, *carry, batch, group, repeat)
+            return x, cache
+
+        x_TD, cache = lax.fori_loop(0, group.repeats, body, (x_TD, cache))
+        return x_TD, cache, ()
+
+    def _whole(self, path: tuple[Any, ...], value: Any) -> bool:
+        """Parameters that are not sliced by the scan: of experts, where the backend indexes them itself."""
+        wanted = self.layers[0].build.backends.matmul.stacked_experts
+        return wanted and "experts" in path and path[-1] in ("weight", "weight_scale")
 
 
 def _can_be_chosen(spec: LayerSpec) -> bool:
@@ -128,7 +162,6 @@ class Batch:
     """What the attention backend prepared for each page group and shape of attention in it."""
     pages: int
     """P: pages of the pool."""
-    rules: ShardingRules
     features_FTD: jax.Array | None = None
     """What the first F layers add to the tokens of images, zero for others; None = nothing."""
 
@@ -151,24 +184,27 @@ def attention_shape(spec: AttentionSpec | LatentSpec, rules: ShardingRules) -> A
 
 
 def _run(
-    layers: Sequence[tuple[Any, Any]],
+    layers: Sequence[DecoderLayer],
     x_TD: jax.Array,
     cache: dict[str, jax.Array],
     batch: Batch,
     group: LayerGroup,
     repeat: jax.Array | int,
+    *,
+    stacked: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-    """One pass through the layers of a period."""
+    """One pass through the layers of a period; `stacked`: their experts' weights are those of all repeats."""
     routing: Routing = ()
-    for member, (graphdef, state) in enumerate(layers):
-        spec = group.period[member]
-        table = batch.tables[spec.attention.rope]
+    for member, layer in enumerate(layers):
+        graphdef, state = nnx.split(layer)
+        table = batch.tables[layer.spec.attention.rope]
         numbers = [group.layer(one, member) for one in range(group.repeats)]
-        own = batch.of_layers(numbers, repeat, attention_shape(spec.attention, batch.rules))
+        own = batch.of_layers(numbers, repeat, attention_shape(layer.spec.attention, layer.rules))
         feature_TD = None
-        if spec.adds_features and batch.features_FTD is not None:
+        if layer.spec.adds_features and batch.features_FTD is not None:
             feature_TD = batch.features_FTD[jnp.asarray(numbers)[repeat]]
-        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD)
+        which = jnp.asarray(repeat) if stacked else None
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD, which)
         routing += chosen
     return x_TD, cache, routing
 
@@ -182,10 +218,11 @@ def _layer(
     batch: LayerBatch,
     table: RopeTable,
     feature_TD: jax.Array | None,
+    stacked: jax.Array | None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, cache, batch, table, feature_TD)
+    return layer(x_TD, cache, batch, table, feature_TD, stacked)
 
 
 class Decoder(nnx.Module):
@@ -227,7 +264,7 @@ class Decoder(nnx.Module):
         tables = {rope: rope_table(rope, positions) for rope in ropes}
         layout, kept = cache_layout(self.config), dict(cache)
         pages = next(iter(kept.values())).shape[0] // layout.slots
-        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, self.rules, features_FTD)
+        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, features_FTD)
         routing: Routing = ()
         for group in self.groups:
             x_TD, kept, chosen = group(x_TD, kept, batch)
