@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["float32", "bfloat16"]
+MAX_DRAFTS = 15
+"""Drafts of a row at most: attention treats rows of up to 16 new tokens much like those that decode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,14 @@ class EngineConfig:
         return smallest if token_bucket <= smallest else self.max_num_seqs
 
     def sample_bucket(self, token_bucket: int) -> int:
-        """N: positions of the packed batch that may yield a token; one for each row, until rows are verified."""
-        return self.row_bucket(token_bucket)
+        """N: positions of the packed batch that may yield a token, several of a row with drafts.
+
+        Two sizes only, as of rows: all tokens of the smallest bucket, and in larger ones as many as slots, or as one
+        row with drafts needs.
+        """
+        most = max(self.max_num_seqs, MAX_DRAFTS + 1)
+        smallest = min(self.token_buckets[0], most)
+        return smallest if token_bucket <= smallest else most
 
 
 def table_columns(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,15 +36,27 @@ def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, flo
 
     Args:
         output: what its step gave.
-        plan: the plan.
+        plan: the plan; all plans before it have been committed.
         note_mu: told mirostat's state of the sequences that use it.
     """
     results, token, sample = [], 0, 0
     for row in plan.rows:
-        sampled = tuple(_sampled(output, index, row, note_mu) for index in range(sample, sample + row.samples))
+        sampled = () if row.void else tuple(_kept(output, sample, row, note_mu))
         results.append(RowResult(sampled, () if output.scores is None else _scores(output.scores, token, row)))
         token, sample = token + row.count, sample + row.samples
     return results
+
+
+def _kept(
+    output: StepOutput, first: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+) -> Iterator[SampledToken]:
+    """A row's samples from `first` on, up to the first that drew something else than its draft."""
+    drafts = (*row.drafts, None)
+    for index in range(row.samples):
+        sampled = _sampled(output, first + index, row, note_mu)
+        yield sampled
+        if sampled.failed or sampled.token != drafts[index]:
+            return
 
 
 def _sampled(

@@ -27,4 +27,15 @@ class TokenConstraint(Protocol):
         """Corrects the row after that matcher has written it."""
 
     def advance(self, token: int) -> None:
-        """Takes the token the sequence continued with."""
+        """Takes the token the sequence continued with, or a draft of it."""
+
+    def rollback(self, count: int) -> None:
+        """Takes back the last `count` tokens, of a row's drafts at most.
+
+        Raises:
+            RuntimeError: it can't; the constraint must be made anew.
+        """
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Tokens that are likely next because hardly another is allowed; () = there is a choice."""

@@ -248,6 +248,13 @@ class Matcher:
         self._dead = self._dead and count == 0
         return True
 
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """The tokens of the text that must come next, as the tokenizer would write it; () where there is a choice."""
+        if self._phase is not _Phase.ACTIVE or self._dead or self._layout or self._inner.is_error():
+            return ()
+        return tuple(self._inner.compute_ff_tokens()) if self._inner.compute_ff_bytes() else ()
+
     def prepare(self, row: Int32) -> Any:
         """The grammar's own matcher if it must be asked; otherwise the row is written and None returned."""
         if not self.constrains:
