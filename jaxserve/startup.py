@@ -156,6 +156,7 @@ def start_loaded(
         tokenizer,
         total_pages=config.num_pages - 1,
         vocab_size=model.config.vocab_size,
+        lookup=options.speculate == "ngram",
         on_death=on_death,
     )
     return Started(

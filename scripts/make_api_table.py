@@ -27,6 +27,7 @@ IMPLEMENTATION = (
     "budgets.py",
     "conversation.py",
     "prompts.py",
+    "prediction.py",
     "rules.py",
     "lift.py",
     "logprobs.py",

@@ -12,7 +12,7 @@ from jaxserve.engine.sequence import Sequence
 
 @dataclass(frozen=True)
 class Proposal:
-    """A guess at the output tokens that follow those launched so far."""
+    """A guess at the output tokens that a planned row samples, from its first sample on."""
 
     tokens: tuple[int, ...]
     """At least one."""

@@ -120,13 +120,13 @@ class Speculation:
         """Those of them that were right."""
 
     def propose(self, sequence: Sequence, most: int) -> Proposal | None:
-        """At most `most` tokens that may follow what has been launched of a sequence; None = no idea."""
+        """At most `most` tokens that a sequence may yield from its planned row on; None = no idea."""
         drafter = self._drafters.get(sequence)
         if drafter is None:
             drafter = self._drafters[sequence] = _Drafter(self._sources(sequence))
         if drafter.sources:
             _follow(drafter, sequence)
-        ahead, ends = sequence.sampled - len(sequence.output), sequence.request.stop_token_ids
+        ahead, ends = sequence.sampled - 1 - len(sequence.output), sequence.request.stop_token_ids
         best: Proposal | None = None
         for origin, (source, trust) in drafter.sources.items():
             if not trust.pause:

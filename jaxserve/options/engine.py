@@ -89,6 +89,13 @@ class EngineOptions(Options):
         default_text="powers of two up to the budget",
     )
     prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
+    speculate: Literal["ngram"] | None = option(
+        None,
+        "Guess outputs from their own text and the prompt's: ngram.",
+        "Sizes",
+        commands=_RUNS,
+        default_text="predictions of requests and grammars only",
+    )
     layer_loop: Literal["scan", "unroll"] | None = option(
         None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
     )

@@ -240,7 +240,8 @@ class Traffic:
         if self.setting.wrong is None or self.random.random() < 0.2:
             return None
         output, _ = yields(sequence, self.setting)
-        tokens = list(output[sequence.sampled : sequence.sampled + min(most, self.random.randint(1, 6))])
+        first = sequence.sampled - 1
+        tokens = list(output[first : first + min(most, self.random.randint(1, 6))])
         for place in range(len(tokens)):
             if self.random.randrange(self.setting.wrong) == 0:
                 tokens[place] = (tokens[place] + 1) % VOCABULARY

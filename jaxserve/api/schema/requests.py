@@ -134,8 +134,10 @@ class GenerationRequest(SamplingFields, OutputFields):
     reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[int, Field(ge=1), integral] | bool | None = (
         Field(None, description="How much the model reasons before it answers; a number caps the reasoning tokens.")
     )
-    speculation: str | list[TokenId] | None = Field(None, description="Text or tokens the output may resemble.")
-    prediction: PredictedOutput | str | None = Field(None, description="The same, in OpenAI's form.")
+    speculation: str | list[TokenId] | None = Field(
+        None, description="Text or tokens the output may resemble: where it does, the same output comes sooner."
+    )
+    prediction: PredictedOutput | str | None = Field(None, description="The same in OpenAI's form; not both.")
 
     @property
     def echoes(self) -> bool:
