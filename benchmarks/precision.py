@@ -25,7 +25,9 @@ PAGE = 16
 COLUMNS = ("model", "model_type", "error", "median token", "same greedy token", "same experts")
 
 
-def step(graphdef: models.GraphDef, leaves: list[jax.Array], ids: jax.Array, cache: models.Cache, pages: Any) -> Any:
+def step(
+    graphdef: models.GraphDef[Any], leaves: list[jax.Array], ids: jax.Array, cache: models.Cache, pages: Any
+) -> Any:
     """Logits [T, V] and routing of one sequence that fills the step."""
     count = ids.shape[0]
     rows = jnp.array([0, count], jnp.int32)

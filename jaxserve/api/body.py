@@ -142,7 +142,7 @@ def validate(schema: type[R], body: dict[str, Any], *, lenient: bool, limits: Li
         except ValidationError as error:
             unknown = _unknown_fields(error, body) if lenient else []
             if not unknown:
-                raise validation_error(error, body) from None
+                raise validation_error(error, schema, body) from None
             for loc in unknown:
                 _remove(body, loc)
             ignored += [dotted(loc) for loc in unknown]
@@ -153,7 +153,7 @@ def _first_findings(schema: type[BaseModel], body: dict[str, Any]) -> ApiError:
     try:
         schema.model_validate(_beginning(body))
     except ValidationError as error:
-        return validation_error(error, body, at_least=MAX_WRONG_OBJECTS)
+        return validation_error(error, schema, body, at_least=MAX_WRONG_OBJECTS)
     return ApiError(422, f"body: more than {MAX_WRONG_OBJECTS} objects in it are not what they should be", ("body",))
 
 

@@ -49,6 +49,22 @@ class Piece:
     raw_output: RawOutput | None = None
 
 
+@dataclass(frozen=True)
+class _PromptTokens:
+    """What the engine told of a prompt's echoed tokens; nothing where nothing was asked for."""
+
+    scores: Sequence[TokenLogprob | None] = ()
+    routing: Sequence[bytes | None] = ()
+
+    def score(self, index: int) -> TokenLogprob | None:
+        """Of the echo's token `index`."""
+        return self.scores[index] if self.scores else None
+
+    def experts(self, index: int) -> bytes | None:
+        """Of the echo's token `index`."""
+        return self.routing[index] if self.routing else None
+
+
 @dataclass
 class _Choice:
     """One choice on its way out. Tokens leave together with the text they wrote, never before it."""
@@ -61,6 +77,8 @@ class _Choice:
     """Characters of output returned so far (before parsing, if it is parsed), the echo not counted."""
     held: list[Entry] = field(default_factory=list)
     """Tokens whose text hasn't been returned; offsets count from the start of the output."""
+    echoed: list[Entry] = field(default_factory=list)
+    """Tokens of the prompt that are returned in front of the output."""
     tokens: list[Entry] = field(default_factory=list)
     """All tokens, kept for `raw_output` only."""
     places: TokenPlaces | None = None
@@ -86,22 +104,23 @@ class _Choice:
         return self.prompt.parsing is not None and self.prompt.parsing.legacy
 
     @property
-    def _echoed(self) -> int:
-        return len(self.prompt.echo.text) if self.prompt.echo is not None else 0
+    def _echo_text(self) -> str:
+        return self.prompt.echo.text if self.prompt.echo is not None else ""
 
-    def opening(self, prompt_logprobs: Sequence[TokenLogprob | None]) -> Piece:
+    def opening(self, told: _PromptTokens) -> Piece:
         """The first piece: the echo, the prompt's tokens, no output yet."""
         echo, ids = self.prompt.echo, self.prompt.request.prompt
-        scores = None
-        if echo is not None and self.view.logprobs is not None:
-            echoed = zip(ids[echo.first :], echo.offsets, prompt_logprobs, echo.shown, strict=True)
-            entries = [Entry(token, offset, score, shown=shown) for token, offset, score, shown in echoed]
-            scores = logprobs.render(entries, self.view, self.tokenizer)
+        if echo is not None:
+            rows = zip(ids[echo.first :], echo.offsets, echo.shown, strict=True)
+            self.echoed = [
+                Entry(token, offset, told.score(index), routing=told.experts(index), shown=shown)
+                for index, (token, offset, shown) in enumerate(rows)
+            ]
         return Piece(
             self.index,
-            text=echo.text if echo is not None else "",
+            text=self._echo_text,
             opening=True,
-            logprobs=scores,
+            logprobs=logprobs.render(self.echoed, self.view, self.tokenizer),
             prompt_token_ids=list(ids) if self.view.token_ids else None,
         )
 
@@ -157,21 +176,21 @@ class _Choice:
         return shown
 
     def _returned(self, entry: Entry) -> Entry:
-        offset = self._echoed + min(entry.offset, self.returned)
+        offset = len(self._echo_text) + min(entry.offset, self.returned)
         return Entry(entry.token, offset, entry.score, entry.activation, entry.routing)
 
     def _raw_output(self, delta: Delta) -> RawOutput:
-        ids = [entry.token for entry in self.tokens]
+        ids, echoed = [entry.token for entry in self.tokens], [entry.token for entry in self.echoed]
         ended_by_token = delta.finish_reason == "stop" and ids and ids[-1] in self.prompt.request.stop_token_ids
         raw: RawOutput = {
             "prompt_fragments": list(self.prompt.tokens.fragments),
             "prompt_token_ids": list(self.prompt.request.prompt),
-            "completion": self._raw_text(ids[:-1] if ended_by_token else ids),
-            "completion_token_ids": ids,
+            "completion": self._echo_text + self._raw_text(ids[:-1] if ended_by_token else ids),
+            "completion_token_ids": echoed + ids,
             "grammar": self.prompt.grammar,
         }
         if self.view.logprobs is not None:
-            entries = [self._returned(entry) for entry in self.tokens]
+            entries = self.echoed + [self._returned(entry) for entry in self.tokens]
             raw["completion_logprobs"] = logprobs.new(entries, self.view.top_logprobs, self.tokenizer)
         return raw
 
@@ -204,7 +223,7 @@ class Lifter:
         self._open = first
         self._opened = False
         self._choices: dict[int, _Choice] = {}
-        self._prompt_logprobs: dict[str, Sequence[TokenLogprob | None]] = {}
+        self._prompt_tokens: dict[str, _PromptTokens] = {}
         self._waiting: dict[str, list[Delta]] = {}
 
     def lift(self, delta: Delta) -> list[Chunk]:
@@ -212,8 +231,8 @@ class Lifter:
         self._ledger.add(delta)
         request = self._prompts[delta.request_id].request
         if delta.prompt_logprobs is not None:
-            self._prompt_logprobs[request.id] = delta.prompt_logprobs
-        if request.prompt_logprobs_from is not None and request.id not in self._prompt_logprobs:
+            self._prompt_tokens[request.id] = _PromptTokens(delta.prompt_logprobs, delta.prompt_routing)
+        if request.prompt_logprobs_from is not None and request.id not in self._prompt_tokens:
             # Choice 0 brings the prompt's scores; choices that were faster wait for them.
             self._waiting.setdefault(request.id, []).append(delta)
             return []
@@ -228,7 +247,7 @@ class Lifter:
             choice = _Choice(index, self._prompts[delta.request_id], self._job.view, self._tokenizer)
             self._choices[index] = choice
             if self._job.endpoint == "chat" or choice.prompt.echo is not None or self._job.view.token_ids:
-                pieces.append(choice.opening(self._prompt_logprobs.get(delta.request_id, ())))
+                pieces.append(choice.opening(self._prompt_tokens.get(delta.request_id, _PromptTokens())))
         pieces += choice.lift(delta)
         self._open -= delta.finish_reason is not None
         return [self._chunk(piece) for piece in pieces]

@@ -116,8 +116,9 @@ def _job(
             skip_special_tokens=parsing is None,
             constraint=rules.make if rules is not None else None,
             prediction=prediction,
+            priority=request.service_tier == "priority",
             want_activations=bool(request.return_last_activation),
-            want_routing=bool(request.return_routing_matrix),
+            want_routing=bool(request.include_routing_matrix),
         )
         grammar = rules.grammar if rules is not None else None
         relaxed = rules.relaxed if rules is not None else ()

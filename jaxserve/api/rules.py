@@ -35,8 +35,14 @@ def _has_images(request: ChatCompletionRequest) -> bool:
     return any(part.image_url is not None for content in contents for part in content)
 
 
+def _has_video(request: ChatCompletionRequest) -> bool:
+    contents = [message.content for message in request.messages if isinstance(message.content, list)]
+    return any(part.video_url is not None for content in contents for part in content)
+
+
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("messages", "images", _chat(_has_images)),
+    Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),
     Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
 )
 
@@ -59,9 +65,9 @@ def check_model(name: str, model: ModelInfo) -> None:
     """Refuses the name of a model that isn't served, and says which are.
 
     Raises:
-        UnknownModel: it isn't one of the model's names or their aliases.
+        UnknownModel: the model doesn't answer to it.
     """
-    if name not in model.aliases:
+    if not model.answers_to(name):
         served = ", ".join(repr(each) for each in model.names)
         raise UnknownModel(
             "model",
@@ -80,7 +86,7 @@ def _check_conflicts(request: GenerationRequest) -> None:
         raise InvalidRequest("top_logprobs", "top_logprobs needs logprobs")
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("stream_options", "stream_options needs stream")
-    for field in ("return_last_activation", "return_routing_matrix"):
+    for field in ("return_last_activation", "include_routing_matrix"):
         if getattr(request, field) and request.logprobs is not True:
             raise InvalidRequest(field, f"{field} needs logprobs: true")
     if isinstance(request, ChatCompletionRequest):
@@ -104,8 +110,8 @@ def _check_capabilities(request: GenerationRequest, model: ModelInfo) -> None:
         raise InvalidRequest("store", "store: this server keeps no outputs")
     if request.return_last_activation and not model.returns_activations:
         raise InvalidRequest("return_last_activation", "return_last_activation is not available for this model")
-    if request.return_routing_matrix and model.routed_experts is None:
-        raise InvalidRequest("return_routing_matrix", "return_routing_matrix needs a model with routed experts")
+    if request.include_routing_matrix and model.routed_experts is None:
+        raise InvalidRequest("include_routing_matrix", "include_routing_matrix needs a model with routed experts")
 
 
 def _check_limits(request: GenerationRequest, limits: Limits) -> None:

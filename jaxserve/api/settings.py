@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxserve.options import ApiOptions, EngineOptions
+
+_ACCOUNT_MODEL = re.compile(r"accounts/[^/#]+/models/(?P<base>[^/#]+)")
+_DEPLOYMENT = re.compile(r"accounts/[^/#]+/deployments/[^/#]+")
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,22 @@ class ModelInfo:
     returns_activations: bool = False
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
-    """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `return_routing_matrix`."""
+    """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `include_routing_matrix`."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
 
-    @property
-    def aliases(self) -> frozenset[str]:
-        """Every name that requests may use: the names, what they end in, and that as Fireworks AI spells it."""
-        bases = {name.rsplit("/", 1)[-1] for name in self.names}
-        return frozenset({*self.names, *bases, *(f"accounts/fireworks/models/{base}" for base in bases)})
+    def answers_to(self, name: str) -> bool:
+        """Whether requests may use this name.
+
+        They may use the names, what these end in, and that as Fireworks AI spells it: as a model of any account, with
+        or without a deployment (`accounts/A/models/NAME#accounts/A/deployments/ID`).
+        """
+        name, _, deployment = name.partition("#")
+        if deployment and not _DEPLOYMENT.fullmatch(deployment):
+            return False
+        bases = {each.rsplit("/", 1)[-1] for each in self.names}
+        spelled = _ACCOUNT_MODEL.fullmatch(name)
+        return name in self.names or (spelled["base"] if spelled else name) in bases
 
 
 def spread(seconds: float) -> float:

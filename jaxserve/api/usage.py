@@ -124,6 +124,8 @@ class Ledger:
             durations["prefill-queue-duration"] = _seconds(max(queued))
         if prefill:
             durations["prefill-duration"] = _seconds(max(prefill))
+        if self.first_token is not None and self.finished is not None:
+            durations["generation-duration"] = _seconds(self.finished - self.first_token)
         return durations
 
 

@@ -344,7 +344,7 @@ class Engine(Generic[Ticket]):
         plan, results = step.plan, self._runner.fetch(step.ticket)
         self._counters.steps += 1
         for row, result in zip(plan.rows, results, strict=True):
-            self._keep_prompt_logprobs(row, result)
+            self._keep_scores(row, result)
         advances = self._scheduler.commit(plan, results)
         self._recovery.proven(advances)
         for advance in advances:
@@ -353,11 +353,12 @@ class Engine(Generic[Ticket]):
                 self._constraints.advance(advance.sequence, token.token)
         return advances
 
-    def _keep_prompt_logprobs(self, row: PlannedRow, result: RowResult) -> None:
+    def _keep_scores(self, row: PlannedRow, result: RowResult) -> None:
         if result.prompt_logprobs:
             stream = self._streams.get(row.sequence.request.id)
             if stream is not None:
                 stream.prompt_logprobs.update(result.prompt_logprobs)
+                stream.prompt_routing.update(result.prompt_routing)
 
     def _deliver(self, advance: Advance) -> None:
         """Sends committed tokens on; a failure here ends this request only."""

@@ -75,7 +75,7 @@ class SampledToken:
     activation: bytes | None = None
     """The last layer's activation of the position, little-endian float32, when asked for."""
     routing: bytes | None = None
-    """Its routed experts, little-endian int16 [moe layers, experts per token], when asked for."""
+    """Its routed experts, when asked for: see `Delta.routing`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class RowResult:
     """In order of their positions; none where the row ended inside its prompt."""
     prompt_logprobs: tuple[tuple[int, TokenLogprob], ...] = ()
     """(prompt position, score) of the positions this row computed, when asked for."""
+    prompt_routing: tuple[tuple[int, bytes], ...] = ()
+    """(prompt position, routed experts) of the same positions, when asked for."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ class Request:
     want_activations: bool = False
     """Return the last layer's activation of each generated position."""
     want_routing: bool = False
-    """Return the routed experts of each generated position."""
+    """Return the routed experts of each generated position, and of each scored one of the prompt."""
+    priority: bool = False
+    """Whether it comes in before requests without it, and keeps its pages longer; it does not displace who runs."""
     call: str = ""
     """Requests that one call of a client made share it, and wait as one; "" = the request's own id."""
 
@@ -131,7 +133,10 @@ class Delta:
     drafts: DraftCounts | None = None
     """With `finish_reason`: what became of the choice's drafts; None = it had none."""
     routing: tuple[bytes, ...] = ()
-    """Little-endian int16 [moe layers, experts per token], one for each of `token_ids`, when asked for."""
+    """Little-endian uint8 (int16 where a model has more than 256 experts) [moe layers, experts per token], one for
+    each of `token_ids`, when asked for: the experts of the position that predicted it."""
+    prompt_routing: tuple[bytes | None, ...] = ()
+    """The same for each of `prompt_logprobs`."""
 
 
 Sink = Callable[[Delta], None]

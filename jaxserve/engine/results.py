@@ -28,7 +28,7 @@ class StepOutput:
     hidden: npt.NDArray[np.float32] | None
     """[N, D] activations of the samples."""
     routing: npt.NDArray[np.integer] | None
-    """[moe layers, N, experts per token]."""
+    """[moe layers, T, experts per token], uint8 or int16."""
 
 
 def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, float], None]) -> list[RowResult]:
@@ -41,27 +41,31 @@ def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, flo
     """
     results, token, sample = [], 0, 0
     for row in plan.rows:
-        sampled = () if row.void else tuple(_kept(output, sample, row, note_mu))
-        results.append(RowResult(sampled, () if output.scores is None else _scores(output.scores, token, row)))
+        first = token + row.count - row.samples  # of the row's tokens, the last ones are sampled from
+        sampled = () if row.void else tuple(_kept(output, sample, first, row, note_mu))
+        scores = () if output.scores is None else _scores(output.scores, token, row)
+        results.append(RowResult(sampled, scores, _prompt_routing(output.routing, token, row)))
         token, sample = token + row.count, sample + row.samples
     return results
 
 
 def _kept(
-    output: StepOutput, first: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+    output: StepOutput, sample: int, token: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
 ) -> Iterator[SampledToken]:
-    """A row's samples from `first` on, up to the first that drew something else than its draft."""
+    """A row's samples from `sample` on, up to the first that drew something else than its draft; `token` is the first's
+    token of the step."""
     drafts = (*row.drafts, None)
     for index in range(row.samples):
-        sampled = _sampled(output, first + index, row, note_mu)
+        sampled = _sampled(output, sample + index, token + index, row, note_mu)
         yield sampled
         if sampled.failed or sampled.token != drafts[index]:
             return
 
 
 def _sampled(
-    output: StepOutput, index: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+    output: StepOutput, index: int, token: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
 ) -> SampledToken:
+    """Sample `index` of the step, which was drawn from the logits of its token `token`."""
     request = row.sequence.request
     line = unpack_out(output.out, index, request.logprobs or 0)
     if request.sampling.mirostat_target is not None:
@@ -74,7 +78,7 @@ def _sampled(
         logprob,
         failed=line.failed,
         activation=output.hidden[index].tobytes() if output.hidden is not None and request.want_activations else None,
-        routing=_routing(output.routing, index) if request.want_routing else None,
+        routing=_routing(output.routing, token) if request.want_routing else None,
     )
 
 
@@ -87,5 +91,19 @@ def _scores(scores: Int32Array, token: int, row: PlannedRow) -> tuple[tuple[int,
     return tuple(entries)
 
 
-def _routing(routing: npt.NDArray[np.integer] | None, index: int) -> bytes | None:
-    return None if routing is None else routing[:, index].astype("<i2").tobytes()
+def _prompt_routing(
+    routing: npt.NDArray[np.integer] | None, token: int, row: PlannedRow
+) -> tuple[tuple[int, bytes], ...]:
+    if routing is None or not row.sequence.request.want_routing:
+        return ()
+    return tuple(
+        (position, _little_endian(routing[:, token + position - 1 - row.start])) for position in scored_positions(row)
+    )
+
+
+def _routing(routing: npt.NDArray[np.integer] | None, token: int) -> bytes | None:
+    return None if routing is None else _little_endian(routing[:, token])
+
+
+def _little_endian(numbers: npt.NDArray[np.integer]) -> bytes:
+    return numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()

@@ -2,9 +2,10 @@
 
 In: `Request`s, and what steps sampled. Out: `Plan`s. Pure Python; owns slots and pages as numbers only.
 
-Order is everything here. Sequences are admitted strictly in order of arrival, and the one that arrived last is the
-first to lose its pages, so everything running arrived before everything waiting. The oldest sequence therefore always
-advances, and by induction every sequence ends.
+Order is everything here. Sequences have a rank: those of priority requests come before all others, and among equals
+who arrived first. They are admitted strictly by rank, and the one of the lowest rank is the first to lose its pages, so
+everything running arrived before everything of its kind that waits. The sequence of the highest rank therefore always
+advances, and by induction every sequence ends, unless priority requests never cease to come.
 
 Drafts are added last, to what has been planned: they take what the step has room for anyway, and nobody waits for them.
 A sequence whose drafts are in flight goes on as if they were right where others make a step; alone it waits to know.
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 
 from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine.drafting import NO_DRAFTS, Propose, Room
+from jaxserve.engine.line import Line
 from jaxserve.engine.pages import CachedPrefix
 from jaxserve.engine.paging import Paging
 from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
@@ -81,8 +83,8 @@ class Scheduler:
         self._groups = len(config.page_windows)
         self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
-        self._waiting: OrderedDict[Sequence, None] = OrderedDict()  # by arrival
-        self._running: dict[Sequence, None] = {}  # by arrival, which is also the order of admission
+        self._waiting = Line()
+        self._running: dict[Sequence, None] = {}  # by rank
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
         self._calls: Counter[str] = Counter()  # unfinished requests of each call
         self._unstarted: set[str] = set()  # calls none of whose choices has ever run
@@ -131,7 +133,7 @@ class Scheduler:
             self._unstarted.add(request.call)
         self._calls[request.call] += 1
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
-        self._waiting.update(dict.fromkeys(sequences))
+        self._waiting.join(sequences)
         self._live[request.id] = list(sequences)
         return sequences
 
@@ -190,7 +192,7 @@ class Scheduler:
         if sequence.state is SequenceState.RUNNING:
             self._vacate(sequence)
         else:
-            del self._waiting[sequence]
+            self._waiting.leave(sequence)
         sequence.state = SequenceState.FINISHED
         sequence.finish_reason = reason
         siblings = self._live[sequence.request.id]
@@ -220,7 +222,7 @@ class Scheduler:
         """Send everything that runs back to the queue, with its committed tokens: what is in flight is never committed.
 
         Returns:
-            These sequences, by arrival.
+            These sequences, by rank.
         """
         running = list(self._running)
         for sequence in reversed(running):
@@ -240,8 +242,10 @@ class Scheduler:
         slots = [*self._slots, *(sequence.slot for sequence in self._running)]
         if sorted(slots) != list(range(self.max_num_seqs)):
             raise RuntimeError("a slot is lost or taken twice")
-        order = [sequence.arrival for sequence in (*self._running, *self._waiting)]
-        if order != sorted(order):
+        order = [*self._running, *self._waiting]
+        kinds = [[one for one in order if one.request.priority is priority] for priority in (True, False)]
+        lines = [list(self._running), list(self._waiting), *kinds]
+        if any(line != sorted(line, key=_rank) for line in lines):
             raise RuntimeError("a sequence runs or waits out of turn")
         if any(s.pages or s.computed or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
@@ -256,7 +260,7 @@ class Scheduler:
     # Planning
 
     def _plan_running(self, step: _Step) -> None:
-        """A row for each running sequence, oldest first: one token for those that decode, the next chunk of a prompt
+        """A row for each running sequence, by rank: one token for those that decode, the next chunk of a prompt
         (or of prompt and output, after a preemption) from what these leave of the budget."""
         wanting = [
             (sequence, missing)
@@ -267,7 +271,7 @@ class Scheduler:
         decoding = sum(missing == 1 for _, missing in wanting)
         for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
-                continue  # lost its pages to an older one in this loop
+                continue  # lost its pages to one of higher rank in this loop
             if sequence.drafted:
                 step.drafting.append(sequence)
                 step.budget -= 1
@@ -282,7 +286,7 @@ class Scheduler:
                 self._plan_row(step, sequence, count)
 
     def _admit(self, step: _Step, newcomers: int) -> None:
-        """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly in order of arrival.
+        """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly by rank.
 
         A prompt that is not computed at once leaves less than a chunk of the budget, so at most one is under way, and
         the tokens that each running sequence got in its first step are its own to the end: one while it decodes, a
@@ -291,7 +295,7 @@ class Scheduler:
         """
         while self._waiting and self._slots and newcomers > 0:
             newcomers -= 1
-            sequence = next(iter(self._waiting))
+            sequence = self._waiting.head
             if sequence.in_flight or step.budget < min(sequence.length, self._page_size):
                 return
             if self._stuck is not None and self._stuck[0] is sequence and self._spare_pages() <= self._stuck[1]:
@@ -395,9 +399,9 @@ class Scheduler:
     # Pages and slots
 
     def _make_room(self, sequence: Sequence, end: int) -> bool:
-        """Make sure that positions up to `end` have pages, at the cost of younger sequences, or of this one.
+        """Make sure that positions up to `end` have pages, at the cost of sequences of lower rank, or of this one.
 
-        Everything younger than the sequence being planned is not in the plan yet, so no planned row loses its pages.
+        Those are not in the plan yet when a sequence is planned, so no planned row loses its pages.
         A sequence that gets pages of its own back when what it has in flight is committed waits for them first. Once
         all is committed there are none, so it takes others' then, and alone it fits. Nobody comes in meanwhile: the
         pages it lacks are among those that newcomers must leave.
@@ -408,9 +412,9 @@ class Scheduler:
         while missing > self._pages.available:
             if self._pages.returning(sequence):
                 return False
-            youngest = next(reversed(self._running))
-            self._preempt(youngest)
-            if youngest is sequence:
+            last = next(reversed(self._running))
+            self._preempt(last)
+            if last is sequence:
                 return False
         self._pages.grow(sequence, end)
         return True
@@ -420,8 +424,7 @@ class Scheduler:
         self._vacate(sequence)
         sequence.state = SequenceState.WAITING
         sequence.preemptions += 1
-        self._waiting[sequence] = None
-        self._waiting.move_to_end(sequence, last=False)
+        self._waiting.rejoin(sequence)
         self.preemptions += 1
 
     def _vacate(self, sequence: Sequence) -> None:
@@ -444,8 +447,10 @@ class Scheduler:
         """Move the head of the queue, which has its pages, to a slot."""
         sequence.slot = heapq.heappop(self._slots)
         sequence.state = SequenceState.RUNNING
-        del self._waiting[sequence]
+        self._waiting.leave(sequence)
         self._running[sequence] = None
+        if sequence.request.priority:
+            self._running = dict.fromkeys(sorted(self._running, key=_rank))
         self._unstarted.discard(sequence.request.call)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
@@ -579,6 +584,11 @@ class Scheduler:
             )
         if request.id in self._live:
             raise InvalidRequest("id", f"request {request.id} is running already")
+
+
+def _rank(sequence: Sequence) -> tuple[bool, int]:
+    """Lower comes first."""
+    return not sequence.request.priority, sequence.arrival
 
 
 def _check_sizes(config: EngineConfig) -> None:

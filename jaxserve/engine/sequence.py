@@ -27,7 +27,7 @@ class Sequence:
     request: Request
     choice: int
     arrival: int
-    """Order of arrival; ties nothing else."""
+    """Order of arrival, which ranks it among its kind."""
     output: list[int] = field(default_factory=list)
     """Committed output tokens."""
     state: SequenceState = SequenceState.WAITING

@@ -38,8 +38,10 @@ class RequestStream:
     cached_tokens: int = 0
     prompt_logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     """Scores by prompt position, collected while the prompt is computed."""
+    prompt_routing: dict[int, bytes] = field(default_factory=dict)
+    """Their routed experts, where these are wanted."""
     _choices: list[_Choice] = field(default_factory=list)
-    _prompt_logprobs_sent: bool = False
+    _prompt_sent: bool = False
 
     def __post_init__(self) -> None:
         self._choices = [
@@ -79,6 +81,7 @@ class RequestStream:
             self.first_token = now
         if advance.drafted:
             choice.drafts = (choice.drafts or DraftCounts()) + _counted(advance)
+        shown = self._take_prompt(sequence.choice)
         tokens, text, stop_text = self._read(choice, advance.tokens, sequence.finish_reason)
         reason = sequence.finish_reason if stop_text is None else "stop"
         choice.open = reason is None
@@ -89,7 +92,8 @@ class RequestStream:
                 token_ids=tuple(token.token for token in tokens),
                 text=text,
                 logprobs=self._logprobs(tokens),
-                prompt_logprobs=self._take_prompt_logprobs(sequence.choice),
+                prompt_logprobs=None if shown is None else tuple(map(self.prompt_logprobs.get, shown)),
+                prompt_routing=tuple(map(self.prompt_routing.get, shown or ())) if self.request.want_routing else (),
                 finish_reason=reason,
                 stop_text=stop_text,
                 cached_tokens=self.cached_tokens,
@@ -155,12 +159,13 @@ class RequestStream:
             return ()
         return tuple(token.logprob for token in tokens if token.logprob is not None)
 
-    def _take_prompt_logprobs(self, choice: int) -> tuple[TokenLogprob | None, ...] | None:
+    def _take_prompt(self, choice: int) -> range | None:
+        """The prompt positions whose scores go out with this delta: all that are wanted, once, with choice 0."""
         first = self.request.prompt_logprobs_from
-        if first is None or choice != 0 or self._prompt_logprobs_sent:
+        if first is None or choice != 0 or self._prompt_sent:
             return None
-        self._prompt_logprobs_sent = True
-        return tuple(self.prompt_logprobs.get(position) for position in range(first, len(self.request.prompt)))
+        self._prompt_sent = True
+        return range(first, len(self.request.prompt))
 
     def _timing(self, finished: float | None) -> Timing:
         return Timing(arrived=self.arrived, admitted=self.admitted, first_token=self.first_token, finished=finished)

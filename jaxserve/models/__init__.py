@@ -10,10 +10,23 @@ from jaxserve.models.kernels.choice import Backends, choose_backends
 from jaxserve.models.kernels.target import Target
 from jaxserve.models.layout import CacheLayout, cache_layout
 from jaxserve.models.loading import load_config, load_model, random_model
-from jaxserve.models.metadata import AttentionMeta, StepMeta
-from jaxserve.models.model import ForwardOutput, GraphDef, LoadedModel, abstract_leaves, forward, unembed
+from jaxserve.models.metadata import AttentionMeta, ImageMeta, StepMeta
+from jaxserve.models.model import (
+    ForwardOutput,
+    GraphDef,
+    LoadedModel,
+    LoadedTower,
+    abstract_leaves,
+    abstract_tower,
+    embed_image,
+    forward,
+    unembed,
+)
 from jaxserve.models.quantization import choose_weights, describe_weights
 from jaxserve.models.sharding import derive_mesh_shape, make_mesh
+from jaxserve.models.vision.grid import PatchGrid, patch_grid, rotary_positions
+from jaxserve.models.vision.spec import VisionSpec
+from jaxserve.models.vision.tower import Patches
 
 __all__ = [
     "AttentionMeta",
@@ -22,11 +35,17 @@ __all__ = [
     "CacheLayout",
     "ForwardOutput",
     "GraphDef",
+    "ImageMeta",
     "LoadedModel",
+    "LoadedTower",
     "ModelConfig",
+    "PatchGrid",
+    "Patches",
     "StepMeta",
     "Target",
+    "VisionSpec",
     "abstract_leaves",
+    "abstract_tower",
     "cache_bytes_per_page",
     "cache_layout",
     "cache_spec",
@@ -34,11 +53,14 @@ __all__ = [
     "choose_weights",
     "derive_mesh_shape",
     "describe_weights",
+    "embed_image",
     "forward",
     "init_cache",
     "load_config",
     "load_model",
     "make_mesh",
+    "patch_grid",
     "random_model",
+    "rotary_positions",
     "unembed",
 ]

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+from jaxserve.models.vision.spec import VisionSpec
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
 QKNorm = Literal["none", "head", "all"]
 
 
@@ -44,6 +46,10 @@ class RopeSpec:
     """Stretch of each pair at positions within the original context (longrope)."""
     long_factors: tuple[float, ...] = ()
     """The same at later positions."""
+    sections: tuple[int, ...] = ()
+    """Pairs that rotate with each position axis (time, row, column; Qwen2-VL, 2024); none = with the one there is."""
+    sections_interleaved: bool = False
+    """Axes take turns among the pairs, time the rest, instead of one stretch of pairs each (Qwen3-VL)."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +213,8 @@ class LayerSpec:
     """How the projections' weights are held; None = in the model's dtype, as all other parameters are."""
     unquantised: tuple[str, ...] = ()
     """Projections that are held in the model's dtype nevertheless ('attention.q_proj')."""
+    adds_features: bool = False
+    """Features of images join the residual stream after this layer (deepstack)."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +240,8 @@ class ModelConfig:
     """Factor on the token embeddings."""
     logit_softcap: float | None = None
     """Logits l become logit_softcap * tanh(l / logit_softcap)."""
+    vision: VisionSpec | None = None
+    """The tower that reads images; None = the model knows text only."""
 
     @property
     def num_layers(self) -> int:
@@ -243,6 +253,12 @@ class ModelConfig:
         """(MoE layers, experts per token), None for a dense model."""
         chosen = [layer.mlp.top_k for layer in self.layers if isinstance(layer.mlp, MoeSpec)]
         return (len(chosen), chosen[0]) if chosen else None
+
+    @property
+    def routing_dtype(self) -> Literal["uint8", "int16"]:
+        """The smallest type that holds the number of any routed expert."""
+        most = max((layer.mlp.num_experts for layer in self.layers if isinstance(layer.mlp, MoeSpec)), default=0)
+        return "uint8" if most <= 256 else "int16"
 
     @property
     def num_kv_heads(self) -> int:

@@ -17,7 +17,7 @@ from jaxserve.models.cache import Cache
 from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
-from jaxserve.models.metadata import StepMeta
+from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.mla import LatentAttention
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.moe import Moe
@@ -45,9 +45,9 @@ class DecoderLayer(nnx.Module):
         self.spec, self.rules = spec, build.rules
 
     def __call__(
-        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable
+        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable, feature_TD: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the layer's routing."""
+        """[T, D] -> [T, D], the cache, and the layer's routing; `feature_TD` joins the residual stream at the end."""
         y_TD, kept = self.attention(self.attention_norm(x_TD), cache, batch, table)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
@@ -56,7 +56,8 @@ class DecoderLayer(nnx.Module):
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
-        return x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD)), kept, routing
+        x_TD = x_TD + (y_TD if self.mlp_post_norm is None else self.mlp_post_norm(y_TD))
+        return x_TD if feature_TD is None else x_TD + feature_TD, kept, routing
 
 
 class DecoderGroup(nnx.Module):
@@ -102,6 +103,8 @@ class Batch:
     """What the attention backend prepared for each page group and shape of attention in it."""
     pages: int
     """P: pages of the pool."""
+    features_FTD: jax.Array | None = None
+    """What the first F layers add to the tokens of images, zero for others; None = nothing."""
 
     def of_layers(self, numbers: Sequence[int], chosen: jax.Array | int, shape: AttentionShape) -> LayerBatch:
         """The batch as layer `numbers[chosen]` sees it; these layers are alike and in one page group."""
@@ -136,7 +139,10 @@ def _run(
         table = batch.tables[layer.spec.attention.rope]
         numbers = [group.layer(one, member) for one in range(group.repeats)]
         own = batch.of_layers(numbers, repeat, attention_shape(layer.spec.attention, layer.rules))
-        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table)
+        feature_TD = None
+        if layer.spec.adds_features and batch.features_FTD is not None:
+            feature_TD = batch.features_FTD[jnp.asarray(numbers)[repeat]]
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD)
         routing += chosen
     return x_TD, cache, routing
 
@@ -149,10 +155,11 @@ def _layer(
     cache: dict[str, jax.Array],
     batch: LayerBatch,
     table: RopeTable,
+    feature_TD: jax.Array | None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, cache, batch, table)
+    return layer(x_TD, cache, batch, table, feature_TD)
 
 
 class Decoder(nnx.Module):
@@ -173,7 +180,7 @@ class Decoder(nnx.Module):
         self.config, self.rules, self.backends = config, build.rules, build.backends
 
     def hidden(
-        self, tokens_T: jax.Array, cache: Cache, meta: StepMeta
+        self, tokens_T: jax.Array, cache: Cache, meta: StepMeta, images: ImageMeta | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
         """Token ids -> hidden states [T, D] after the final norm, the cache, the routing.
 
@@ -183,11 +190,15 @@ class Decoder(nnx.Module):
             x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip"))
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
+        features_FTD = None
+        if images is not None:
+            x_TD, features_FTD = map(self.rules.constrain, with_images(x_TD, images))
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
-        tables = {rope: rope_table(rope, meta.first.positions_T) for rope in ropes}
+        positions = meta.first.positions_T if images is None or images.rotary_AT is None else images.rotary_AT
+        tables = {rope: rope_table(rope, positions) for rope in ropes}
         layout, kept = cache_layout(self.config), dict(cache)
         pages = next(iter(kept.values())).shape[0] // layout.slots
-        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages)
+        batch = Batch(meta, tables, layout.places(), self._prepare(meta), pages, features_FTD)
         routing: Routing = ()
         for group in self.groups:
             x_TD, kept, chosen = group(x_TD, kept, batch)
@@ -212,3 +223,12 @@ class Decoder(nnx.Module):
             logits_RV = self.rules.constrain(split_RV)  # gathers the few logits; at once, XLA would gather the table
             cap = self.config.logit_softcap
             return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)
+
+
+def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array]:
+    """Embeddings with those of images in their places, and the features [F, T, D] that the first F layers add."""
+    with jax.named_scope("images"):
+        found_TFD = images.pool[images.rows_T].reshape(x_TD.shape[0], -1, x_TD.shape[1]).astype(x_TD.dtype)
+        is_image_T1 = images.rows_T[:, None] > 0
+        features_FTD = jnp.where(is_image_T1, jnp.moveaxis(found_TFD[:, 1:], 1, 0), 0)
+        return jnp.where(is_image_T1, found_TFD[:, 0], x_TD), features_FTD

@@ -49,7 +49,12 @@ def moe_names(prefix: str, gate: str, up: str, down: str) -> dict[str, str]:
 
 
 Cut = Callable[[NDArray[Any], ModelConfig], NDArray[Any]]
-"""A tensor as stored -> the part of it that is one parameter, as a view: slices and transpositions only."""
+"""A tensor as stored -> the part of it that is one parameter, as a view: slices, transpositions and reshapes only."""
+
+
+def flat(tensor: NDArray[Any], _: ModelConfig) -> NDArray[Any]:
+    """The kernel of a convolution over patches that do not overlap [out, ...], as the matrix that it is."""
+    return tensor.reshape(len(tensor), -1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ FUSED_GATE_UP: Names = MappingProxyType(
 """Names where the rows of gate and up are one tensor."""
 
 
+VISION = "vision."
+"""Beginning of the paths of a tower's parameters; those of its blocks are named for all blocks."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Everything that distinguishes one family from another."""
@@ -84,5 +93,19 @@ class Family:
     """Where the codes (`.weight`) and scales (`.weight_scale`) of experts are that are stored as MXFP4."""
     ignored: tuple[str, ...] = (r"\.rotary_emb\.inv_freq$",)
     """Regular expressions of tensors that checkpoints carry but the model does not need."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(beginning of a tensor's name, what it stands for in `names`): checkpoints of one family differ in prefixes."""
     more_layers: bool = False
     """Checkpoints may hold layers after the last (multi-token prediction), which are ignored."""
+
+    def canonical(self, tensor: str) -> str:
+        """The name of a stored tensor as `names` has it."""
+        for stored, ours in self.renamed:
+            if tensor.startswith(stored):
+                return ours + tensor.removeprefix(stored)
+        return tensor
+
+    def aliases(self, tensor: str) -> tuple[str, ...]:
+        """A name of `names`, and all others that it may be stored under."""
+        others = (stored + tensor.removeprefix(ours) for stored, ours in self.renamed if tensor.startswith(ours))
+        return (tensor, *others)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.config import ModelConfig, WeightFormat
-from jaxserve.models.family import Family, Names, Source
+from jaxserve.models.family import VISION, Family, Names, Source
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.quantization import SELECTING
 
@@ -170,21 +170,29 @@ def with_stored_weights(config: ModelConfig, stored: StoredWeights | None, famil
         replace(spec, weights=stored.format, unquantised=_left(stored, family, layer))
         for layer, spec in enumerate(config.layers)
     )
-    return replace(config, layers=layers)
+    vision = config.vision
+    if vision is not None and not stored.experts_only:
+        vision = replace(vision, weights=stored.format, unquantised=_left(stored, family, 0, tower=True))
+    return replace(config, layers=layers, vision=vision)
 
 
-def _left(stored: StoredWeights, family: Family, layer: int) -> tuple[str, ...]:
-    """The layer's projections that are not quantised; other parameters with a weight may be among them."""
+def _left(stored: StoredWeights, family: Family, layer: int, *, tower: bool = False) -> tuple[str, ...]:
+    """The layer's projections that are not quantised, or the tower's; other parameters with a weight may be among
+    them. A tower's blocks are all stored as its first one is."""
     modules = {
         ours.removesuffix(".weight"): source_name(family.names, ours).format(layer=layer, expert=0)
         for ours in family.names
-        if ours.endswith(".weight") and "{layer}" in source_name(family.names, ours)
+        if ours.endswith(".weight")
+        and ours.startswith(VISION) == tower
+        and (tower or "{layer}" in source_name(family.names, ours))
     }
+
+    def covered(module: str) -> bool:
+        return all(stored.covers(name) for name in family.aliases(module))
+
     return tuple(
         sorted(
-            path
-            for path, theirs in modules.items()
-            if path in SELECTING or not stored.covers(theirs.removesuffix(".weight"))
+            path for path, theirs in modules.items() if path in SELECTING or not covered(theirs.removesuffix(".weight"))
         )
     )
 

@@ -25,12 +25,23 @@ def read_rope(raw: HubConfig, head_dim: int, *, layer_type: str | None = None, i
     if rotary % 2 or rotary > head_dim:
         raise raw.bad("rotary_dim", f"must be even and at most head_dim ({head_dim}), not {rotary}")
     plain = RopeSpec(rotary, source.number("rope_theta", 10000.0), interleaved=interleaved)
-    if kind == "default":
+    plain = _with_axes(source, plain)
+    if kind == "default" or (kind == "mrope" and plain.sections):
         return plain
     if kind not in _KINDS:
         known = ", ".join(("default", *_KINDS))
         raise raw.bad("rope_scaling", f"of type {kind!r} is not supported (supported: {known})")
     return _KINDS[kind](source, plain)
+
+
+def _with_axes(source: HubConfig, plain: RopeSpec) -> RopeSpec:
+    """Where `mrope_section` says how many pairs rotate with each position axis."""
+    sections = source.integers("mrope_section")
+    if not sections:
+        return plain
+    if len(sections) != 3 or min(sections) < 0 or sum(sections) != plain.rotary_dim // 2:
+        raise source.bad("mrope_section", f"must share out {plain.rotary_dim // 2} pairs among three axes")
+    return replace(plain, sections=sections, sections_interleaved=source.boolean("mrope_interleaved", False))
 
 
 def read_yarn_sharpening(raw: HubConfig) -> float:

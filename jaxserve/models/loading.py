@@ -26,7 +26,7 @@ from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.layout import LayerLoop
-from jaxserve.models.model import Blueprint, Leaf, LoadedModel, plan_model
+from jaxserve.models.model import Blueprint, Leaf, LoadedModel, LoadedTower, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
 from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
@@ -138,8 +138,11 @@ def _plan(
 
 
 def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: LayerLoop) -> LoadedModel:
-    rules = plan.rules
-    return LoadedModel(plan.config, plan.graphdef, leaves, rules.mesh, dtype, layer_loop, plan.backends, rules.remarks)
+    rules, split = plan.rules, len(leaves) - plan.tower_leaves
+    tower = None if plan.tower is None else LoadedTower(plan.tower, leaves[split:])
+    return LoadedModel(
+        plan.config, plan.graphdef, leaves[:split], rules.mesh, dtype, layer_loop, plan.backends, rules.remarks, tower
+    )
 
 
 @lru_cache(maxsize=64)

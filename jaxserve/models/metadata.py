@@ -95,3 +95,16 @@ class StepMeta:
     def of_group(self, group: int) -> AttentionMeta:
         """The batch as the layers of one page group see it."""
         return replace(self.first, page_table=self.page_tables[group], write_pages_T=self.write_pages_T[group])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ImageMeta:
+    """What images bring into a step of a model that reads them."""
+
+    pool: jax.Array
+    """[E, (1 + taps) * D]: embeddings of images, each followed by what the first layers add; row 0 has no meaning."""
+    rows_T: jax.Array
+    """int32 [T]: the row that takes the place of a token's embedding; 0 = none does."""
+    rotary_AT: jax.Array | None = None
+    """int32 [axes, T]: where tokens are on the axes of the rotation; None = at their positions."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +17,28 @@ from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import Decoder
 from jaxserve.models.kernels.choice import Backends, preferred_backends
 from jaxserve.models.layout import LayerLoop, layer_loops
-from jaxserve.models.metadata import StepMeta
+from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.moe import ExpertLinear
 from jaxserve.models.parameters import Build, Init, Linear
 from jaxserve.models.sharding import ShardingRules
+from jaxserve.models.vision.tower import Patches, Tower
 
+_Module = TypeVar("_Module", Decoder, Tower)
 LeafKey = tuple[str, tuple[int, ...] | None]
+Path = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class GraphDef:
-    """Structure of a decoder without its parameters. Hashable: a static argument, or closed over."""
+class GraphDef(Generic[_Module]):
+    """Structure of a decoder or a tower without its parameters. Hashable: a static argument, or closed over."""
 
-    module: nnx.GraphDef[Decoder]
+    module: nnx.GraphDef[_Module]
     tree: jax.tree_util.PyTreeDef
 
-    def decoder(self, leaves: list[jax.Array]) -> Decoder:
+    def merge(self, leaves: list[jax.Array]) -> _Module:
         """The module with these parameters."""
-        decoder: Decoder = nnx.merge(self.module, jax.tree.unflatten(self.tree, leaves))
-        return decoder
+        module: _Module = nnx.merge(self.module, jax.tree.unflatten(self.tree, leaves))
+        return module
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class Leaf:
     """One parameter array: what it is, and which layers it holds."""
 
     name: str
-    """Path without the layer: 'attention.q_proj.weight', 'embed'."""
+    """Path without the layer: 'attention.q_proj.weight', 'embed'; of a tower 'vision.blocks.mlp.up_proj.weight'."""
     layers: tuple[int, ...] | None
-    """Layer numbers: stacked in this order when `stacked`, else one; None outside the layers."""
+    """Layer numbers (of a tower: blocks): stacked in this order when `stacked`, else one; None outside the layers."""
     stacked: bool
     value: jax.ShapeDtypeStruct
     """Shape, dtype and sharding."""
@@ -60,11 +65,14 @@ class Blueprint:
     """A model before it has values."""
 
     config: ModelConfig
-    graphdef: GraphDef
+    graphdef: GraphDef[Decoder]
     leaves: tuple[Leaf, ...]
-    """In the order of the flat list of arrays."""
+    """In the order of the flat list of arrays; those of the tower come last."""
     rules: ShardingRules
     backends: Backends
+    tower: GraphDef[Tower] | None = None
+    tower_leaves: int = 0
+    """How many of the leaves are the tower's."""
 
     def coded(self) -> frozenset[LeafKey]:
         """Keys of the leaves that hold codes of quantised weights; their scales are other leaves."""
@@ -73,13 +81,21 @@ class Blueprint:
 
 
 @dataclass(frozen=True)
+class LoadedTower:
+    """The image tower of a model."""
+
+    graphdef: GraphDef[Tower]
+    leaves: list[jax.Array]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model ready to run."""
 
     config: ModelConfig
-    graphdef: GraphDef
+    graphdef: GraphDef[Decoder]
     leaves: list[jax.Array]
-    """All parameters, flat, sharded over `mesh`."""
+    """The decoder's parameters, flat, sharded over `mesh`."""
     mesh: Mesh
     dtype: str
     layer_loop: LayerLoop
@@ -87,6 +103,13 @@ class LoadedModel:
     """The kernels that `forward` runs."""
     report: tuple[str, ...] = ()
     """What could not be split over the mesh as intended."""
+    tower: LoadedTower | None = None
+    """Of a model that reads images."""
+
+    @property
+    def parameters(self) -> list[jax.Array]:
+        """Those of the decoder and of the tower."""
+        return self.leaves + ([] if self.tower is None else self.tower.leaves)
 
 
 @jax.tree_util.register_dataclass
@@ -103,7 +126,8 @@ class ForwardOutput:
     logits_NV: jax.Array
     """float32, whole on every device."""
     routing: jax.Array | None = None
-    """Their experts, int32 [MoE layers, N, experts per token], best first; None for dense models."""
+    """Experts of each of the step's tokens, [MoE layers, T, experts per token], best first, in the type that
+    `ModelConfig.routing_dtype` says; None for dense models."""
 
 
 def plan_model(
@@ -123,20 +147,57 @@ def plan_model(
     build = Build(rules, backends, dtype, config.norm_eps, config.norm_offset)
     decoder = Decoder(build, config, layer_loop)
     _hold_weights(decoder)
-    module, state = nnx.split(decoder)
     groups = layer_loops(config, layer_loop)
+
+    def place(path: Path) -> tuple[Path, tuple[int, ...] | None]:
+        if path[0] != "groups":
+            return path, None
+        group, member = groups[int(str(path[1]))], int(str(path[3]))
+        return path[4:], tuple(group.layer(repeat, member) for repeat in range(group.repeats))
+
+    graphdef, leaves = _taken_apart(decoder, rules, place)
+    plan = Blueprint(config, graphdef, leaves, rules, backends)
+    return plan if config.vision is None else _with_tower(plan, build, layer_loop)
+
+
+def _with_tower(plan: Blueprint, build: Build, layer_loop: LayerLoop) -> Blueprint:
+    """The plan with the tower that `config.vision` describes."""
+    spec = plan.config.vision
+    if spec is None:
+        return plan
+    tower = Tower(build, spec, plan.config.hidden_size, layer_loop)
+    for path, module in nnx.iter_modules(tower):
+        if isinstance(module, Linear) and path != ("patch",) and _without_block(path) not in spec.unquantised:
+            module.hold(spec.weights)
+
+    def place(path: Path) -> tuple[Path, tuple[int, ...] | None]:
+        if path[0] != "blocks":
+            return ("vision", *path), None
+        run = tower.runs[int(str(path[1]))]
+        return ("vision", "blocks", *path[2:]), tuple(range(run.first, run.first + run.count))
+
+    graphdef, leaves = _taken_apart(tower, plan.rules, place)
+    return replace(plan, leaves=plan.leaves + leaves, tower=graphdef, tower_leaves=len(leaves))
+
+
+def _without_block(path: Path) -> str:
+    return ".".join(("vision", *(str(part) for place, part in enumerate(path) if path[0] != "blocks" or place != 1)))
+
+
+def _taken_apart(
+    module: _Module, rules: ShardingRules, place: Callable[[Path], tuple[Path, tuple[int, ...] | None]]
+) -> tuple[GraphDef[_Module], tuple[Leaf, ...]]:
+    """A module's structure and parameters; `place` tells the name and the layers of a path."""
+    structure, state = nnx.split(module)
     leaves = []
     for path, variable in nnx.to_flat_state(state):
-        layers, stacked, name = None, False, path
-        if path[0] == "groups":
-            group, member, name = groups[int(str(path[1]))], int(str(path[3])), path[4:]
-            layers = tuple(group.layer(repeat, member) for repeat in range(group.repeats))
-            stacked = group.repeats > 1
+        name, layers = place(path)
         abstract, metadata = variable.get_value(), variable.get_metadata()
         sharding = rules.sharding(metadata["out_sharding"])
         value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)
+        stacked = layers is not None and len(layers) > 1
         leaves.append(Leaf(".".join(map(str, name)), layers, stacked, value, metadata["init"]))
-    return Blueprint(config, GraphDef(module, jax.tree.structure(state)), tuple(leaves), rules, backends)
+    return GraphDef(structure, jax.tree.structure(state)), tuple(leaves)
 
 
 def _hold_weights(decoder: Decoder) -> None:
@@ -149,19 +210,34 @@ def _hold_weights(decoder: Decoder) -> None:
 
 def abstract_leaves(
     config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop, backends: Backends | None = None
-) -> tuple[GraphDef, list[jax.ShapeDtypeStruct]]:
+) -> tuple[GraphDef[Decoder], list[jax.ShapeDtypeStruct]]:
     """Structure and abstract parameters with shardings, to compile ahead of time, also for absent devices."""
     plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop, backends=backends)
-    return plan.graphdef, [leaf.value for leaf in plan.leaves]
+    return plan.graphdef, [leaf.value for leaf in plan.leaves[: len(plan.leaves) - plan.tower_leaves]]
+
+
+def abstract_tower(
+    config: ModelConfig, *, mesh: Mesh, dtype: str, layer_loop: LayerLoop
+) -> tuple[GraphDef[Tower], list[jax.ShapeDtypeStruct]]:
+    """As `abstract_leaves`, of the image tower.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    plan = plan_model(config, mesh=mesh, dtype=dtype, layer_loop=layer_loop)
+    if plan.tower is None:
+        raise ValueError(f"a {config.model_type} reads no images")
+    return plan.tower, [leaf.value for leaf in plan.leaves[len(plan.leaves) - plan.tower_leaves :]]
 
 
 def forward(
-    graphdef: GraphDef,
+    graphdef: GraphDef[Decoder],
     leaves: list[jax.Array],
     tokens_T: Int32[Array, " T"],
     cache: Cache,
     meta: StepMeta,
     token_N: Int32[Array, " N"],
+    images: ImageMeta | None = None,
 ) -> ForwardOutput:
     """Run one step's packed tokens through the model. Pure; jit it with `cache` donated.
 
@@ -172,17 +248,28 @@ def forward(
         cache: as `init_cache` made it.
         meta: where the tokens belong.
         token_N: int32, the packed tokens in [0, T) whose logits are wanted.
+        images: what images bring in; None for a model of text, or where there are none.
     """
-    decoder = graphdef.decoder(leaves)
-    hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta)
+    decoder = graphdef.merge(leaves)
+    hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta, images)
     hidden_ND = hidden_TD[token_N]
     logits_NV = _logits(decoder, hidden_ND)
-    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, None if routing is None else routing[:, token_N])
+    if routing is not None:
+        routing = routing.astype(decoder.config.routing_dtype)
+    return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, routing)
 
 
-def unembed(graphdef: GraphDef, leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]) -> Float32[Array, "N V"]:
+def embed_image(graphdef: GraphDef[Tower], leaves: list[jax.Array], image: Patches) -> jax.Array:
+    """An image through its tower: rows of `ImageMeta.pool`, [M, (1 + taps) * D], in the order of its patches."""
+    with jax.named_scope("vision"):
+        return graphdef.merge(leaves)(image)
+
+
+def unembed(
+    graphdef: GraphDef[Decoder], leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
+) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
-    return _logits(graphdef.decoder(leaves), hidden_ND)
+    return _logits(graphdef.merge(leaves), hidden_ND)
 
 
 def _logits(decoder: Decoder, hidden_ND: jax.Array) -> jax.Array:

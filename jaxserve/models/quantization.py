@@ -64,7 +64,9 @@ def choose_weights(config: ModelConfig, mode: WeightMode = "keep", quantize: Qua
 
 def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelConfig:
     left = () if weights is None else SELECTING
-    return replace(config, layers=tuple(replace(layer, weights=weights, unquantised=left) for layer in config.layers))
+    layers = tuple(replace(layer, weights=weights, unquantised=left) for layer in config.layers)
+    tower = None if config.vision is None else replace(config.vision, weights=None)  # small beside the layers
+    return replace(config, layers=layers, vision=tower)
 
 
 def describe_weights(config: ModelConfig) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxserve.models.config import WeightFormat
+from jaxserve.models.family import VISION
 from jaxserve.models.model import Blueprint, Leaf
 from jaxserve.models.quantization import dequantise_host, int8_codes, int8_scales, packed
 from jaxserve.models.sources import Pieces, Readable
@@ -134,11 +135,12 @@ def recode(plan: Blueprint, stored: Blueprint, pieces: Sequence[Pieces]) -> list
     """
     found = {_key(leaf.layers, leaf.name): found for leaf, found in zip(stored.leaves, pieces, strict=True)}
     formats = {index: layer.weights for index, layer in enumerate(stored.config.layers)}
+    tower = None if stored.config.vision is None else stored.config.vision.weights
     made: dict[tuple[int | None, str], Int8] = {}
 
     def weight(layer: int | None, name: str, shape: tuple[int, ...]) -> Readable:
         codes, scales = found[layer, name], found.get((layer, f"{name}_scale"))
-        form = formats[layer] if layer is not None else None
+        form = tower if name.startswith(VISION) else formats[layer] if layer is not None else None
         return codes if scales is None or form is None else Dequantised(codes, scales, form, shape)
 
     def quantised(layer: int | None, name: str, shape: tuple[int, ...]) -> Int8:

@@ -20,13 +20,17 @@ _FAMILIES: dict[str, tuple[str, str]] = {
     "gpt_oss": ("gpt_oss", "GptOssForCausalLM"),
     "kimi_k2": ("deepseek_v3", "DeepseekV3ForCausalLM"),
     "llama": ("llama", "LlamaForCausalLM"),
+    "llava": ("llava", "LlavaForConditionalGeneration"),
     "minimax_m2": ("minimax_m2", "MiniMaxM2ForCausalLM"),
     "mistral": ("mistral", "MistralForCausalLM"),
     "mixtral": ("mixtral", "MixtralForCausalLM"),
     "phi3": ("phi3", "Phi3ForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen2_5_vl": ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
     "qwen3_moe": ("qwen3_moe", "Qwen3MoeForCausalLM"),
+    "qwen3_vl": ("qwen3_vl", "Qwen3VLForConditionalGeneration"),
+    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VLMoeForConditionalGeneration"),
 }
 """`model_type` of config.json -> (module in `models.families`, the name that `architectures` gives it)."""
 

@@ -60,14 +60,25 @@ def _yarn(frequencies: NDArray[np.float64], spec: RopeSpec) -> NDArray[np.float6
 
 
 def rope_table(spec: RopeSpec, positions_T: jax.Array) -> RopeTable:
-    """cos and sin at these positions."""
-    positions = positions_T.astype(jnp.float32)[:, None]
+    """cos and sin at these positions, int32 [T]; or [axes, T] where pairs rotate with axes of their own."""
+    positions = positions_T.astype(jnp.float32)[..., None]
+    if positions_T.ndim == 2:
+        positions = positions[_axes_of_pairs(spec), :, 0].T
     frequencies = jnp.asarray(inverse_frequencies(spec))
     if spec.kind in ("dynamic", "longrope"):
         late = positions >= spec.original_context
         frequencies = jnp.where(late, _late_frequencies(spec, positions), frequencies)
     angles = positions * frequencies
     return jnp.cos(angles) * spec.attention_factor, jnp.sin(angles) * spec.attention_factor
+
+
+def _axes_of_pairs(spec: RopeSpec) -> NDArray[np.int32]:
+    """Which position axis each pair rotates with, [rotary_dim / 2]."""
+    pairs = np.arange(spec.rotary_dim // 2)
+    if not spec.sections_interleaved:
+        return np.searchsorted(np.cumsum(spec.sections)[:-1], pairs, side="right").astype(np.int32)
+    turns, axes = np.divmod(pairs, len(spec.sections))
+    return np.where(turns < np.asarray(spec.sections)[axes], axes, 0).astype(np.int32)
 
 
 def _late_frequencies(spec: RopeSpec, positions: jax.Array) -> jax.Array:

@@ -39,6 +39,8 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "expert": MESH_AXES,
     "expert_mlp": MESH_AXES,
     "vocab": MESH_AXES,
+    "vision_heads": MESH_AXES,
+    "vision_mlp": MESH_AXES,
 }
 """What each logical axis of a parameter, activation or cache is split over."""
 
@@ -91,6 +93,11 @@ class ShardingRules:
             "mlp": _mlp_widths(config),
             "latent_heads": [n for n, _ in head_counts(config, LatentSpec)],
         }
+        if config.vision is not None:
+            sizes |= {
+                "vision_heads": [config.vision.num_heads],
+                "vision_mlp": [config.vision.inner, config.vision.joint_width],
+            }
         table = dict(LOGICAL_AXES)
         heads = head_counts(config, AttentionSpec)
         kv = mesh.shape["kv"]

@@ -171,7 +171,7 @@ def match_tensors(
     Raises:
         ModelLoadError: tensors are missing, left over, of another shape or type.
     """
-    coded = plan.coded()
+    coded, tensors = plan.coded(), {family.canonical(name): tensor for name, tensor in tensors.items()}
     matches = [
         _match(leaf, plan.config, family, tensors, stored if leaf.key in coded or _is_scale(leaf) else None)
         for leaf in plan.leaves

@@ -339,7 +339,8 @@ class _Run:
             concurrent_requests=len(self.engine.running),
             drafts=self._drafts(choice) if reason and request.prediction else None,
             activations=(self.activation(self.position),) if request.want_activations and token is not None else (),
-            routing=(struct.pack("<4h", 1, 2, 3, self.position),) if request.want_routing and token is not None else (),
+            routing=(bytes([1, 2, 3, self.position]),) if request.want_routing and token is not None else (),
+            prompt_routing=self._prompt_routing() if choice == 0 and self.position == 0 else (),
         )
 
     def _drafts(self, choice: int) -> DraftCounts:
@@ -350,6 +351,12 @@ class _Run:
 
     def activation(self, position: int) -> bytes:
         return struct.pack(f"<{self.engine.hidden_size}f", *range(position, position + self.engine.hidden_size))
+
+    def _prompt_routing(self) -> tuple[bytes | None, ...]:
+        request, first = self.request, self.request.prompt_logprobs_from
+        if first is None or not request.want_routing:
+            return ()
+        return tuple(bytes([9, 8, 7, p]) if p else None for p in range(first, len(request.prompt)))
 
     def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
         first = self.request.prompt_logprobs_from

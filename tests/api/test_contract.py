@@ -21,7 +21,7 @@ from jaxserve.api.settings import Settings
 
 EXTENSIONS = {
     "return_last_activation",
-    "return_routing_matrix",
+    "include_routing_matrix",
     "stream_options",
     "prompt_cache_key",
     "prompt_cache_max_len",

@@ -72,7 +72,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metadata": "a"}, "metadata"),
     ({"return_token_ids": 1}, "return_token_ids"),
     ({"raw_output": "x"}, "raw_output"),
-    ({"service_tier": "flex"}, "service_tier"),
+    ({"service_tier": "fast"}, "service_tier"),
     ({"store": True}, "store"),
     ({"frobnicate": 1}, "frobnicate"),
     ({"model": 5}, "model"),
@@ -193,6 +193,36 @@ def test_several_findings_are_all_named(api: Api) -> None:
     body = api.refuse("chat", 422, temperature="x", top_k=1000, zzz=1)
     assert {item["loc"][1] for item in body["detail"]} == {"temperature", "top_k", "zzz"}
     assert all(field in body["error"]["message"] for field in ("temperature", "top_k", "zzz"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "value", "meant"),
+    [
+        ({"topk": 5}, "topk", "5", "top_k"),
+        ({"max_token": None, "maxtokens": 5.5}, "maxtokens", "5.5", "max_tokens"),
+        ({"return_routing_matrix": True}, "return_routing_matrix", "true", "include_routing_matrix"),
+        ({"routing_matrix_format": "parquet_v1"}, "routing_matrix_format", "parquet_v1", None),
+        ({"frobnicate": "x" * 50}, "frobnicate", "x" * 39 + "…", None),
+        ({"frobnicate": {"a": 1}}, "frobnicate", "{...}", None),
+        ({"m" * 5000: []}, "m" * 99 + "…", "[...]", None),
+        ({"response_format": {"type": "json_object", "shema": "{}"}}, "response_format.shema", "{}", "schema"),
+        ({"messages": [{"role": "user", "contents": "a"}]}, "messages.0.contents", "a", "content"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameter": {}}}]},
+            "tools.0.function.parameter",
+            "{...}",
+            "parameters",
+        ),
+    ],
+)
+def test_unknown_fields_are_told_in_the_services_words(
+    api: Api, fields: dict[str, Any], where: str, value: str, meant: str | None
+) -> None:
+    message = api.refuse("chat", 422, **fields)["error"]["message"]
+    told = f"Extra inputs are not permitted, field: '{where}', value: '{value}'"
+    assert told + (f" (did you mean '{meant}'?)" if meant else "") in message
+    assert ("did you mean" in message) == (meant is not None)
+    assert "--lenient" in message
 
 
 def test_errors_never_repeat_what_was_sent(api: Api) -> None:

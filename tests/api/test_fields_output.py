@@ -218,6 +218,13 @@ def test_raw_output(api: Api, endpoint: str) -> None:
         "completion_token_ids": [*b"Hello world", EOS],
         "grammar": None,
     }
+    for echo, count in (({"echo": True}, None), ({"echo_last": 2}, 2)):
+        choice = api.send(endpoint, raw_output=True, logprobs=True, **echo)["choices"][0]
+        shown = raw["prompt_token_ids"][-(count or 99) :] + raw["completion_token_ids"]
+        assert choice["raw_output"]["completion_token_ids"] == shown
+        assert choice["raw_output"]["completion_logprobs"] == choice["logprobs"]
+        assert [entry["token_id"] for entry in choice["logprobs"]["content"]] == shown
+        assert choice["raw_output"]["completion"] == choice["text"] if endpoint == "completions" else True
     scored = api.send(endpoint, raw_output=True, logprobs=1)["choices"][0]
     assert [e["token_id"] for e in scored["raw_output"]["completion_logprobs"]["content"]] == [*b"Hello world", EOS]
     streamed = [
@@ -272,6 +279,7 @@ def test_perf_metrics(make_api: MakeApi, endpoint: str) -> None:
         "prefill-queue-duration",
         "prefill-duration",
         "generation-queue-duration",
+        "generation-duration",
     }
     assert (metrics["prompt-tokens"], metrics["cached-prompt-tokens"]) == (len(api.last().prompt), 3)
     assert 0 < metrics["server-time-to-first-token"] < metrics["server-processing-time"] < 5
@@ -332,20 +340,23 @@ def test_safe_tokenization(api: Api, endpoint: str) -> None:
 
 
 @BOTH
-@pytest.mark.proves("return_last_activation", "return_routing_matrix")
+@pytest.mark.proves("return_last_activation", "include_routing_matrix")
 def test_activations_and_routing(make_api: MakeApi, endpoint: str) -> None:
     api = make_api(model=model_info(returns_activations=True, routed_experts=(2, 2)))
     response = api.send(
-        endpoint, logprobs=True, echo=True, max_tokens=2, return_last_activation=True, return_routing_matrix=True
+        endpoint, logprobs=True, echo=True, max_tokens=2, return_last_activation=True, include_routing_matrix=True
     )
     *echoed, first, second = response["choices"][0]["logprobs"]["content"]
-    assert all(entry["last_activation"] is None and entry["routing_matrix"] is None for entry in echoed)
+    assert all(entry["last_activation"] is None for entry in echoed)
+    # The first token is predicted by none, the others by the one before them.
+    routing = [entry["routing_matrix"] and [*base64.b64decode(entry["routing_matrix"])] for entry in echoed]
+    assert routing == [None, *([9, 8, 7, position] for position in range(1, len(echoed)))]
     assert struct.unpack("<3f", base64.b64decode(first["last_activation"])) == (0.0, 1.0, 2.0)
-    assert struct.unpack("<4h", base64.b64decode(second["routing_matrix"])) == (1, 2, 3, 1)
+    assert [*base64.b64decode(second["routing_matrix"])] == [1, 2, 3, 1]
     plain = api.send(endpoint, logprobs=True)["choices"][0]["logprobs"]["content"][0]
     assert plain["last_activation"] is None
     assert plain["routing_matrix"] is None
-    for field in ("return_last_activation", "return_routing_matrix"):
+    for field in ("return_last_activation", "include_routing_matrix"):
         assert api.refuse(endpoint, 422, logprobs=1, **{field: True})["error"]["param"] == field
         dense = make_api().refuse(endpoint, 422, logprobs=True, **{field: True})
         assert dense["error"]["param"] == field
@@ -363,8 +374,10 @@ def test_model_is_what_was_asked_for(api: Api, endpoint: str) -> None:
 @pytest.mark.proves("service_tier", "store")
 def test_service_tier_and_store(api: Api, endpoint: str) -> None:
     api.send(endpoint, service_tier="auto", store=False)
-    api.send(endpoint, service_tier="default")
-    assert api.refuse(endpoint, 422, service_tier="flex")["error"]["param"] == "service_tier"
+    for tier, priority in (("auto", False), ("default", False), ("flex", False), ("priority", True)):
+        api.send(endpoint, service_tier=tier)
+        assert api.last().priority is priority
+    assert api.refuse(endpoint, 422, service_tier="fast")["error"]["param"] == "service_tier"
     assert api.refuse(endpoint, 422, store=True)["error"]["param"] == "store"
 
 

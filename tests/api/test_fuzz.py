@@ -25,7 +25,7 @@ CONFLICTING = (
     "top_logprobs",
     "stream_options",
     "return_last_activation",
-    "return_routing_matrix",
+    "include_routing_matrix",
 )
 """Fields that need or exclude others: drawn at random they are nearly always refused."""
 

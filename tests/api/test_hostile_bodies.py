@@ -91,7 +91,7 @@ def test_what_is_not_listed_is_counted(api: Api, wrong: int, says: str | None) -
 
 def test_unknown_keys_are_counted(api: Api) -> None:
     body = api.refuse("chat", 422, **numbered(MAX_KEYS - 10))
-    assert body["error"]["message"].endswith(f"and {MAX_KEYS - 18} more")
+    assert body["error"]["message"].count(f"; and {MAX_KEYS - 18} more.")
     assert body["detail"][3]["loc"] == ["body", "key 3"]
 
 

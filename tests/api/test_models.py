@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -31,21 +32,37 @@ SHIPPED = {"temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repet
         (("Qwen/Qwen3-0.6B", "small"), "accounts/fireworks/models/Qwen3-0.6B"),
         (("Qwen/Qwen3-0.6B", "small"), "accounts/fireworks/models/small"),
         (("accounts/mine/models/x",), "accounts/fireworks/models/x"),
+        (("story",), "accounts/mine/models/story#accounts/mine/deployments/d-1"),
+        (("accounts/mine/models/x",), "accounts/mine/models/x#accounts/other/deployments/d-1"),
+        (("story",), "story#accounts/mine/deployments/d-1"),
     ],
 )
 def test_names_and_their_aliases(make_api: MakeApi, endpoint: str, names: tuple[str, ...], asked: str) -> None:
     api = make_api(model=model_info(names=names))
     assert api.send(endpoint, model=asked)["model"] == asked
-    assert api.http.get(f"/v1/models/{asked}").json()["id"] == asked
+    assert api.http.get(f"/v1/models/{quote(asked)}").json()["id"] == asked
     assert [card["id"] for card in api.http.get("/v1/models").json()["data"]] == list(names)
 
 
 @pytest.mark.parametrize(
-    "asked", ["fak", "fake/", "accounts/fireworks/models/", "accounts/other/models/fake", "models/fake"]
+    "asked",
+    [
+        "fak",
+        "fake/",
+        "accounts/fireworks/models/",
+        "accounts/test/models/other",
+        "accounts//models/fake",
+        "accounts/a/b/models/fake",
+        "models/fake",
+        "other#accounts/test/deployments/d",
+        "fake#d",
+        "fake#accounts/test/deployments/",
+        "fake#accounts/test/models/fake",
+    ],
 )
 def test_other_names_are_told_what_is_served(api: Api, asked: str) -> None:
     answers = [api.refuse("chat", 404, model=asked), api.refuse("completions", 404, model=asked)]
-    answers.append(api.http.get(f"/v1/models/{asked}").json())
+    answers.append(api.http.get(f"/v1/models/{quote(asked)}").json())
     for answer in answers:
         check(answer, "ErrorResponse")
         assert "'fake', 'accounts/test/models/fake'" in answer["error"]["message"]

@@ -177,7 +177,7 @@ def test_models(make_api: MakeApi, prefix: str) -> None:
     card = api.http.get(f"{prefix}/models/accounts/test/models/fake").json()
     check(card, "ModelCard")
     assert (card["context_length"], card["vocab_size"], card["supports_chat"]) == (CONTEXT, VOCABULARY, True)
-    assert "return_routing_matrix" in card["features"]
+    assert "include_routing_matrix" in card["features"]
     assert "tools" in card["features"]
     assert {"speculation", "prediction"} <= set(card["features"])
     assert "images" not in card["features"]

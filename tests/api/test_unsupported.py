@@ -13,6 +13,7 @@ from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionReques
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
 
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "max_frames": 4, "sample_fps": 0.5}}
 CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
 ]
@@ -39,6 +40,12 @@ def assert_refused(body: dict[str, Any], field: str) -> None:
 @pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
 def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
     assert_refused(api.refuse("chat", 422, **asks), field)
+
+
+def test_video_is_refused_by_its_name(api: Api) -> None:
+    body = api.refuse("chat", 422, messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, VIDEO]}])
+    assert_refused(body, "messages")
+    assert "video" in body["error"]["message"]
 
 
 @pytest.mark.proves("tool_choice", "function_call", "parallel_tool_calls")

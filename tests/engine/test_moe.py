@@ -3,6 +3,7 @@ batching changes nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def run(started, prompts):
     return [(tokens[r.id], routing[r.id]) for r in requests]
 
 
+def test_experts_of_a_prompt(started):
+    """They are those of the same tokens as output: row t is what the position before t was routed to."""
+    layers, chosen = started.model_config.routed_experts
+    prompt = list(range(10, 40))
+    ((tokens, routing),) = run(started, [prompt])
+    box = queue.SimpleQueue()
+    for name, first in (("all", 0), ("some", 20)):
+        whole = (*prompt, *tokens[:6])
+        scored = Request(name, whole, SamplingParams(temperature=0), 2, logprobs=0, prompt_logprobs_from=first)
+        started.engine.submit(dataclasses.replace(scored, want_routing=True), box.put)
+        deltas = [box.get(timeout=60)]
+        while deltas[-1].finish_reason is None:
+            deltas.append(box.get(timeout=60))
+        shown = deltas[0].prompt_routing
+        assert len(shown) == len(deltas[0].prompt_logprobs) == len(whole) - first
+        assert [one is None for one in shown] == [position == 0 for position in range(first, len(whole))]
+        assert {len(one) for one in shown if one} == {layers * chosen}
+        assert list(shown[-6:]) == routing[:6]
+        assert [one for delta in deltas for one in delta.routing] == routing[6:]
+        assert not any(delta.prompt_routing for delta in deltas[1:])
+    assert len(set(shown)) > 1
+
+
 def test_experts_of_each_token_and_no_influence_of_neighbours(started):
     layers, chosen = started.model_config.routed_experts
     prompts = [[5, 6, 7], list(range(10, 40)), [9], list(range(3, 23)), [8, 8]]
@@ -57,5 +81,5 @@ def test_experts_of_each_token_and_no_influence_of_neighbours(started):
     for tokens, routing in together:
         assert len(tokens) == len(routing) == 8
         for one in routing:
-            experts = np.frombuffer(one, "<i2").reshape(layers, chosen)
+            experts = np.frombuffer(one, np.uint8).reshape(layers, chosen)
             assert all(len(set(layer)) == chosen for layer in experts.tolist())

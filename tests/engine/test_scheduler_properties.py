@@ -198,6 +198,8 @@ class Traffic:
     """Drafts that were right."""
     voids: int = 0
     """Rows that counted on drafts that were wrong."""
+    overtaken: int = 0
+    """Times that one came in before an earlier arrival of lower rank."""
 
     def __post_init__(self) -> None:
         self.scheduler = self.setting.scheduler()
@@ -208,7 +210,6 @@ class Traffic:
         self.reached: dict[Sequence, int] = {}
         self.random = random.Random(self.setting.slots)
         self.spells: dict[Sequence, int] = {}
-        self.last_admitted = -1
 
     def add(self, request: Request) -> None:
         waiting = {s.request.id for s in self.sequences} - {
@@ -305,13 +306,19 @@ class Traffic:
         assert slots == sorted(set(slots))
         assert slots[0] >= 0
         assert slots[-1] < setting.slots
-        arrivals = sorted(r.sequence.arrival for r in plan.rows if r.fresh and r.sequence not in self.spells)
-        for arrival in arrivals:
-            skipped = self.sequences[self.last_admitted + 1 : arrival]
-            assert all(s.finish_reason is not None for s in skipped), "a later arrival was admitted first"
-            self.last_admitted = arrival
+        self.check_turn([row.sequence for row in plan.rows if row.fresh and row.sequence not in self.spells])
         for row in plan.rows:
             self.check_row(row)
+
+    def check_turn(self, newcomers: list[Sequence]) -> None:
+        """Nobody comes in before one of a higher rank that waits."""
+        waiting = [s for s in self.sequences if s.state is SequenceState.WAITING]
+        for sequence in newcomers:
+            for other in waiting:
+                same = other.request.priority is sequence.request.priority
+                assert not same or other.arrival > sequence.arrival, "a later arrival was admitted first"
+                assert same or sequence.request.priority, "admitted before a priority request"
+            self.overtaken += sum(other.arrival < sequence.arrival for other in waiting)
 
     def check_row(self, row: PlannedRow) -> None:
         setting, sequence, request = self.setting, row.sequence, row.sequence.request
@@ -454,6 +461,7 @@ def make_request(
         prompt_logprobs_from=options // 32 % (len(prompt) + 1) if options & 1024 or score_only else None,
         cache_key="" if options & 2048 else "key",
         cache_max_len=options // 4096 % 9 if options & 65536 else None,
+        priority=options >> 17 == 3,
     )
 
 
@@ -467,7 +475,7 @@ def traces(draw: st.DrawFn) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
             st.integers(0, 5),
             st.integers(1, 20),
             st.sampled_from([1, 1, 1, 2, 3]),
-            st.integers(0, 2**17 - 1),
+            st.integers(0, 2**19 - 1),
         ),
     )
     steps = st.tuples(st.just("step"), st.tuples(st.integers(1, 6)))
@@ -519,7 +527,7 @@ def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
         kind = rng.random()
         if kind < 0.5:
             spec = (rng.randint(0, 1), rng.randint(1, 40), rng.randint(0, 5), rng.randint(1, 30), rng.choice([1, 1, 3]))
-            trace.append(("add", (*spec, rng.randrange(2**17))))
+            trace.append(("add", (*spec, rng.randrange(2**19))))
         elif kind < 0.9:
             trace.append(("step", (rng.randint(1, 8),)))
         else:
@@ -538,6 +546,7 @@ def test_heavy_traffic_meets_every_situation() -> None:
         seen["forks"] += traffic.forks
         seen["drafts"] += traffic.accepted
         seen["voids"] += traffic.voids
+        seen["overtaken"] += traffic.overtaken
         if any(traffic.setting.windows):
             seen["given up"] += traffic.given_up
             seen["waits"] += traffic.waits
@@ -546,4 +555,4 @@ def test_heavy_traffic_meets_every_situation() -> None:
         seen.update(s.finish_reason for s in traffic.sequences if s.finish_reason is not None)
         assert scheduler.prefix_hit_tokens <= scheduler.prefix_query_tokens
     assert min(seen.values()) >= 25, seen
-    assert len(seen) == 13, seen
+    assert len(seen) == 14, seen

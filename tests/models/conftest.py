@@ -94,9 +94,9 @@ class Session:
         return out
 
 
-def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_tables):  # type: ignore[no-untyped-def]
+def _step(graphdef, leaves, cache, ids, cu_q_lens, kv_lens, page_tables, images=None):  # type: ignore[no-untyped-def]
     meta = models.StepMeta.from_rows(cu_q_lens, kv_lens, page_tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]), images)
     return out.logits_NV, out.cache, out.routing
 
 

@@ -12,15 +12,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from image_inputs import Prompt, embeddings
 
 from jaxserve import models
 
 PAGE = 16
 
 
-def step(graphdef, leaves, cache, ids, cu, lens, tables):
+def step(graphdef, leaves, cache, ids, cu, lens, tables, images):
     meta = models.StepMeta.from_rows(cu, lens, tables, ids.shape[0], PAGE)
-    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]))
+    out = models.forward(graphdef, leaves, ids, cache, meta, jnp.arange(ids.shape[0]), images)
     return out.logits_NV, out.cache, out.routing
 
 
@@ -34,13 +35,22 @@ def expected_of(folder):
     return golden["ids_a"], golden["logits_a"], routing, golden["greedy_a"].tolist()
 
 
-def continued(compiled, leaves, cache, first, count, length, tables):
+def prompt_of(folder, model):
+    """The images of a golden checkpoint's prompt."""
+    if model.tower is None:
+        return None
+    golden = np.load(folder / "golden.npz")
+    return Prompt(model, golden, embeddings(model, golden))
+
+
+def continued(compiled, leaves, cache, first, count, length, tables, prompt):
     """Greedy continuation of `count` cached tokens, from its first token on, by decode steps in the same program."""
     tokens = [first]
     while len(tokens) < length:
         new = np.zeros(64, np.int32)
         new[0], lens = tokens[-1], np.array([count + len(tokens), 0], np.int32)
-        logits, cache, _ = compiled(leaves, cache, new, np.array([0, 1, 1], np.int32), lens, tables)
+        images = prompt and prompt.meta([(int(lens[0]) - 1, int(lens[0]))], 64)
+        logits, cache, _ = compiled(leaves, cache, new, np.array([0, 1, 1], np.int32), lens, tables, images)
         tokens.append(int(np.asarray(logits)[0].argmax()))
     return tokens
 
@@ -58,7 +68,9 @@ def report(folder, loop, shape):
     groups = len(models.cache_layout(config).groups)
     tables = tuple(np.array([[3, 1, 2, 4], [0, 0, 0, 0]], np.int32) + 4 * group for group in range(groups))
     jitted = jax.jit(step, static_argnums=0, donate_argnums=2)
-    args = (model.leaves, cache, ids, cu, lens, tables)
+    prompt = prompt_of(folder, model)
+    images = prompt and prompt.meta([(0, count)], 64)
+    args = (model.leaves, cache, ids, cu, lens, tables, images)
     compiled = jitted.lower(model.graphdef, *args).compile({"xla_backend_optimization_level": 0})
     memory = compiled.memory_analysis()
     cache_bytes = sum(array.addressable_shards[0].data.nbytes for array in cache.values())
@@ -66,7 +78,8 @@ def report(folder, loop, shape):
     logits = np.asarray(out[0])[:count]
     routing = None if out[2] is None else np.sort(np.asarray(out[2])[:, :count], axis=-1)
     first = int(logits[-1].argmax())
-    tokens = continued(compiled, model.leaves, out[1], first, count, len(greedy), tables) if greedy else None
+    rest = (model.leaves, out[1], first, count, len(greedy or ()), tables, prompt)
+    tokens = continued(compiled, *rest) if greedy else None
     return {
         "mesh": list(mesh.devices.shape),
         "report": list(model.report),

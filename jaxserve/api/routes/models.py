@@ -49,7 +49,7 @@ def card(context: Context, name: str) -> ModelCard:
     refused = {entry.field for entry in UNSUPPORTED}
     features = [field for field in _FEATURES if field not in refused]
     features += ["return_last_activation"] if model.returns_activations else []
-    features += ["return_routing_matrix"] if model.routed_experts is not None else []
+    features += ["include_routing_matrix"] if model.routed_experts is not None else []
     return {
         "id": name,
         "object": "model",

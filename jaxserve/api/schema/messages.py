@@ -19,18 +19,29 @@ class ChatMessageContentImageURL(StrictModel):
     detail: str | None = Field(None, description="Wanted resolution: auto, low or high.")
 
 
+class ChatMessageContentVideoURL(StrictModel):
+    """Where a video is, and how it is to be read."""
+
+    url: str = Field(description="A data URL with the video, base64.")
+    detail: str | None = Field(None, description="Wanted resolution: auto, low or high.")
+    max_frames: int | None = Field(None, description="Most frames to look at.")
+    sample_fps: float | None = Field(None, description="Frames to look at in each second.")
+    spatial_limit: int | None = Field(None, description="Most pixels of a frame.")
+
+
 class ChatMessageContent(StrictModel):
     """One part of a message's content."""
 
-    type: Literal["text", "refusal", "image_url"] = Field(description="Kind of part.")
+    type: Literal["text", "refusal", "image_url", "video_url"] = Field(description="Kind of part.")
     text: str | None = Field(None, description="The text of a text part.")
     refusal: str | None = Field(None, description="The text of a refusal part, which the model reads as text.")
     image_url: ChatMessageContentImageURL | None = Field(None, description="The image of an image part.")
+    video_url: ChatMessageContentVideoURL | None = Field(None, description="The video of a video part.")
     cache_control: CacheControl | None = Field(None, description=NO_EFFECT)
 
     @model_validator(mode="after")
     def _matches_type(self) -> ChatMessageContent:
-        given = {name for name in ("text", "refusal", "image_url") if getattr(self, name) is not None}
+        given = {name for name in ("text", "refusal", "image_url", "video_url") if getattr(self, name) is not None}
         if given != {self.type}:
             raise PydanticCustomError(
                 "content_part", "a part of type {kind} needs {kind} and nothing else", {"kind": self.type}

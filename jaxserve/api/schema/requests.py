@@ -112,10 +112,11 @@ class GenerationRequest(SamplingFields, OutputFields):
         description="Fill `last_activation` in the log-probabilities: base64 of the little-endian float32 vector that"
         " the last layer, after the final norm, had where the token was predicted. Needs `logprobs: true`.",
     )
-    return_routing_matrix: bool | None = Field(
+    include_routing_matrix: bool | None = Field(
         False,
-        description="Fill `routing_matrix` in the log-probabilities: base64 of a little-endian int16 array"
-        " [MoE layers, experts per token] of expert ids. Needs `logprobs: true`.",
+        description="Fill `routing_matrix` in the log-probabilities, those of echoed tokens too: base64 of a uint8"
+        " array [MoE layers, experts per token] of the experts where the token was predicted (little-endian int16 where"
+        " a model has more than 256). Needs `logprobs: true`.",
     )
     safe_tokenization: bool | None = Field(
         None,
@@ -126,8 +127,8 @@ class GenerationRequest(SamplingFields, OutputFields):
     metadata: dict[str, str] | None = Field(
         None, description="Up to 64 entries; the first 16 are written to the request log, shortened."
     )
-    service_tier: Literal["auto", "default"] | None = Field(
-        None, description="This server has one tier: `auto` and `default` mean it, others are refused."
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = Field(
+        None, description="`priority` is served before all others that wait; these are alike."
     )
     store: bool | None = Field(None, description="This server keeps no outputs: `false` says so, `true` is refused.")
     response_format: ResponseFormat | None = Field(None, description="Forces the output into a format.")

@@ -85,7 +85,7 @@ class NewLogProbsContent(TypedDict):
     token_id: int
     text_offset: Annotated[int, Field(description="Where the token starts in the returned text, in characters.")]
     last_activation: NotRequired[Annotated[str | None, Field(description="See `return_last_activation`.")]]
-    routing_matrix: NotRequired[Annotated[str | None, Field(description="See `return_routing_matrix`.")]]
+    routing_matrix: NotRequired[Annotated[str | None, Field(description="See `include_routing_matrix`.")]]
 
 
 @_closed
@@ -105,9 +105,17 @@ class RawOutputBase(TypedDict):
         list[str | int], Field(description="The prompt in pieces (messages, or token ids as given), after eviction.")
     ]
     prompt_token_ids: Annotated[list[int], Field(description="The prompt as the model saw it.")]
-    completion: Annotated[str, Field(description="The output with its special tokens, before anything is parsed.")]
-    completion_token_ids: NotRequired[Annotated[list[int] | None, Field(description="Tokens of the output.")]]
+    completion: Annotated[
+        str, Field(description="The echo, then the output with its special tokens, before anything is parsed.")
+    ]
+    completion_token_ids: NotRequired[
+        Annotated[
+            list[int] | None,
+            Field(description="Tokens of `completion`; like `completion_logprobs`, they begin with what is echoed."),
+        ]
+    ]
     images: NotRequired[Annotated[list[str] | None, Field(description="Images of the prompt.")]]
+    videos: NotRequired[Annotated[list[str] | None, Field(description="Videos of the prompt; never set here.")]]
     grammar: NotRequired[Annotated[str | None, Field(description="Grammar that constrained the output.")]]
 
 

@@ -1,0 +1,53 @@
+"""Models that read images: embeddings, logits and continuations of other people's golden checkpoints."""
+
+import shutil
+
+import numpy as np
+import pytest
+from image_inputs import ImageSession, Prompt, embeddings
+
+from jaxserve import models
+
+GOLDEN = ("llava", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
+CLOSE = {"atol": 1e-3, "rtol": 0}
+
+
+def check_golden(folder, loop):
+    model, golden = models.load_model(folder, layer_loop=loop), np.load(folder / "golden.npz")
+    width, embedded = model.config.hidden_size, embeddings(model, golden)
+    np.testing.assert_allclose(embedded[:, :width], golden["image_embeds"], **CLOSE)
+    for tap in range(len(model.config.vision.taps)):
+        part = embedded[:, (1 + tap) * width : (2 + tap) * width]
+        np.testing.assert_allclose(part, golden["deepstack_embeds"][tap], **CLOSE)
+    prompt = Prompt(model, golden, embedded)
+    if prompt.rotary is not None:
+        np.testing.assert_array_equal(prompt.rotary, golden["position_ids_a"])
+        assert prompt.delta == golden["rope_delta_a"]
+    ids, wanted = golden["ids_a"], golden["logits_a"]
+    session = ImageSession(model, prompt, options=FAST_COMPILATION)
+    np.testing.assert_allclose(session.run([(0, 0, ids)], 64)[0], wanted, **CLOSE)
+    sevens = [7] * (len(ids) // 7) + [len(ids) % 7]
+    np.testing.assert_allclose(session.chunks(ids, sevens, 64, sequence=1), wanted, **CLOSE)
+    after_prefix = session.run([(0, 16, ids[16:]), (1, 9, ids[9:16])], 64)
+    np.testing.assert_allclose(after_prefix[0], wanted[16:], **CLOSE)
+    np.testing.assert_allclose(after_prefix[1], wanted[9:16], **CLOSE)
+    assert session.greedy(ids, 16) == golden["greedy_a"].tolist()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name, shared_dir):
+    check_golden(shared_dir / "golden" / name, "scan")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_unrolled(name, shared_dir):
+    check_golden(shared_dir / "golden" / name, "unroll")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_both_config_styles_read_alike(name, shared_dir, tmp_path):
+    folder = shared_dir / "golden" / name
+    shutil.copy(folder / "config_v5.json", tmp_path / "config.json")
+    assert models.load_config(tmp_path) == models.load_config(folder)
