@@ -9,7 +9,7 @@ out to end the wait, the row's token of N+1 is drawn once more under its mask, b
 What is forbidden while a constraint waits (the end of the output, where an answer must follow) stands for every
 position, and its mask goes with the launch.
 
-A row with drafts needs a mask for each of its samples: the constraint follows the drafts and goes back again. A draft
+A row with drafts needs a mask for each of its samples: a copy of its constraint follows the drafts. A draft
 that it forbids can't be drawn, so what would come behind it is left open.
 """
 
@@ -56,7 +56,8 @@ class _Broken:
     def advance(self, token: int) -> None:
         raise self._error
 
-    rollback = advance
+    def fork(self) -> _Broken:
+        return self
 
 
 @dataclass
@@ -69,22 +70,22 @@ class _Row:
     sequence: Sequence
     drafts: tuple[int, ...]
     state: TokenConstraint
-    followed: int = 0
-    """Drafts by which the state is ahead of the committed tokens."""
+    """The sequence's own; a copy as soon as it follows drafts."""
+    ahead: bool = False
 
+    def follow(self, draft: int) -> bool:
+        """Goes on by a draft; false where the constraint can't."""
+        try:
+            if not self.ahead:
+                self.state, self.ahead = self.state.fork(), True
+            self.state.advance(draft)
+        except Exception:  # noqa: BLE001 - it counts when the draft has turned out to be right
+            return False
+        return True
 
-def _made(sequence: Sequence) -> TokenConstraint:
-    """A sequence's constraint behind its committed tokens."""
-    make = sequence.request.constraint
-    if make is None:
-        raise ValueError(f"request {sequence.request.id} has no constraint")
-    try:
-        state = make()
-        for token in sequence.output:
-            state.advance(token)
-    except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
-        return _Broken(error)
-    return state
+    def rules(self) -> bool:
+        """Whether the constraint rules at any of the row's samples, if all its drafts are right."""
+        return self.state.constrains or any(self.follow(draft) and self.state.constrains for draft in self.drafts)
 
 
 def _allows(mask: npt.NDArray[np.int32], token: int) -> bool:
@@ -107,7 +108,7 @@ class SequenceConstraints:
 
     def constraining(self, plan: Plan) -> frozenset[int]:
         """Indices of the plan's drawing rows whose constraint rules, as far as the committed tokens tell."""
-        return frozenset(row.index for row in self._constrained(plan) if self._rules(row))
+        return frozenset(row.index for row in self._constrained(plan) if row.rules())
 
     def standing(self, plan: Plan) -> bool:
         """Whether some row needs a mask even while its constraint waits."""
@@ -116,8 +117,7 @@ class SequenceConstraints:
     def masks(self, plan: Plan, samples: int) -> Masks:
         """Masks for a step, [samples, words], in the order of its samples; unrestricted ones allow everything."""
         masks = np.full((samples, self._words), ALL_ALLOWED, np.int32)
-        rows = self._constrained(plan)
-        following, offset = rows, 0
+        following, offset = self._constrained(plan), 0
         while following:
             lines = {row.sample + offset: row for row in following}
             failures = self._filler.fill([(line, row.state) for line, row in lines.items()], masks)
@@ -129,10 +129,8 @@ class SequenceConstraints:
                 for line, row in lines.items()
                 if line not in failures and offset < len(row.drafts) and _allows(masks[line], row.drafts[offset])
             ]
-            following = [row for row in following if self._go_on(row, row.drafts[offset])]
+            following = [row for row in following if row.follow(row.drafts[offset])]
             offset += 1
-        for row in rows:
-            self._go_back(row)
         return masks
 
     def forced(self, sequence: Sequence) -> tuple[int, ...]:
@@ -161,39 +159,17 @@ class SequenceConstraints:
             sample += row.samples
         return found
 
-    def _rules(self, row: _Row) -> bool:
-        """Whether a row's constraint rules at any of its samples, if all its drafts are right."""
-        rules = row.state.constrains
-        for draft in row.drafts:
-            if rules or not self._go_on(row, draft):
-                break
-            rules = row.state.constrains
-        self._go_back(row)
-        return rules
-
-    def _go_on(self, row: _Row, draft: int) -> bool:
-        """Follows a draft; false where the constraint can't."""
-        row.followed += 1
-        try:
-            row.state.advance(draft)
-        except Exception:  # noqa: BLE001 - it counts when the draft has turned out to be right
-            return False
-        return True
-
-    def _go_back(self, row: _Row) -> None:
-        """Leaves the constraint as the committed tokens have it."""
-        if not row.followed:
-            return
-        try:
-            row.state.rollback(row.followed)
-        except Exception:  # noqa: BLE001 - whatever a draft has broken
-            row.state = self._states[row.sequence] = _made(row.sequence)
-        row.followed = 0
-
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)
         if state is None:
-            state = self._states[sequence] = _made(sequence)
+            make = sequence.request.constraint
+            if make is None:
+                raise ValueError(f"request {sequence.request.id} has no constraint")
+            try:
+                state = make()
+            except Exception as error:  # noqa: BLE001 - as above
+                state = _Broken(error)
+            self._states[sequence] = state
         return state
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:

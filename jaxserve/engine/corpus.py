@@ -60,11 +60,10 @@ class Corpus:
 
     def _search(self, output: Seq[int]) -> None:
         self._index()
-        ends = self._ends.get(tuple(output[-self._least :]))
-        if ends:
-            self.matched, _, self._next = max(
-                (self._agreement(output, end), -rank, end) for rank, end in enumerate(self._candidates(ends))
-            )
+        ends = self._candidates(self._ends.get(tuple(output[-self._least :]), []))
+        found = max(((self._agreement(output, end), -rank, end) for rank, end in enumerate(ends)), default=None)
+        if found is not None:
+            self.matched, _, self._next = found
 
     def _candidates(self, ends: list[int]) -> Iterator[int]:
         """Places to compare, the likeliest first."""

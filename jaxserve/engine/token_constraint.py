@@ -27,14 +27,10 @@ class TokenConstraint(Protocol):
         """Corrects the row after that matcher has written it."""
 
     def advance(self, token: int) -> None:
-        """Takes the token the sequence continued with, or a draft of it."""
+        """Takes the token the sequence continued with."""
 
-    def rollback(self, count: int) -> None:
-        """Takes back the last `count` tokens, of a row's drafts at most.
-
-        Raises:
-            RuntimeError: it can't; the constraint must be made anew.
-        """
+    def fork(self) -> TokenConstraint:
+        """A copy, to follow drafts."""
 
     @property
     def forced(self) -> tuple[int, ...]:

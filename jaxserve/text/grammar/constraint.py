@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
 from jaxserve.text.formats.tools import Tool
-from jaxserve.text.grammar.matcher import MAX_ROLLBACK, allow, forbid
+from jaxserve.text.grammar.matcher import allow, forbid
 from jaxserve.text.grammar.request_grammar import GrammarCompiler, Matcher
 from jaxserve.text.grammar.wish import OutputWish
 
@@ -57,7 +56,6 @@ class ReasoningBudget:
         self._tail = b""
         self._forced: list[int] = []
         """Tokens that must come next, the next one last."""
-        self._history: deque[tuple[bool, bool, int, bytes, list[int]]] = deque(maxlen=MAX_ROLLBACK)
         self._check()
 
     @property
@@ -70,19 +68,10 @@ class ReasoningBudget:
         """All tokens that must come next."""
         return tuple(reversed(self._forced))
 
-    def rollback(self, count: int) -> bool:
-        """Takes the last `count` tokens back; False when it can't."""
-        if count > len(self._history):
-            return False
-        for _ in range(count):
-            self._inside, self._over, self._spent, self._tail, self._forced = self._history.pop()
-        return True
-
     def advance(self, token: int) -> None:
         """Takes a token of the output."""
-        self._history.append((self._inside, self._over, self._spent, self._tail, self._forced))
         if self._forced:
-            self._forced = self._forced[:-1]
+            self._forced = self._forced[:-1]  # not in place: copies share it
             return
         self._spent += self._inside
         self._look(self._rules.token_bytes(token))
@@ -202,14 +191,10 @@ class OutputConstraint:
         if self._matcher is not None and not self._matcher.consume(token):
             self._check(self._matcher)
 
-    def rollback(self, count: int) -> None:
-        """Takes back the last `count` tokens.
-
-        Raises:
-            RuntimeError: it can't; the constraint must be made anew.
-        """
-        if not all(part.rollback(count) for part in (self._budget, self._matcher) if part is not None):
-            raise RuntimeError("the constraint can't go back")
+    def fork(self) -> OutputConstraint:
+        """A copy, to follow what may come."""
+        matcher = None if self._matcher is None else self._matcher.fork()
+        return OutputConstraint(matcher, copy(self._budget), self._withheld, self._place)
 
     @property
     def forced(self) -> tuple[int, ...]:
