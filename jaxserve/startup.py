@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from jaxserve.config import EngineConfig
+from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.runner import Runner, Ticket
@@ -183,13 +183,14 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
 def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
     config = model.config
     chosen = options.chosen(model.mesh.devices.flat[0].platform)
+    samples = max(chosen.max_num_seqs, MAX_DRAFTS + 1)
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(
             config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
         ),
-        step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
+        step_bytes=chosen.max_num_batched_tokens * width * 4 + samples * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
     )
 
