@@ -20,10 +20,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from functools import partial
 from pathlib import Path
 
 from jaxserve.engine.engine import Engine
-from jaxserve.engine.requests import ConstraintFactory, Request
+from jaxserve.engine.requests import ConstraintFactory, Delta, Request
 from jaxserve.engine.runner import Ticket
 from jaxserve.options import EngineOptions
 from jaxserve.sampling.params import SamplingParams
@@ -58,7 +60,7 @@ def edited(tokens: list[int], overlap: float, rng: random.Random) -> list[int]:
 
 def run(engine: Engine[Ticket], requests: list[Request]) -> tuple[dict[str, list[int]], float]:
     """Outputs and seconds."""
-    box: queue.SimpleQueue = queue.SimpleQueue()
+    box: queue.SimpleQueue[Delta] = queue.SimpleQueue()
     outputs: dict[str, list[int]] = {request.id: [] for request in requests}
     begin, left = time.perf_counter(), len(requests)
     for request in requests:
@@ -82,7 +84,7 @@ class Bench:
         self.count = 0
         self.prompt = tuple(self.tokenizer.encode(PROMPT, add_special_tokens=True))
 
-    def request(self, *, prediction: list[int] = (), constraint: ConstraintFactory | None = None, salt: int = 0,
+    def request(self, *, prediction: Seq[int] = (), constraint: ConstraintFactory | None = None, salt: int = 0,
                 stops: tuple[int, ...] = (), length: int | None = None) -> Request:  # fmt: skip
         """A request of its own name."""
         self.count += 1
@@ -130,7 +132,7 @@ class Bench:
             "wrong": [rng.randrange(self.vocab) for _ in output],
             "shuffled": rng.sample(output, len(output)),
         }
-        return self.compare({k: lambda text=t: self.request(prediction=text) for k, t in texts.items()}, "plain")
+        return self.compare({kind: partial(self.request, prediction=text) for kind, text in texts.items()}, "plain")
 
     def forced(self) -> dict[str, float]:
         """`plain` and `json`."""
@@ -162,7 +164,7 @@ class Bench:
     def _beside(self, fifth: Request) -> tuple[float, float]:
         """(milliseconds between a neighbour's tokens while the fifth runs, the fifth's tokens a second)."""
         others = [self.request(salt=salt, length=2 * self.length) for salt in (101, 102, 103, 104)]
-        box: queue.SimpleQueue = queue.SimpleQueue()
+        box: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         for request in others:
             self.engine.submit(request, box.put)
         begun: set[str] = set()
