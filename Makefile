@@ -12,7 +12,7 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test test-slow judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,10 @@ test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
 test-slow: ## run the sweeps that `make test` leaves out
 	@$(SETUP) test dev --optional aot --optional clients
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+judges: ## run other people's tests against a server: ARGS='--url http://127.0.0.1:8000'
+	@$(SETUP) test --optional clients --optional judges
+	@"$(BIN)/python" scripts/judges.py $(ARGS)
 
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 

@@ -11,6 +11,20 @@ MAX_DRAFTS = 15
 """Drafts of a row at most: attention treats rows of up to 16 new tokens much like those that decode."""
 
 
+@dataclass(frozen=True)
+class ImageSizes:
+    """What the engine needs to know of a model's images, fixed at start."""
+
+    pool: int
+    """E: embeddings of images that the device holds; row 0 takes those of padding."""
+    patch_buckets: tuple[int, ...]
+    """P: ascending static numbers of patches of an image."""
+    max_tokens: int
+    """Embeddings of one image at most."""
+    rotary_axes: int = 0
+    """Axes of the decoder's rotation; 0 = positions count tokens."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Everything the engine needs to know, fixed at start."""
@@ -43,6 +57,8 @@ class EngineConfig:
     """Kernels of matrix products by name (`models.kernels.choice.MATMUL`); None = what the devices prefer."""
     prefix_caching: bool
     """Whether equal prompt beginnings share pages."""
+    images: ImageSizes | None = None
+    """None = the model knows text only."""
     max_waiting: int
     """Calls (one or several requests each) that may wait for their first step, beyond those that find a free slot."""
 

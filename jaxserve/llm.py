@@ -13,10 +13,10 @@ from typing import Any, Self
 from jaxserve.engine.engine import EngineStats
 from jaxserve.engine.requests import Delta, FinishReason, Request, TokenLogprob
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest
-from jaxserve.models.remote import local_model_dir
 from jaxserve.options import EngineOptions
+from jaxserve.resolve import bundled_model_dir, resolve_model
 from jaxserve.sampling.params import SamplingParams, check_token_ids
-from jaxserve.startup import Progress, Started, bundled_model_dir, prepare, start
+from jaxserve.startup import Progress, Started, prepare, start
 
 
 @dataclass
@@ -39,8 +39,9 @@ class LLM:
         'length'
 
     Args:
-        model_dir: directory in hub layout, or one that `jaxserve convert` wrote, also behind `gs://`; None = the
-            bundled model.
+        model_dir: what `jaxserve serve` takes as MODEL: a directory in hub layout, or one that `jaxserve convert`
+            wrote, also behind `gs://`; a GGUF file; a model of the hub ("org/name"); "smollm2"; None = the bundled
+            model.
         options: further fields of `EngineOptions` (dtype, max_num_seqs, kv_memory, mesh ...; all of them are in
             docs/configuration.md).
 
@@ -49,7 +50,7 @@ class LLM:
     """
 
     def __init__(self, model_dir: str | Path | None = None, **options: Any) -> None:
-        directory = bundled_model_dir() if model_dir is None else local_model_dir(model_dir)
+        directory = bundled_model_dir() if model_dir is None else resolve_model(model_dir)
         self._adopt(start(prepare(EngineOptions(model_dir=directory, **options))))
 
     @classmethod

@@ -1,4 +1,7 @@
-"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order."""
+"""The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order.
+
+The HTTP room and the grammars are imported once the options have been checked: a wrong one is told a second sooner.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 
-from jaxserve.api.app import create_app
 from jaxserve.api.auth import load_api_keys
-from jaxserve.api.connection import guarded
-from jaxserve.api.generation_config import sampling_defaults
-from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.api.starting import StartingApp
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.startup import Prepared, Progress, Started, prepare, start, use_compilation_cache
 from jaxserve.text.chat import load_chat_template
 from jaxserve.text.formats import BoundFormat, choose_format
 from jaxserve.text.formats import bind as bind_format
-from jaxserve.text.grammar.constraint import ConstraintBuilder
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from jaxserve.api.ports import TextServices
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -92,6 +93,9 @@ class Server:
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
+        from jaxserve.api.connection import guarded
+        from jaxserve.api.starting import StartingApp
+
         config = uvicorn.Config(
             StartingApp(self._make_app, self._failed),
             http=guarded(api.limits),  # type: ignore[arg-type]  # uvicorn only calls it
@@ -126,6 +130,9 @@ class Server:
         return ExitCode.ENGINE_DIED if died else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
+        from jaxserve.api.app import create_app
+        from jaxserve.api.generation_config import sampling_defaults
+
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)
@@ -214,6 +221,9 @@ def _chat_format(serve: ServeOptions, prepared: Prepared, closing: ExitStack) ->
 
 def _text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
     """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
+    from jaxserve.api.ports import TextServices
+    from jaxserve.text.grammar.constraint import ConstraintBuilder
+
     try:
         constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
     except ValueError as error:

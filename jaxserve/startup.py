@@ -12,15 +12,19 @@ import jax
 from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
+from jaxserve.engine.image_sizes import VisionFacts
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
 from jaxserve.errors import ModelLoadError
+from jaxserve.images.processor import ImageServices, read_processor
+from jaxserve.images.types import ImageMarkup, ImageShape
 from jaxserve.models import (
     Backends,
     LoadedModel,
     ModelConfig,
     Target,
+    VisionSpec,
     cache_bytes_per_page,
     cache_layout,
     choose_backends,
@@ -54,13 +58,10 @@ class Started:
     num_parameters: int
     device: str
     """Kind and number of devices, in words."""
+    images: ImageServices | None
+    """What prompts with images need; None = the model knows text only."""
     remarks: tuple[str, ...]
     """What a person should know: replicated dimensions, a shortened context."""
-
-
-def bundled_model_dir() -> Path:
-    """The directory of the model that ships with the package."""
-    return Path(__file__).parent / "_bundled" / "story"
 
 
 def use_compilation_cache(directory: Path | None) -> None:
@@ -83,6 +84,7 @@ class Prepared:
     tokenizer: Tokenizer
     mesh_shape: MeshShape
     backends: Backends
+    images: ImageServices | None = None
 
 
 def prepare(options: EngineOptions) -> Prepared:
@@ -103,7 +105,7 @@ def prepare(options: EngineOptions) -> Prepared:
     layers = choose_weights(model_config, options.weights, options.quantize).layers
     backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
     tokenizer = load_tokenizer(options.model_dir)
-    return Prepared(options, model_config, tokenizer, shape, backends)
+    return Prepared(options, model_config, tokenizer, shape, backends, _image_services(options.model_dir, model_config))
 
 
 def start(
@@ -134,7 +136,7 @@ def start(
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
-    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death)
+    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death, prepared.images)
 
 
 def start_loaded(
@@ -144,6 +146,7 @@ def start_loaded(
     shape: MeshShape = (1, 1, 1),
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
+    images: ImageServices | None = None,
 ) -> Started:
     """As `start`, for a model already on the devices."""
     device = jax.devices()[0]
@@ -166,8 +169,9 @@ def start_loaded(
         model_config=model.config,
         config=config,
         backends=model.backends,
-        num_parameters=sum(leaf.size for leaf in model.leaves),
+        num_parameters=sum(leaf.size for leaf in model.parameters),
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
+        images=None if images is None or config.images is None else images.limited(config.images.max_tokens),
         remarks=_remarks(model, tokenizer, options, config),
     )
 
@@ -192,7 +196,30 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
         ),
         step_bytes=chosen.max_num_batched_tokens * width * 4 + samples * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
+        vision=None if config.vision is None else _vision_facts(config.vision, config.hidden_size, model.dtype),
     )
+
+
+def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:
+    patches = None if vision.side is None else vision.side**2
+    return VisionFacts(
+        fixed=None if patches is None else (patches, vision.embeddings(patches)),
+        merged=vision.merge**2,
+        block=vision.block,
+        row_bytes=(1 + len(vision.taps)) * width * (4 if dtype == "float32" else 2),
+        patch_bytes=4 * (vision.inputs + 8 * vision.width + 3 * vision.inner + 512 * vision.num_heads),
+        rotary_axes=vision.axes,
+    )
+
+
+def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | None:
+    vision = config.vision
+    if vision is None:
+        return None
+    side = None if vision.side is None else vision.side * vision.patch
+    shape = ImageShape(vision.style, vision.patch, vision.merge, side, vision.extra_tokens)
+    markup = ImageMarkup(vision.image_token, vision.before, vision.after)
+    return ImageServices(read_processor(model_dir, shape), markup)
 
 
 def _device_facts(model: LoadedModel) -> DeviceFacts:
@@ -214,7 +241,7 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
     if model.mesh.devices.flat[0].platform == "gpu":
         remarks.append(gpu.describe())
     if (weights := describe_weights(model.config)) is not None:
-        size = sum(leaf.nbytes for leaf in model.leaves) / 1e6
+        size = sum(leaf.nbytes for leaf in model.parameters) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")
     if options.max_model_len is None and config.max_model_len < model.config.max_position_embeddings:
         remarks.append(

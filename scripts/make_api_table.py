@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxserve.api.openapi import ERRORS, schemas
 from jaxserve.api.rules import UNSUPPORTED
+from jaxserve.api.schema.extras import ChatClientFields, ClientFields, CompletionClientFields
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 from jaxserve.sampling.params import KNOBS
 
@@ -28,6 +29,7 @@ IMPLEMENTATION = (
     "conversation.py",
     "prompts.py",
     "prediction.py",
+    "translation.py",
     "rules.py",
     "lift.py",
     "logprobs.py",
@@ -39,7 +41,57 @@ KNOB = "`api/lower.py: _sampling` and `sampling/pipeline.py: sample`"
 """Where sampling's fields, which have no line of their own, get their effect."""
 COLUMNS = ("Field", "Endpoints", "Type", "Default", "Effect", "Limits", "Implemented in", "Proved by")
 
+EXTRAS = """
+## What clients of other services send
+
+Where it has a plain meaning here it is honoured; a field whose only value is a default may be spelled out. Whatever is
+not in one of the two tables is refused by its name.
+
+"""
+OTHERS = (
+    ("`top_k: -1`", "As `top_k: 0`.", "top_k -1"),
+    (
+        "`reasoning_effort`: `minimal`, `xhigh`, `max`",
+        "The nearest level that the model has; of a model that doesn't reason, only the least may be asked.",
+        "reasoning_effort minimal, xhigh, max",
+    ),
+    (
+        '`tool_choice: {"type": "allowed_tools", ...}`',
+        "All tools are shown, these may be called; with mode `required`, one must.",
+        "tool_choice allowed_tools",
+    ),
+    (
+        "`stream_options.include_obfuscation: false`",
+        "Chunks are never padded; `true` is refused.",
+        "include_obfuscation",
+    ),
+    ("`reasoning` in messages", "As `reasoning_content`.", "message reasoning"),
+    ("Header `api-key`", "An API key, as Azure's clients send it.", "header api-key"),
+    ("Header `x-api-key`", "An API key, as Anthropic's clients send it.", "header x-api-key"),
+    ("`/chat/completions` and the others without `/v1`", "Answered the same.", "path without /v1"),
+    (
+        "`/openai/deployments/MODEL/...` and `/openai/v1/...`",
+        "Answered the same; MODEL counts where the body names none. `api-version` has no effect.",
+        "Azure's paths",
+    ),
+)
+"""What is no field of a request: what is sent, its meaning, the mark of its test."""
 FOOTER = """
+## Other APIs
+
+Thin translations to chat completions, streamed and not. What has no meaning here is refused by its name.
+
+| Route | Whose | Refused |
+| --- | --- | --- |
+| `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages: texts, images, thinking, tools | \
+tools that a server runs, documents, an answer to be continued, `adaptive` thinking, containers |
+| `POST /v1/responses` | OpenAI's responses: messages, function calls, reasoning, `text.format` | \
+stored answers (`previous_response_id`, `store: true`, `background`, `conversation`), hosted tools, `truncation: auto` |
+| `POST /v1/tokenize`, `/v1/detokenize` | vLLM's: a text or a conversation to tokens, and back | |
+
+Thinking has no signature (`""`), and the reasoning of responses is returned as `reasoning_text`, never encrypted.
+Errors are those below; on the routes of messages they have `"type": "error"` besides.
+
 ## Errors
 
 Every failure has the body `{"error": {"message", "type", "param", "code"}}`; where a part of the request is at fault,
@@ -156,7 +208,9 @@ def limits(schema: dict[str, Any]) -> str:
     """Bounds and allowed values in words."""
     words = []
     members = schema.get("anyOf") or schema.get("oneOf") or [schema]
-    for member in (m for m in members if "type" in m or "enum" in m):
+    for member in (m for m in members if {"type", "enum", "const"} & m.keys()):
+        if "const" in member:
+            words.append(f"`{member['const']!r}`".replace("False", "false"))
         if "enum" in member:
             words.append("one of " + ", ".join(f"`{value}`" for value in member["enum"]))
         words += [f"{sign} {member[key]:g}" for key, sign in _BOUNDS.items() if key in member]
@@ -180,12 +234,12 @@ def effect(field: str, schema: dict[str, Any]) -> str:
     return f"Refused with 422 until built ({refusals[0]}). Meaning: {text}" if refusals else text
 
 
-def rows() -> list[tuple[str, ...]]:
-    """The table's rows, in the order of the schemas."""
+def rows(fields: Callable[[str], bool] = lambda field: True) -> list[tuple[str, ...]]:
+    """The rows of the fields that are wanted, in the order of the schemas."""
     known = proofs()
     properties = {name: schemas()[model.__name__]["properties"] for name, model in ENDPOINTS.items()}
     table = []
-    for field in dict.fromkeys(field for schema in properties.values() for field in schema):
+    for field in filter(fields, dict.fromkeys(field for schema in properties.values() for field in schema)):
         endpoints = [name for name in ENDPOINTS if field in properties[name]]
         schema = properties[endpoints[0]][field]
         required = any(ENDPOINTS[name].model_fields[field].is_required() for name in endpoints)
@@ -207,10 +261,21 @@ def rows() -> list[tuple[str, ...]]:
 
 def render() -> str:
     """The whole document."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows()]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    extra = {name for kind in (ClientFields, ChatClientFields, CompletionClientFields) for name in kind.model_fields}
+    fields = table(COLUMNS, rows(lambda field: field not in extra))
+    theirs = [(row[0], row[4], row[5], row[7]) for row in rows(extra.__contains__)]
+    known = proofs()
+    theirs += [(sent, meaning, "", ", ".join(known[mark])) for sent, meaning, mark in OTHERS]
     errors = "\n".join(f"| {status} | {meaning} |" for status, meaning in ERRORS.items())
-    return f"{HEADER}{table}\n{FOOTER}{errors}\n"
+    return (
+        f"{HEADER}{fields}{EXTRAS}{table(('What is sent', 'Meaning', 'Limits', 'Proved by'), theirs)}{FOOTER}{errors}\n"
+    )
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    every = (columns, ["---"] * len(columns), *lines)
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in every)
 
 
 def main() -> None:

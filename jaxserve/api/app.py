@@ -9,11 +9,13 @@ from dataclasses import replace
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 import jaxserve
 from jaxserve.api.admission import Admission
 from jaxserve.api.auth import ApiKeys
-from jaxserve.api.context import DOUBLED, PREFIXES, Context
+from jaxserve.api.context import OPEN_PATHS, OTHER_PREFIXES, PREFIXES, Context
+from jaxserve.api.dialects.anthropic import error_body
 from jaxserve.api.errors import ApiError, as_api_error
 from jaxserve.api.lanes import Lanes
 from jaxserve.api.metrics import Metrics
@@ -21,7 +23,7 @@ from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
-from jaxserve.api.routes import generate, models, probes
+from jaxserve.api.routes import dialects, generate, models, probes, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
 
@@ -49,15 +51,15 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         redirect_slashes=False,
         lifespan=_closing(lanes),
     )
-    for prefix in (*PREFIXES, *DOUBLED):
-        for router in (generate.router(context), models.router(context)):
+    for prefix in (*PREFIXES, *OTHER_PREFIXES):
+        for router in (each.router(context) for each in (generate, dialects, tokens, models)):
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))
     # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
-    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), prefixes=PREFIXES)
+    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
@@ -81,7 +83,11 @@ def _answer(admission: Admission, settings: Settings) -> Callable[[Request, Exce
         if isinstance(error, HTTPException) and error.status_code == 404:
             failure = replace(failure, message=_nothing_here(request, settings))
         record_of(request.scope).error = failure.body()["error"]["code"]
-        return failure.response()
+        return JSONResponse(
+            error_body(failure.body()) if record_of(request.scope).endpoint == "messages" else failure.body(),
+            failure.status,
+            headers=dict(failure.headers),
+        )
 
     return answer
 

@@ -43,6 +43,9 @@ def _from_file(file: Path | None) -> list[str]:
     return keys
 
 
+OTHER_KEY_HEADERS = ("api-key", "x-api-key")
+
+
 class ApiKeys:
     """The accepted keys, as digests. No keys: everyone may enter."""
 
@@ -54,14 +57,13 @@ class ApiKeys:
         """Whether requests need a key at all."""
         return bool(self._digests)
 
-    def accepts(self, authorization: bytes | None) -> bool:
-        """Whether an `Authorization` header carries an accepted bearer key; takes equally long for any wrong key."""
+    def accepts(self, key: bytes | None) -> bool:
+        """Whether it is an accepted key; takes equally long for any wrong one."""
         if not self._digests:
             return True
-        scheme, key = _bearer(authorization or b"")
-        presented = _digest(key)
+        presented = _digest(key or b"")
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        return scheme == b"bearer" and any(matches)
+        return key is not None and any(matches)
 
 
 def cache_owner(headers: Headers, settings: Settings) -> str:
@@ -69,13 +71,17 @@ def cache_owner(headers: Headers, settings: Settings) -> str:
 
     How fast an answer begins tells whether its prompt was cached, so a shared cache tells what others have asked.
     """
-    scheme, key = _bearer(headers.get("authorization", "").encode("latin-1"))
-    return "" if settings.share_prompt_cache or scheme != b"bearer" else _digest(key).hex()
+    key = presented_key(headers)
+    return "" if settings.share_prompt_cache or key is None else _digest(key).hex()
 
 
-def _bearer(authorization: bytes) -> tuple[bytes, bytes]:
-    scheme, _, key = authorization.partition(b" ")
-    return scheme.lower(), key.strip()
+def presented_key(headers: Headers) -> bytes | None:
+    """The key that a request came with, None without one: a bearer's, or as clients of Azure or Anthropic send it."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip().encode("latin-1")
+    others = (headers.get(name) for name in OTHER_KEY_HEADERS)
+    return next((other.strip().encode("latin-1") for other in others if other is not None), None)
 
 
 def _digest(key: bytes) -> bytes:

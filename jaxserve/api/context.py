@@ -12,8 +12,11 @@ from jaxserve.api.settings import Settings
 
 PREFIXES = ("/v1", "/inference/v1")
 """Every API route is served under both."""
-DOUBLED = tuple(f"{prefix}/v1" for prefix in PREFIXES)
-"""What is asked for where a client that appends /v1 by itself was given a base URL with it: answered the same."""
+OTHER_PREFIXES = (*(f"{prefix}/v1" for prefix in PREFIXES), "", "/openai/v1", "/openai/deployments/{deployment}")
+"""What is answered the same: asked for where a client that appends /v1 by itself was given a base URL with it, where a
+client was given one without, and by Azure's clients, who may name the model in the path."""
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/version", "/openapi.json"})
+"""What needs no API key."""
 READING = ["GET", "HEAD"]
 """Methods of routes that only tell something."""
 

@@ -137,7 +137,7 @@ def template_message(message: ChatMessage) -> TemplateMessage:
     """A message as chat templates read it."""
     role = _ROLES.get(message.role, message.role)
     optional: Mapping[str, Any] = {
-        "reasoning_content": message.reasoning_content,
+        "reasoning_content": message.reasoning_content if message.reasoning_content is not None else message.reasoning,
         "tool_call_id": message.tool_call_id,
         "name": message.name,
         "tool_calls": message.calls or None,

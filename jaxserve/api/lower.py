@@ -19,6 +19,7 @@ from jaxserve.api.prompts import PromptTokens, completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.api.translation import in_our_words
 from jaxserve.api.wishes import View, Wishes, chat_wishes, completion_wishes
 from jaxserve.engine.requests import Request
 from jaxserve.errors import InvalidRequest
@@ -70,6 +71,7 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
         UnknownModel: the request names another model.
         InvalidRequest: something in it can't be honoured; its subclasses tell what only the model can know.
     """
+    request = in_our_words(request)
     check(request, settings)
     wishes = chat_wishes(request, text.format)
     return _job(request, wishes, [chat_prompt(request, wishes, text, settings.model.context_length)], text, settings)
@@ -82,6 +84,7 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
         UnknownModel: the request names another model.
         InvalidRequest: something in it can't be honoured; its subclasses tell what only the model can know.
     """
+    request = in_our_words(request)
     check(request, settings)
     wishes = completion_wishes(request, text.format)
     prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size, settings.model.context_length)
@@ -130,7 +133,7 @@ def _output_rules(wishes: Wishes, prompt: PromptTokens, text: TextServices) -> O
     """What the outputs of a prompt must follow; None when any token goes."""
     output = wishes.output
     asked = (output.response_format and "response_format") or (output.tools and "tools")
-    field = asked or (output.budget is not None and "reasoning_effort")
+    field = asked or (output.budget is not None and "reasoning_effort") or (output.min_tokens and "min_tokens")
     if not field:
         return None
     if text.constraints is None:
@@ -169,6 +172,7 @@ def _stop_ids(
     """
     named = [text.tokenizer.id_of(stop) for stop in _stop_texts(request)] if parsing is None else []
     ids = [id_ for id_ in named if id_ is not None and text.tokenizer.is_special(id_)]
+    ids += request.stop_token_ids or ()
     if not request.ignore_eos:
         ids += [*text.tokenizer.eos_ids, *(sorted(parsing.format.stop_ids) if parsing is not None else ())]
     return tuple(dict.fromkeys([*ids, *(rules.stop_ids if rules is not None else ())]))

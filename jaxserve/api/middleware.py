@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxserve.api.admission import Admission
-from jaxserve.api.auth import ApiKeys
+from jaxserve.api.auth import OTHER_KEY_HEADERS, ApiKeys, presented_key
 from jaxserve.api.errors import ApiError
 from jaxserve.api.metrics import Metrics
 from jaxserve.api.request_log import Record, new_record, record_of
@@ -88,19 +88,20 @@ def _is_framed_twice(scope: Scope) -> bool:
 
 
 class RequireKey:
-    """Refuses requests under the given path prefixes that carry no accepted key; the probes stay open."""
+    """Refuses requests that carry no accepted key, but for those of the open paths."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, prefixes: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, open_paths: Iterable[str]) -> None:
         self._app = app
         self._keys = keys
-        self._prefixes = tuple(prefixes)
+        self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI)."""
         if scope["type"] == "http" and self._guards(scope["path"]):
-            given = Headers(scope=scope).get("authorization")
-            if not self._keys.accepts(None if given is None else given.encode("latin-1")):
-                message = "missing API key" if given is None else "this API key is not accepted"
+            headers = Headers(scope=scope)
+            if not self._keys.accepts(presented_key(headers)):
+                missing = all(name not in headers for name in ("authorization", *OTHER_KEY_HEADERS))
+                message = "missing API key" if missing else "this API key is not accepted"
                 error = ApiError(
                     401,
                     f"authorization: {message}; send the header Authorization: Bearer <API key>",
@@ -113,4 +114,4 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _guards(self, path: str) -> bool:
-        return self._keys.required and any(path == p or path.startswith(p + "/") for p in self._prefixes)
+        return self._keys.required and path not in self._open

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 import jaxserve
 from jaxserve.api.context import PREFIXES
+from jaxserve.api.dialects.anthropic_schema import CountTokensRequest, MessagesRequest
+from jaxserve.api.dialects.responses_schema import ResponsesRequest
 from jaxserve.api.schema import responses
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
+from jaxserve.api.schema.tokens import DetokenizeRequest, TokenizeRequest
 from jaxserve.api.settings import Settings
 
 _REF = "#/components/schemas/{model}"
@@ -59,6 +62,31 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     return document
 
 
+_DIALECTS: dict[str, tuple[type[BaseModel], str]] = {
+    "/messages": (MessagesRequest, "Answers a conversation, in the form of Anthropic's messages."),
+    "/messages/count_tokens": (CountTokensRequest, "Counts the tokens of a message's prompt."),
+    "/responses": (ResponsesRequest, "Answers a conversation, in the form of OpenAI's responses."),
+    "/tokenize": (TokenizeRequest, "The tokens of a text or a conversation."),
+    "/detokenize": (DetokenizeRequest, "The text of some tokens."),
+}
+"""Routes beside the contract: their bodies, and what they do. Their answers are described by those whose API it is."""
+
+
+@cache
+def _dialect_schemas() -> dict[str, Any]:
+    """The objects of their bodies, as `ROUTE.NAME`: the dialects share names."""
+    found: dict[str, Any] = {}
+    for path, (model, _) in _DIALECTS.items():
+        prefix = _prefix(path)
+        _, made = models_json_schema([(model, "validation")], ref_template=_REF.format(model=prefix + "{model}"))
+        found |= {prefix + name: schema for name, schema in made["$defs"].items()}
+    return found
+
+
+def _prefix(path: str) -> str:
+    return path.strip("/").replace("/", "_") + "."
+
+
 @cache
 def schemas() -> dict[str, Any]:
     """Every object of the contract by its name."""
@@ -66,7 +94,7 @@ def schemas() -> dict[str, Any]:
     _, requests = models_json_schema(inputs, ref_template=_REF)
     adapters: Any = [(kind.__name__, "serialization", TypeAdapter(kind)) for kind in _RESPONSES]
     _, answers = TypeAdapter.json_schemas(adapters, ref_template=_REF)
-    return {**requests["$defs"], **answers["$defs"]}
+    return {**requests["$defs"], **answers["$defs"], **_dialect_schemas()}
 
 
 def _paths() -> dict[str, Any]:
@@ -74,6 +102,8 @@ def _paths() -> dict[str, Any]:
     for prefix in PREFIXES:
         paths[f"{prefix}/chat/completions"] = {"post": _chat(prefix)}
         paths[f"{prefix}/completions"] = {"post": _completions(prefix)}
+        for path, (model, summary) in _DIALECTS.items():
+            paths[f"{prefix}{path}"] = {"post": _dialect(path, prefix, model, summary)}
         paths[f"{prefix}/models"] = {"get": _get("list_models", prefix, "Lists the served names.", "ModelList")}
         paths[f"{prefix}/models/{{model_id}}"] = {"get": _model(prefix)}
     paths["/health"] = {"get": _probe("health", "Whether the engine runs.")}
@@ -116,6 +146,22 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {"200": success, **{str(status): _error(status) for status in ERRORS}},
+    }
+
+
+def _dialect(path: str, prefix: str, model: type[BaseModel], summary: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if path in ("/messages", "/responses"):
+        content["text/event-stream"] = {"schema": {}}
+    body = {"schema": _ref(_prefix(path) + model.__name__)}
+    return {
+        "operationId": _operation(_prefix(path).strip("."), prefix),
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {
+            "200": {"description": summary, "content": content},
+            **{str(status): _error(status) for status in ERRORS},
+        },
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TypeVar
 
 from starlette.responses import Response
@@ -12,14 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from jaxserve.api import sse
 from jaxserve.api.errors import as_api_error
-from jaxserve.api.join import fold
 from jaxserve.api.lift import Chunk, Lifter
 from jaxserve.api.lower import Job
 from jaxserve.api.request_log import CLIENT_GONE, record_of
-from jaxserve.api.schema.requests import Endpoint
 from jaxserve.api.settings import Settings
 from jaxserve.api.submission import Generation
 from jaxserve.api.usage import Ledger, perf_headers
+from jaxserve.api.wire import OwnWire, Wire
 
 _log = logging.getLogger("jaxserve.api")
 T = TypeVar("T")
@@ -41,6 +40,7 @@ class GenerationResponse(Response):
         ledger: Ledger,
         settings: Settings,
         headers: Mapping[str, str],
+        wire: Wire | None = None,
     ) -> None:
         super().__init__(headers=dict(headers))
         self._extra = dict(headers)
@@ -49,6 +49,7 @@ class GenerationResponse(Response):
         self._lifter = lifter
         self._ledger = ledger
         self._settings = settings
+        self._wire = wire or OwnWire(job.endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the answer (ASGI)."""
@@ -74,9 +75,9 @@ class GenerationResponse(Response):
     async def _whole(self, send: Send) -> None:
         chunks = [chunk async for burst in self._chunks() for chunk in burst]
         if len(chunks) > _MANY_CHUNKS:
-            body = await asyncio.to_thread(_folded, chunks, self._job.endpoint)
+            body = await asyncio.to_thread(self._wire.whole, chunks)
         else:
-            body = _folded(chunks, self._job.endpoint)
+            body = self._wire.whole(chunks)
         headers = perf_headers(self._ledger.perf_metrics(self._settings))
         await _start(
             send, {"content-type": "application/json", "content-length": str(len(body)), **headers, **self._extra}
@@ -87,22 +88,18 @@ class GenerationResponse(Response):
         events = _with_pauses(self._chunks(), self._settings.keepalive_seconds)
         first = await anext(events)
         await _start(send, {**sse.HEADERS, **self._extra})
-        await _body(send, sse.KEEPALIVE if first is None else sse.data(first))
+        await _body(send, sse.KEEPALIVE if first is None else self._wire.events(first))
         try:
             async for chunks in events:
-                await _body(send, sse.KEEPALIVE if chunks is None else sse.data(chunks))
-            tail = sse.DONE
+                await _body(send, sse.KEEPALIVE if chunks is None else self._wire.events(chunks))
+            tail = self._wire.end()
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must learn that its stream has failed
             failure = as_api_error(error)
             record_of(scope).error = failure.body()["error"]["code"]
             if failure.status == 500:
                 _log.exception("request %s failed while streaming", record_of(scope).request_id)
-            tail = sse.error(failure.body())
+            tail = self._wire.failure(failure.body())
         await send({"type": "http.response.body", "body": tail, "more_body": False})
-
-
-def _folded(chunks: Sequence[Chunk], endpoint: Endpoint) -> bytes:
-    return sse.encode_answer(fold(chunks, endpoint))
 
 
 async def _start(send: Send, headers: Mapping[str, str]) -> None:

@@ -89,6 +89,8 @@ def _check_conflicts(request: GenerationRequest) -> None:
     for field in ("return_last_activation", "include_routing_matrix"):
         if getattr(request, field) and request.logprobs is not True:
             raise InvalidRequest(field, f"{field} needs logprobs: true")
+    if request.best_of not in (None, request.n):
+        raise InvalidRequest("best_of", f"best_of: choices are not ranked here; it may only be n, which is {request.n}")
     if isinstance(request, ChatCompletionRequest):
         _check_chat_conflicts(request)
 
@@ -108,6 +110,12 @@ def _check_chat_conflicts(request: ChatCompletionRequest) -> None:
 def _check_capabilities(request: GenerationRequest, model: ModelInfo) -> None:
     if request.store:
         raise InvalidRequest("store", "store: this server keeps no outputs")
+    unknown = next((token for token in request.stop_token_ids or () if token >= model.vocab_size), None)
+    if unknown is not None:
+        raise InvalidRequest(
+            "stop_token_ids",
+            f"stop_token_ids: token {unknown} is outside the vocabulary (0 to {model.vocab_size - 1})",
+        )
     if request.return_last_activation and not model.returns_activations:
         raise InvalidRequest("return_last_activation", "return_last_activation is not available for this model")
     if request.include_routing_matrix and model.routed_experts is None:

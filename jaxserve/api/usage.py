@@ -35,6 +35,8 @@ class Ledger:
     drafts: DraftCounts = field(default_factory=DraftCounts)
     """Of the choices that have ended."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    stop_text: str | None = None
+    """The stop text that ended a choice; of several choices, the last."""
 
     def add(self, delta: Delta) -> None:
         """Counts one delta."""
@@ -45,6 +47,7 @@ class Ledger:
             self.drafts += delta.drafts
         if delta.timing is not None:
             self.timings[delta.request_id] = delta.timing
+        self.stop_text = delta.stop_text or self.stop_text
         if delta.finish_reason is not None:
             self.finish_reasons[delta.finish_reason] += 1
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jaxserve.api.schema.extras import AllowedTools
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from jaxserve.api.schema.tools import FunctionNameSpec, FunctionSelection
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import BoundFormat, ReasoningPlan, Tool
+from jaxserve.text.formats.reasoning import ThinkingSetting
 from jaxserve.text.grammar.wish import OutputWish
 
 LogprobFormat = Literal["legacy", "new"]
@@ -74,6 +76,8 @@ def chat_wishes(request: ChatCompletionRequest, bound: BoundFormat) -> Wishes:
         parallel=tools.parallel,
         reasoning=reasoning.enabled,
         budget=reasoning.budget,
+        min_tokens=request.min_tokens or 0,
+        stop_token_ids=tuple(request.stop_token_ids or ()),
         ignore_eos=request.ignore_eos,
     )
     return Wishes(output, _view(request), tools, reasoning)
@@ -86,7 +90,14 @@ def completion_wishes(request: CompletionRequest, bound: BoundFormat) -> Wishes:
         InvalidRequest: the model doesn't support this `reasoning_effort`.
     """
     budget = _completion_budget(request, bound)
-    output = OutputWish(_response_format(request), budget=budget, chat=False, ignore_eos=request.ignore_eos)
+    output = OutputWish(
+        _response_format(request),
+        budget=budget,
+        min_tokens=request.min_tokens or 0,
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        chat=False,
+        ignore_eos=request.ignore_eos,
+    )
     return Wishes(output, _view(request))
 
 
@@ -123,14 +134,21 @@ def _tool_use(request: ChatCompletionRequest) -> ToolUse:
     parallel = not legacy and request.parallel_tool_calls is not False
     if isinstance(choice, str):
         return ToolUse(tools, tools, choice in ("any", "required"), parallel, legacy)
-    name = choice.called
-    named = tuple(tool for tool in tools if tool.name == name)
-    if not named:
-        raise InvalidRequest(field, f"{field}: there is no tool named {name[:64]!r}")
-    return ToolUse(tools, named, forced=True, parallel=False, legacy=legacy)
+    if isinstance(choice, AllowedTools):
+        allowed = choice.allowed_tools
+        chosen = {one.called: _named(tools, one.called, field) for one in allowed.tools}
+        return ToolUse(tools, tuple(chosen.values()), allowed.mode == "required", parallel)
+    return ToolUse(tools, (_named(tools, choice.called, field),), forced=True, parallel=False, legacy=legacy)
 
 
-def _choice(request: ChatCompletionRequest) -> tuple[str, str | FunctionSelection | FunctionNameSpec]:
+def _named(tools: tuple[Tool, ...], name: str, field: str) -> Tool:
+    for tool in tools:
+        if tool.name == name:
+            return tool
+    raise InvalidRequest(field, f"{field}: there is no tool named {name[:64]!r}")
+
+
+def _choice(request: ChatCompletionRequest) -> tuple[str, str | FunctionSelection | FunctionNameSpec | AllowedTools]:
     """What says which tools must or may be called, and its field."""
     if request.function_call is not None:
         return "function_call", request.function_call
@@ -138,16 +156,20 @@ def _choice(request: ChatCompletionRequest) -> tuple[str, str | FunctionSelectio
 
 
 def _reasoning(request: ChatCompletionRequest, bound: BoundFormat) -> ReasoningPlan:
+    arguments = request.chat_template_kwargs or {}
+    return bound.plan_reasoning(request.reasoning_effort, _thinking(request), request.reasoning_history, arguments)
+
+
+def _thinking(request: GenerationRequest) -> ThinkingSetting:
     thinking = request.thinking
-    setting = None if thinking is None else (thinking.type, getattr(thinking, "budget_tokens", None))
-    return bound.plan_reasoning(request.reasoning_effort, setting, request.reasoning_history)
+    return None if thinking is None else (thinking.type, getattr(thinking, "budget_tokens", None))
 
 
 def _completion_budget(request: CompletionRequest, bound: BoundFormat) -> int | None:
     """Reasoning tokens that a completion may write; None = any number, 0 closes any reasoning at once."""
-    if request.reasoning_effort is None:
+    if request.reasoning_effort is None and request.thinking is None:
         return None
-    plan = bound.plan_reasoning(request.reasoning_effort)
+    plan = bound.plan_reasoning(request.reasoning_effort, _thinking(request))
     rules = bound.format.effort
     if rules.level_argument:
         raise InvalidRequest(

@@ -17,7 +17,7 @@ from jaxserve.cli.progress import Bars, clear_errors, console
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -47,12 +47,13 @@ def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
     with clear_errors():
         process, api = build(ServeOptions, options), build(ApiOptions, options)
-        engine = _engine_options(options)
         from jaxserve import serving
         from jaxserve.api.log_format import LoggedProgress, use_json
+        from jaxserve.resolve import default_model_dir
 
         if process.log_format == "json":
             use_json()
+        engine = _engine_options(options, default_model_dir)
         bound = serving.bind(process.host, process.port)
         address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
         with LoggedProgress() if process.log_format == "json" else Bars() as progress:
@@ -108,8 +109,8 @@ def generate(
 @app.command()
 @takes_options("convert")
 def convert(
-    model: Annotated[Path, typer.Argument(help="Model directory in hub layout.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write, missing or empty; also gs://...")],
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Type of what isn't quantised. Default: as stored.")
     ] = None,
@@ -118,9 +119,10 @@ def convert(
     """Write a model's parameters as an orbax checkpoint, with its other files beside it; `serve` takes the result."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing to compute; an accelerator may be in use
     from jaxserve.models.conversion import convert as write
+    from jaxserve.resolve import resolve_model
 
     with clear_errors(), Bars() as bars:
-        write(model, out, dtype=dtype, progress=partial(bars, "convert"), **options)
+        write(resolve_model(model), out, dtype=dtype, progress=partial(bars, "convert"), **options)
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -130,9 +132,10 @@ def main() -> None:
 
 
 def default_compilation_cache() -> Path:
-    """`$XDG_CACHE_HOME/jaxserve/xla`, or `~/.cache/jaxserve/xla`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jaxserve" / "xla"
+    """`xla` in the user's cache directory."""
+    from jaxserve.resolve.chat_model import cache_directory
+
+    return cache_directory() / "xla"
 
 
 def _spare_the_search_for_accelerators() -> None:
@@ -142,9 +145,10 @@ def _spare_the_search_for_accelerators() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def _engine_options(options: Mapping[str, Any]) -> EngineOptions:
-    from jaxserve.models.remote import local_model_dir
-    from jaxserve.startup import bundled_model_dir
+def _engine_options(options: Mapping[str, Any], default: Callable[[], Path] | None = None) -> EngineOptions:
+    """The engine's options, its model found; where none is named, `default` or else the bundled one."""
+    from jaxserve.resolve import bundled_model_dir, resolve_model
 
     model = options["model"]
-    return build(EngineOptions, options, model_dir=bundled_model_dir() if model is None else local_model_dir(model))
+    found = (default or bundled_model_dir)() if model is None else resolve_model(model)
+    return build(EngineOptions, options, model_dir=found)

@@ -2,13 +2,14 @@
 
 A step is packed into one host-to-device copy: tokens[T], cu_q_lens[R+1], kv_lens[R], slots[R], a page table
 [R, columns] for each page group, samples[N, NUM_COLUMNS] (token indices, slots, positions and sampling knobs; floats
-bit-cast). T tokens, R rows and N samples are a bucket's static sizes. `Layout` is the only place that knows the
-offsets, on the host and on the device.
+bit-cast); for a model that reads images also rows of their pool [T] and positions of the rotation [axes, T]. T tokens,
+R rows and N samples are a bucket's static sizes. `Layout` is the only place that knows the offsets, on the host and on
+the device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Generic, TypeVar
@@ -41,6 +42,10 @@ class Views(Generic[_A]):
     """[R, columns] for each page group: block b's page in column b % columns, 0 where the step needs none."""
     samples_NC: _A
     """[N, NUM_COLUMNS] as `sampling.packing` defines them; a row's samples one after the other, zero where unused."""
+    image_rows_T: _A | None = None
+    """Row of the pool of images that takes the place of a token's embedding; 0 = none does."""
+    rotary_AT: _A | None = None
+    """Where tokens are on the axes of the rotation."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,18 @@ class Layout:
     """N."""
     columns: tuple[int, ...]
     """Width of each page group's table."""
+    images: bool = False
+    """Whether the model reads images."""
+    rotary_axes: int = 0
+    """Axes of its rotation; 0 = positions count tokens."""
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of each part, in order."""
         tables = ((self.rows, columns) for columns in self.columns)
-        return ((self.tokens,), (self.rows + 1,), (self.rows,), (self.rows,), *tables, (self.samples, NUM_COLUMNS))
+        images = ((self.tokens,), (self.rotary_axes, self.tokens)) if self.images else ()
+        samples = (self.samples, NUM_COLUMNS)
+        return ((self.tokens,), (self.rows + 1,), (self.rows,), (self.rows,), *tables, samples, *images)
 
     @cached_property
     def size(self) -> int:
@@ -81,7 +92,12 @@ class Layout:
             parts.append(buffer[start:end].reshape(shape))
             start = end
         tokens, cu_q_lens, kv_lens, slots = parts[:4]
-        return Views(tokens, cu_q_lens, kv_lens, slots, tuple(parts[4:-1]), parts[-1])
+        samples = 4 + len(self.columns)
+        views = Views(tokens, cu_q_lens, kv_lens, slots, tuple(parts[4:samples]), parts[samples])
+        if not self.images:
+            return views
+        rotary = parts[samples + 2] if self.rotary_axes else None
+        return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary)
 
     def holds(self, tokens: int, rows: int, samples: int) -> bool:
         """Whether a plan of this size fits the bucket."""
@@ -90,8 +106,16 @@ class Layout:
 
 def layouts(config: EngineConfig) -> tuple[Layout, ...]:
     """One layout for each token bucket, ascending."""
+    axes = 0 if config.images is None else config.images.rotary_axes
     return tuple(
-        Layout(size, config.row_bucket(size), config.sample_bucket(size), config.table_columns)
+        Layout(
+            size,
+            config.row_bucket(size),
+            config.sample_bucket(size),
+            config.table_columns,
+            images=config.images is not None,
+            rotary_axes=axes,
+        )
         for size in config.token_buckets
     )
 

@@ -42,6 +42,8 @@ class Launch:
     """Whether the samples' activations are wanted on the host."""
     keep_routing: bool
     """Whether their routed experts are."""
+    images: tuple[Int32Array, ...] = ()
+    """Images to encode first, in order, each as `image_batch.ImageLayout` packs it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +73,10 @@ def to_words(command: StepCommand) -> Int32Array:
     match command:
         case Launch():
             layout = command.layout
-            sizes = (layout.tokens, layout.rows, layout.samples, *layout.columns)
+            sizes = (layout.tokens, layout.rows, layout.samples, layout.images, layout.rotary_axes, *layout.columns)
             flags = (command.draw, command.keep_hidden, command.keep_routing, command.score_targets is not None)
             scores = () if command.score_targets is None else (command.score_targets,)
-            return _join(0, (*flags, *sizes), command.loads, command.batch, *scores)
+            return _join(0, (*flags, *sizes), command.loads, command.batch, *scores, *command.images)
         case Draw():
             return _join(1, (), SlotLoads(), command.masks)
         case Redraw():
@@ -89,11 +91,11 @@ def from_words(words: Int32Array) -> StepCommand:
     """
     kind, header, loads, arrays = _split(words)
     match kind, arrays:
-        case 0, [batch, *scores]:
-            draw, hidden, routing, scored, tokens, rows, samples, *columns = header
-            layout = Layout(tokens, rows, samples, tuple(columns))
-            targets = scores[0] if scored else None
-            return Launch(layout, batch, loads, targets, bool(draw), bool(hidden), bool(routing))
+        case 0, [batch, *more]:
+            draw, hidden, routing, scored, tokens, rows, samples, images, axes, *columns = header
+            layout = Layout(tokens, rows, samples, tuple(columns), bool(images), axes)
+            targets = more.pop(0) if scored else None
+            return Launch(layout, batch, loads, targets, bool(draw), bool(hidden), bool(routing), tuple(more))
         case 1, [masks]:
             return Draw(masks)
         case 2, [samples_NC, masks]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -58,6 +59,8 @@ class Device:
             for layout in programs.layouts
         }
         self._last: Pending | None = None
+        self._tower = model.tower
+        self._pool: tuple[jax.Array, ...] = () if programs.pool is None else (_zeros(programs.pool),)
 
     def execute(self, command: StepCommand) -> Pending:
         """Enqueues a command; returns the step it starts, or the one launched last, which it goes on with.
@@ -102,9 +105,11 @@ class Device:
 
     def _launch(self, command: Launch) -> Pending:
         self._load(command.loads)
+        for words in command.images:
+            self._encode(words)
         layout, leaves = command.layout, self._model.leaves
         result: step.ForwardResult = self._programs.forward[layout](
-            leaves, self._cache, self._state.last_token, self._put(command.batch)
+            leaves, self._cache, self._state.last_token, self._put(command.batch), *self._pool
         )
         self._cache = result.cache
         scores = None
@@ -123,6 +128,11 @@ class Device:
         if command.draw:
             self._draw(pending, self._no_masks[layout.samples])
         return pending
+
+    def _encode(self, words: npt.NDArray[np.int32]) -> None:
+        if self._tower is None:
+            raise RuntimeError("the model reads no images")
+        self._pool = (self._programs.encode[len(words)](self._tower.leaves, *self._pool, self._put(words)),)
 
     def _draw(self, pending: Pending, masks: jax.Array) -> None:
         pending.out = self._sample(pending, pending.forward.samples_NC, masks)
@@ -153,6 +163,12 @@ class Device:
     def _put(self, array: npt.NDArray[np.int32]) -> jax.Array:
         placed: jax.Array = jax.device_put(array, self._programs.replicated)
         return placed
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array made on the devices that hold it."""
+    zeros: jax.Array = jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
+    return zeros
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxserve.engine.batch import Int32Array, Layout, choose_layout
 from jaxserve.engine.command import Launch, Redraw, SlotLoads
+from jaxserve.engine.image_batch import ImageEncoder
 from jaxserve.engine.plan import Plan, PlannedRow
 from jaxserve.engine.sequence import Sequence
 from jaxserve.sampling.columns import NUM_COLUMNS
@@ -37,10 +38,12 @@ class Encoder:
 
     Args:
         layouts: the buckets there are, ascending.
+        images: of a model that reads images.
     """
 
-    def __init__(self, layouts: tuple[Layout, ...]) -> None:
+    def __init__(self, layouts: tuple[Layout, ...], images: ImageEncoder | None = None) -> None:
         self._layouts = layouts
+        self._images = images
         self._known: WeakKeyDictionary[Sequence, _Known] = WeakKeyDictionary()
 
     def launch(self, plan: Plan, *, draw: bool) -> Launch:
@@ -55,6 +58,7 @@ class Encoder:
             draw=draw,
             keep_hidden=any(row.sequence.request.want_activations for row in plan.rows),
             keep_routing=any(row.sequence.request.want_routing for row in plan.rows),
+            images=() if self._images is None else tuple(map(self._images.pack, plan.encodings)),
         )
         for row in plan.rows:
             if row.samples:
@@ -105,6 +109,8 @@ class Encoder:
             views.cu_q_lens[index + 1] = token
         views.cu_q_lens[len(plan.rows) + 1 :] = token
         write_page_tables(plan, layout, buffer.data)
+        if self._images is not None:
+            self._images.write(plan, views)
         return buffer
 
     def _pack_samples(

@@ -50,6 +50,10 @@ class EngineStats:
     """Prompt tokens looked up in the prefix cache."""
     prefix_hit_tokens: int
     """Prompt tokens found there."""
+    images_encoded: int
+    """Images that went through the tower."""
+    images_found: int
+    """Images whose embeddings were still on the device."""
     steps: int
     compilations: int
     drafted_tokens: int
@@ -190,6 +194,8 @@ class Engine(Generic[Ticket]):
             preemptions=scheduler.preemptions,
             prefix_query_tokens=scheduler.prefix_query_tokens,
             prefix_hit_tokens=scheduler.prefix_hit_tokens,
+            images_encoded=0 if scheduler.images is None else scheduler.images.encoded,
+            images_found=0 if scheduler.images is None else scheduler.images.found,
             steps=counters.steps,
             compilations=self._runner.compilations,
             drafted_tokens=self._speculation.drafted,

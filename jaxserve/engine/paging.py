@@ -170,7 +170,7 @@ class Paging:
             end = min(end, sequence.request.cache_max_len)
         size = self.page_size
         while (start := sequence.pages.registered * size) + size <= end:
-            self._register_next(sequence, sequence.token_ids(start, start + size))
+            self._register_next(sequence, sequence.content_ids(start, start + size))
 
     def _register_next(self, sequence: Sequence, tokens: tuple[int, ...]) -> None:
         """Offer the first block that the prefix cache does not know, computed from `tokens`."""

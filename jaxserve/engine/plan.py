@@ -5,8 +5,19 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from jaxserve.engine.image_pool import Encoding
 from jaxserve.engine.requests import DraftOrigin, TokenLogprob
 from jaxserve.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedImage:
+    """An image of a row, in the pool of embeddings."""
+
+    start: int
+    """Position of its first token."""
+    rows: array[int]
+    """Row of the pool of each of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class PlannedRow:
     """First step of this sequence in its slot (admission or after preemption): slot state is reset."""
     position: int
     """Index of the first output token sampled here (0 = the sequence's first): the draw's `fold_in` counts from it."""
+    images: tuple[PlannedImage, ...] = ()
+    """Those of which these positions hold a part, or all."""
 
     branch: int = 0
     """The sequence's when it was planned."""
@@ -52,6 +65,8 @@ class Plan:
     """One step: rows ordered by slot, decode rows and prefill chunks mixed."""
 
     rows: tuple[PlannedRow, ...]
+    encodings: tuple[Encoding, ...] = ()
+    """Images to be encoded before it."""
 
     @property
     def num_tokens(self) -> int:

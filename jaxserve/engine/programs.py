@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxserve.config import EngineConfig
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout, layouts
+from jaxserve.engine.image_batch import ImageLayout, image_layouts
 from jaxserve.models import LoadedModel, cache_spec
 from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
@@ -46,8 +47,20 @@ class Programs:
         """By N."""
         self.score: dict[int, Compiled] = {}
         """By T."""
+        self.image_layouts = image_layouts(config, model.config.vision)
+        self.encode: dict[int, Compiled] = {}
+        """By size of the image's buffer."""
         self.write_history: Compiled = _missing
         self.write_bias: Compiled = _missing
+
+    @property
+    def pool(self) -> jax.ShapeDtypeStruct | None:
+        """Shape of the pool of embeddings of images; None for a model of text."""
+        model, sizes = self._model.config, self._config.images
+        if sizes is None or model.vision is None:
+            return None
+        shape = (sizes.pool, (1 + len(model.vision.taps)) * model.hidden_size)
+        return jax.ShapeDtypeStruct(shape, self._config.dtype, sharding=self.replicated)
 
     @property
     def mask_words(self) -> int:
@@ -69,6 +82,8 @@ class Programs:
         """(where to keep it, how to compile it), the slowest first."""
         for layout in reversed(self.layouts):
             yield partial(self.forward.__setitem__, layout), partial(self._compile_forward, layout)
+        for image in reversed(self.image_layouts):
+            yield partial(self.encode.__setitem__, image.size), partial(self._compile_encode, image)
         for layout in reversed(self.layouts):
             yield partial(self.score.__setitem__, layout.tokens), partial(self._compile_score, layout)
         for samples in sorted({layout.samples for layout in self.layouts}):
@@ -84,8 +99,17 @@ class Programs:
             self.cache,
             self._state().last_token,
             self._int32(layout.size),
+            *([] if self.pool is None else [self.pool]),
             donate=(1,),
         )
+
+    def _compile_encode(self, layout: ImageLayout) -> Compiled:
+        """Compiles the program of one bucket of patches."""
+        tower = self._model.tower
+        if tower is None:
+            raise ValueError("the model has no tower")
+        function = partial(step.encode, layout, tower.graphdef)
+        return self._compile(function, _abstract(tower.leaves), self.pool, self._int32(layout.size), donate=(1,))
 
     def _compile_sample(self, samples: int) -> Compiled:
         logits = jax.ShapeDtypeStruct((samples, self._model.config.vocab_size), np.float32, sharding=self.replicated)
@@ -112,13 +136,17 @@ class Programs:
             return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
 
     def _leaves(self) -> list[jax.ShapeDtypeStruct]:
-        return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in self._model.leaves]
+        return _abstract(self._model.leaves)
 
     def _int32(self, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.int32, sharding=self.replicated)
 
     def _state(self) -> SlotState:
         return abstract_state(self._config.max_num_seqs, self._model.config.vocab_size, self.replicated)
+
+
+def _abstract(leaves: list[jax.Array]) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves]
 
 
 def _missing(*arguments: Any) -> Any:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from jaxserve.engine.token_constraint import TokenConstraint
+from jaxserve.images.types import PlacedImage
 from jaxserve.sampling.params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -41,6 +42,8 @@ class Request:
     """At most this many prompt tokens are kept in the prefix cache (None = no limit)."""
     skip_special_tokens: bool = True
     """Whether special tokens are left out of the text."""
+    images: tuple[PlacedImage, ...] = ()
+    """Those of the prompt, by position; the prompt has a placeholder for each of their tokens."""
     constraint: ConstraintFactory | None = None
     """Makes the constraint each choice must follow (grammar, reasoning budget); None = any token goes."""
     prediction: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ from jaxserve.engine import compilations
 from jaxserve.engine.command import Draw, Launch
 from jaxserve.engine.device import Device, Pending
 from jaxserve.engine.encode import Encoder
+from jaxserve.engine.image_batch import ImageEncoder
 from jaxserve.engine.plan import Plan, RowResult
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.results import row_results
@@ -39,7 +40,8 @@ class Runner:
         compilations.listen()
         self.programs = Programs(config, model) if programs is None else programs
         self._device = Device(config, model, self.programs)
-        self._encoder = Encoder(self.programs.layouts)
+        images = self.programs.image_layouts
+        self._encoder = Encoder(self.programs.layouts, ImageEncoder(images) if images else None)
 
     @property
     def compilations(self) -> int:

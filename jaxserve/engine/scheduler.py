@@ -25,10 +25,11 @@ from dataclasses import dataclass, field, replace
 
 from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine.drafting import NO_DRAFTS, Propose, Room
+from jaxserve.engine.image_pool import ImagePool
 from jaxserve.engine.line import Line
 from jaxserve.engine.pages import CachedPrefix
 from jaxserve.engine.paging import Paging
-from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
+from jaxserve.engine.plan import Advance, Plan, PlannedImage, PlannedRow, RowResult, SampledToken
 from jaxserve.engine.requests import DraftOrigin, FinishReason, Request
 from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
@@ -81,6 +82,8 @@ class Scheduler:
             config.num_pages, config.page_size, config.page_windows, config.max_model_len, config.max_num_batched_tokens
         )
         self._groups = len(config.page_windows)
+        self.images = None if config.images is None else ImagePool(config.images)
+        """Where the embeddings of images are; None for a model of text."""
         self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
         self._waiting = Line()
@@ -147,13 +150,16 @@ class Scheduler:
             propose: guesses how sequences go on.
         """
         step = _Step(self._token_budget)
+        if self.images is not None:
+            self.images.begin_step()
         self._plan_running(step)
         self._admit(step, len(self._waiting) if newcomers is None else newcomers)
         if not step.rows:
             return None
         self._plan_drafting(step)
         self._add_drafts(step, propose)
-        return Plan(tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot)))
+        rows = tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot))
+        return Plan(rows) if self.images is None else Plan(rows, self.images.take_encodings())
 
     def commit(self, plan: Plan, results: Seq[RowResult]) -> list[Advance]:
         """Take over what a step returned; plans are committed in the order they were made.
@@ -230,6 +236,8 @@ class Scheduler:
         for sequence in self._waiting:
             sequence.in_flight, sequence.sampled, sequence.drafted = 0, len(sequence.output), 0
         self._stuck = None
+        if self.images is not None:
+            self.images.forget()
         return running
 
     def check(self) -> None:
@@ -239,6 +247,8 @@ class Scheduler:
             RuntimeError: they are not; the message says what is wrong.
         """
         self._pages.check(self._running)
+        if self.images is not None:
+            self.images.check()
         slots = [*self._slots, *(sequence.slot for sequence in self._running)]
         if sorted(slots) != list(range(self.max_num_seqs)):
             raise RuntimeError("a slot is lost or taken twice")
@@ -282,8 +292,9 @@ class Scheduler:
                 decoding -= 1
             else:
                 count = self._chunk_length(sequence.computed, sequence.length, step.budget - decoding)
-            if self._make_room(sequence, sequence.computed + count):
-                self._plan_row(step, sequence, count)
+            count, images = self._with_images(sequence, sequence.computed, count)
+            if count > 0 and self._make_room(sequence, sequence.computed + count):
+                self._plan_row(step, sequence, count, images=images)
 
     def _admit(self, step: _Step, newcomers: int) -> None:
         """Give slots, pages and a first chunk to at most `newcomers` waiting sequences, strictly by rank.
@@ -305,15 +316,42 @@ class Scheduler:
                 return
             prefix, donor = found
             start = prefix.blocks * self._page_size
-            count = self._chunk_length(start, sequence.length, step.budget)
+            wanted = self._chunk_length(start, sequence.length, step.budget)
+            count, images = self._with_images(sequence, start, wanted)
+            if not count:
+                return
             if not self._pages.start(sequence, prefix, start + count, self._reserved_pages()):
                 self._stuck = sequence, self._spare_pages()
                 return
             sequence.computed = start
             self._seat(sequence, donor)
-            self._plan_row(step, sequence, count, fresh=True)
+            self._plan_row(step, sequence, count, fresh=True, images=images)
+            if count < wanted:
+                return  # the rest of the step's budget is not for others: this prompt goes on with the next
 
-    def _plan_row(self, step: _Step, sequence: Sequence, count: int, *, fresh: bool = False) -> None:
+    def _with_images(self, sequence: Sequence, start: int, count: int) -> tuple[int, tuple[PlannedImage, ...]]:
+        """The images of a chunk at `start`, and its length: up to the last canonical boundary before an image that
+        this step has no room for, or no time to encode."""
+        images: list[PlannedImage] = []
+        for placed in sequence.request.images:
+            if placed.end <= start or placed.start >= start + count:
+                continue
+            rows = None if self.images is None else self.images.place(sequence.request.cache_key, placed.image)
+            if rows is None:
+                end = placed.start // self._page_size * self._page_size
+                return max(0, end - start), tuple(image for image in images if image.start < end)
+            images.append(PlannedImage(placed.start, rows))
+        return count, tuple(images)
+
+    def _plan_row(
+        self,
+        step: _Step,
+        sequence: Sequence,
+        count: int,
+        *,
+        fresh: bool = False,
+        images: tuple[PlannedImage, ...] = (),
+    ) -> None:
         start, end = sequence.computed, sequence.computed + count
         samples = int(end == sequence.length and sequence.request.max_tokens > 0)
         step.rows[sequence] = PlannedRow(
@@ -325,6 +363,7 @@ class Scheduler:
             fresh=fresh,
             position=sequence.sampled,
             branch=sequence.branch,
+            images=images,
         )
         step.budget -= count
         sequence.computed = end
@@ -477,7 +516,7 @@ class Scheduler:
             return None
         prefix, donor = forked
         if self._prefix_caching:
-            limit, tokens = self._reusable(sequence, sequence.length), sequence.token_ids(0, sequence.length)
+            limit, tokens = self._reusable(sequence, sequence.length), sequence.content_ids(0, sequence.length)
             cached = self._pages.lookup(sequence.request.cache_key, tokens, limit, self._page_size)
             if cached.blocks >= prefix.blocks:
                 return cached, None
@@ -584,6 +623,13 @@ class Scheduler:
             )
         if request.id in self._live:
             raise InvalidRequest("id", f"request {request.id} is running already")
+        if self.images is None and request.images:
+            raise InvalidRequest("images", "this model knows text only")
+        for placed in request.images:
+            if self.images is not None and not self.images.admits(placed.image):
+                raise InvalidRequest(
+                    "images", f"an image of {placed.image.tokens} tokens is larger than any that is read"
+                )
 
 
 def _rank(sequence: Sequence) -> tuple[bool, int]:

@@ -67,3 +67,12 @@ class Sequence:
             return prompt[start:end]
         known = prompt[start:] + tuple(output[max(0, start - len(prompt)) : end - len(prompt)])
         return known if len(known) == end - start else (*known, IN_FLIGHT)
+
+    def content_ids(self, start: int, end: int) -> tuple[int, ...]:
+        """As `token_ids`, with an image's digest in place of its placeholders: what the positions compute follows."""
+        ids = self.token_ids(start, end)
+        for placed in self.request.images:
+            first, last = max(placed.start, start), min(placed.end, end)
+            if first < last:
+                ids = ids[: first - start] + (placed.image.digest,) * (last - first) + ids[last - start :]
+        return ids

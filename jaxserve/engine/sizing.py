@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxserve.config import EngineConfig, table_columns
+from jaxserve.engine.image_sizes import VisionFacts, image_sizes
 from jaxserve.errors import ModelLoadError
 from jaxserve.options import EngineOptions
 
@@ -43,6 +44,8 @@ class ModelFacts:
     """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
     page_windows: tuple[int | None, ...] = (None,)
     """Window of each page group; None = no window."""
+    vision: VisionFacts | None = None
+    """Of its image tower; None = it knows text only."""
 
 
 def default_token_buckets(smallest: int, largest: int) -> tuple[int, ...]:
@@ -88,6 +91,9 @@ def derive_config(
     check_sizes(options, model.context, device.platform)
     pages = _kv_bytes(options, model, device) // model.page_bytes
     context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages)
+    images = None
+    if model.vision is not None:
+        images = image_sizes(model.vision, chosen.max_image_tokens, options.image_cache_tokens, context, buckets[-1])
     return EngineConfig(
         model_dir=options.model_dir,
         dtype=chosen.dtype,
@@ -104,6 +110,7 @@ def derive_config(
         matmul=options.matmul,
         prefix_caching=options.prefix_caching,
         max_waiting=options.max_waiting,
+        images=images,
     )
 
 
@@ -113,7 +120,22 @@ def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) ->
     if device.memory_limit is None:
         return int(_machine_memory() * _CPU_SHARE)
     share = _GPU_SHARE if device.platform == "gpu" else _ACCELERATOR_SHARE
-    return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes
+    return (
+        int(device.memory_limit * share)
+        - device.memory_in_use
+        - model.step_bytes
+        - _image_bytes(options, model, device)
+    )
+
+
+def _image_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) -> int:
+    """The pool of embeddings and the temporaries of the tower's largest program."""
+    if model.vision is None:
+        return 0
+    chosen = options.chosen(device.platform)
+    step = options.token_buckets[-1] if options.token_buckets else chosen.max_num_batched_tokens
+    sizes = image_sizes(model.vision, chosen.max_image_tokens, options.image_cache_tokens, model.context, step)
+    return sizes.pool * model.vision.row_bytes + sizes.patch_buckets[-1] * model.vision.patch_bytes
 
 
 def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 `forward` runs the model over the packed tokens and updates the KV pages in place; `sample` turns the samples' logits
 into tokens and updates the slot state in place. They are separate programs so that a grammar's mask for this step can
 be computed on the host while the forward pass runs. `score` adds log-probabilities of prompt tokens where asked for.
-All three are pure; static shapes come from the batch `Layout`.
+`encode` puts an image's embeddings where `forward` finds them. All are pure; static shapes come from the `Layout`s.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxserve import models
 from jaxserve.engine.batch import Layout
+from jaxserve.engine.image_batch import ImageLayout
 from jaxserve.sampling import pipeline
 from jaxserve.sampling.logprobs import score_prompt
 from jaxserve.sampling.packing import unpack_rows
@@ -48,6 +49,7 @@ def forward(
     cache: Cache,
     last_token_S: jax.Array,
     buffer: jax.Array,
+    pool: jax.Array | None = None,
 ) -> ForwardResult:
     """Runs the model over one packed batch.
 
@@ -59,6 +61,7 @@ def forward(
         cache: KV pages, donated.
         last_token_S: the token each slot sampled last.
         buffer: [layout.size] int32, see `batch`.
+        pool: embeddings of images, of a model that reads them.
     """
     with jax.named_scope("unpack"):
         batch = layout.split(buffer)
@@ -67,7 +70,10 @@ def forward(
         tokens_T = jnp.where(batch.tokens_T < 0, in_flight_T, batch.tokens_T)
         tokens_N = unpack_rows(batch.samples_NC).token
     with jax.named_scope("forward"):
-        out = models.forward(graphdef, leaves, tokens_T, cache, meta, tokens_N)
+        images = None
+        if pool is not None and batch.image_rows_T is not None:
+            images = models.ImageMeta(pool, batch.image_rows_T, batch.rotary_AT)
+        out = models.forward(graphdef, leaves, tokens_T, cache, meta, tokens_N, images)
     return ForwardResult(out.cache, out.hidden_TD, out.hidden_ND, out.logits_NV, batch.samples_NC, out.routing)
 
 
@@ -93,3 +99,21 @@ def score(graphdef: Any, leaves: list[jax.Array], hidden_TD: jax.Array, targets_
     """Log-probabilities of the next prompt tokens (`targets_T`; -1 = not wanted), packed; never holds [T, V]."""
     with jax.named_scope("score"):
         return score_prompt(hidden_TD, lambda hidden: models.unembed(graphdef, leaves, hidden), targets_T)
+
+
+def encode(layout: ImageLayout, graphdef: Any, leaves: list[jax.Array], pool: jax.Array, words: jax.Array) -> jax.Array:
+    """Runs an image through the tower and writes its embeddings to the pool.
+
+    Args:
+        layout: static shape of `words`.
+        graphdef: static structure of the tower.
+        leaves: its parameters.
+        pool: [E, (1 + taps) * D], donated.
+        words: [layout.size] int32, see `image_batch`.
+
+    Returns:
+        The pool.
+    """
+    image, targets_M = layout.unpack(words)
+    rows_MW = models.embed_image(graphdef, leaves, image)
+    return pool.at[targets_M].set(rows_MW.astype(pool.dtype))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxserve.engine.plan import Advance, SampledToken
 from jaxserve.engine.requests import Delta, DraftCounts, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
-from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.reading.hidden_stops import TokenStops
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class _Choice:
     """Text state of one choice."""
 
     detokenizer: IncrementalDetokenizer
-    stops: StopMatcher
+    stops: TokenStops
     open: bool = True
     drafts: DraftCounts | None = None
 
@@ -51,7 +51,7 @@ class RequestStream:
                     skip_special_tokens=self.request.skip_special_tokens,
                     prefix_ids=self.request.prompt,
                 ),
-                StopMatcher(self.request.stop),
+                TokenStops(self.request.stop, self.tokenizer, hides=self.request.skip_special_tokens),
             )
             for _ in range(self.request.n)
         ]
@@ -139,20 +139,15 @@ class RequestStream:
             ends = reason if count == len(tokens) else None
             if ends == "stop" and token.token in self.request.stop_token_ids:
                 break
-            text, matched = choice.stops.push(choice.detokenizer.push(token.token))
+            text, matched = choice.stops.push(token.token, choice.detokenizer.push(token.token))
             shown += text
             if matched is not None:
                 return tokens[:count], shown, matched
         if reason is not None:
-            text, matched = self._flush(choice)
+            text, matched = choice.stops.end(choice.detokenizer.flush())
             shown += text
             return tokens, shown, matched
         return tokens, shown, None
-
-    def _flush(self, choice: _Choice) -> tuple[str, str | None]:
-        """What the end of a choice lets go: an incomplete character, and text that might have become a stop text."""
-        text, matched = choice.stops.push(choice.detokenizer.flush())
-        return (text, matched) if matched is not None else (text + choice.stops.flush(), None)
 
     def _logprobs(self, tokens: tuple[SampledToken, ...]) -> tuple[TokenLogprob, ...]:
         if self.request.logprobs is None:

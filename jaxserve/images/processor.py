@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.images.sizes import shorter_side, smart_size
-from jaxserve.images.types import Detail, ImageInput, ImageShape, Picture, Style
+from jaxserve.images.types import Detail, ImageInput, ImageMarkup, ImageShape, Picture, Style
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, 3]."""
@@ -84,6 +84,19 @@ class ImageProcessor:
     def _shorten(self, source: Image.Image) -> Pixels:
         side = self.resize or self.shape.side or 0
         return np.asarray(source.resize(shorter_side(source.width, source.height, side), self.resample))
+
+
+@dataclass(frozen=True)
+class ImageServices:
+    """What prompts with images need."""
+
+    processor: ImageProcessor
+    markup: ImageMarkup
+
+    def limited(self, max_tokens: int) -> ImageServices:
+        """The same for images of at most so many tokens."""
+        shape = replace(self.processor.shape, max_tokens=max_tokens)
+        return ImageServices(replace(self.processor, shape=shape), self.markup)
 
 
 def read_processor(model_dir: Path, shape: ImageShape) -> ImageProcessor:

@@ -29,7 +29,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+"""Which file of several holds each tensor."""
 _LARGEST_HEADER = 100 << 20
 
 
@@ -53,6 +54,10 @@ class StoredTensor:
         raw = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.offset, shape=(size,))
         return raw.view(self.dtype).reshape(self.shape)
 
+    def fetch(self, part: NDArray[Any]) -> bool:
+        """Make a part of `view` readable; whether that changed what it holds."""
+        return False
+
 
 def open_checkpoint(model_dir: Path) -> dict[str, StoredTensor]:
     """All tensors of a directory's safetensors files, by name: of the index where there is one, else of every file.
@@ -60,7 +65,7 @@ def open_checkpoint(model_dir: Path) -> dict[str, StoredTensor]:
     Raises:
         ModelLoadError: no safetensors file, a file the index names is missing, or a file is truncated or malformed.
     """
-    index = model_dir / _INDEX
+    index = model_dir / INDEX
     if index.exists():
         return _indexed(model_dir, index)
     files = sorted(model_dir.glob("*.safetensors"))
@@ -107,7 +112,7 @@ def _read_header(path: Path) -> Iterable[StoredTensor]:
                 raise ModelLoadError(f"{path} is truncated or not a safetensors file.")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        tensors = [_entry(path, name, entry, 8 + length) for name, entry in header.items()]
+        tensors = [header_entry(path, name, entry, 8 + length) for name, entry in header.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelLoadError(f"{path} is not a readable safetensors file.") from None
     end = max((t.offset + math.prod(t.shape) * t.dtype.itemsize for t in tensors), default=0)
@@ -116,7 +121,13 @@ def _read_header(path: Path) -> Iterable[StoredTensor]:
     return tensors
 
 
-def _entry(path: Path, name: str, entry: dict[str, Any], data: int) -> StoredTensor:
+def header_entry(path: Path, name: str, entry: dict[str, Any], data: int) -> StoredTensor:
+    """A tensor as a header declares it; `data` is where the file's numbers begin.
+
+    Raises:
+        ModelLoadError: its type is not known, or it does not fit its bytes.
+        ValueError, KeyError, TypeError: the entry is malformed.
+    """
     if entry["dtype"] not in _DTYPES:
         raise ModelLoadError(f"{path}: tensor {name} has the unsupported type {entry['dtype']}.")
     dtype = _DTYPES[entry["dtype"]]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxserve.models.model import Blueprint, Leaf, plan_model
 from jaxserve.models.orbax_store import FLOATS, PARAMS, array_names
 from jaxserve.models.orbax_writer import Unwritten, write_store
 from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
+from jaxserve.models.remote import upload, url_of
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces
 
@@ -51,15 +53,22 @@ def convert(
 
     Args:
         model_dir: directory that `load_model` reads.
-        out: missing or empty directory.
+        out: missing or empty directory, or a URL behind which nothing is (written to a temporary directory first).
         dtype: type of what is not quantised; None keeps every tensor's own if that has 16 or 32 bits.
         weights: see `choose_weights`.
         quantize: see `choose_weights`.
         progress: told (bytes written, bytes in all).
 
     Raises:
-        ModelLoadError: `out` is not empty or not local, the model can't be loaded, or writing failed.
+        ModelLoadError: `out` is not empty, the model can't be loaded, or writing failed.
     """
+    url = url_of(out)
+    if url is not None:
+        with tempfile.TemporaryDirectory(prefix="jaxserve-") as scratch:
+            local = Path(scratch) / "model"
+            convert(model_dir, local, dtype=dtype, weights=weights, quantize=quantize, progress=progress)
+            upload(local, url)
+        return
     _check_target(out)
     plan = _plan(choose_weights(load_config(model_dir), weights, quantize), dtype)
     pairs = zip(plan.leaves, find_pieces(plan, model_dir), strict=True)
@@ -91,8 +100,6 @@ def convert(
 
 
 def _check_target(out: Path) -> None:
-    if re.match(r"[a-z0-9]+:/", str(out)):
-        raise ModelLoadError(f"{out} is not a local directory: convert to one, then copy it.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelLoadError(f"{out} exists and is not an empty directory.")
 

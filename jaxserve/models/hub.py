@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class HubConfig:
         """
         path = model_dir / "config.json"
         if not model_dir.is_dir():
-            raise ModelLoadError(f"Model directory {model_dir} {_what_to_do(model_dir)}.")
+            raise ModelLoadError(f"Model directory {model_dir} does not exist.")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -128,14 +127,3 @@ class HubConfig:
         if default is _REQUIRED:
             raise self.bad(field, "is missing")
         return default
-
-
-def _what_to_do(model: Path) -> str:
-    """Completes the sentence about something that is no directory."""
-    if model.is_file():
-        return (
-            "is a single file: give the directory with config.json, *.safetensors and the tokenizer that it belongs to"
-        )
-    if re.fullmatch(r"(hf:/)?[\w.-]+/[\w.-]+", str(model)):
-        return "does not exist: to serve a model of a hub, download its files into a directory and give that"
-    return "does not exist"

@@ -20,8 +20,11 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
+from jaxserve.models.bucket import is_remote, open_remote
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
+from jaxserve.models.gguf.directory import has_gguf, open_listed
+from jaxserve.models.gguf.pieces import match_gguf
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
 from jaxserve.models.kernels.choice import Backends
@@ -87,7 +90,7 @@ def load_model(
 
 
 def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
-    """What each leaf of the plan is read from: arrays of an orbax checkpoint, else tensors of safetensors files.
+    """What each leaf of the plan is read from: arrays of an orbax checkpoint, tensors of GGUF or safetensors files.
 
     Weights that the plan holds otherwise than they are stored are dequantised or quantised while they are read.
 
@@ -105,8 +108,11 @@ def _find_stored(plan: Blueprint, model_dir: Path) -> list[Pieces]:
     """As `find_pieces`, for a plan whose weights are held as they are stored."""
     if has_store(model_dir):
         return match_arrays(plan, open_store(model_dir), model_dir)
+    if has_gguf(model_dir):
+        return match_gguf(plan, open_listed(model_dir))
     family, stored = find_family(plan.config.model_type), read_stored_weights(HubConfig.read(model_dir))
-    return match_tensors(plan, family, open_checkpoint(model_dir), model_dir, stored)
+    tensors = open_remote(model_dir) if is_remote(model_dir) else open_checkpoint(model_dir)
+    return match_tensors(plan, family, tensors, model_dir, stored)
 
 
 def random_model(

@@ -35,7 +35,10 @@ class Piece:
 
     def read(self, index: tuple[slice, ...], out: NDArray[Any]) -> None:
         """Copy a part of the piece into `out`, converted to its type."""
-        out[...] = self._cut(self._whole())[index]
+        part = self._cut(self._whole())[index]
+        if self.tensor.fetch(part):
+            part = self._cut(self._whole())[index]
+        out[...] = part
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -24,6 +24,7 @@ class PlatformDefaults:
     """Scan on TPU: compiles several times faster, same speed. Elsewhere scan copies or slows."""
     max_num_seqs: int
     max_num_batched_tokens: int
+    max_image_tokens: int
     smallest_bucket: int
     """Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding; and four rows
     cost what two cost there (the weights' bandwidth), so 4 is the smallest that pays. On GPUs 8 rows cost what one
@@ -31,9 +32,9 @@ class PlatformDefaults:
 
 
 _PLATFORMS = {
-    "cpu": PlatformDefaults("float32", "unroll", 16, 512, 4),
-    "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 8),
-    "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 16),
+    "cpu": PlatformDefaults("float32", "unroll", 16, 512, 1024, 4),
+    "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 4096, 8),
+    "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 4096, 16),
 }
 
 
@@ -87,6 +88,22 @@ class EngineOptions(Options):
         "Sizes",
         commands=(),
         default_text="powers of two up to the budget",
+    )
+    max_image_tokens: int | None = option(
+        None,
+        "Tokens of one image; larger images are made smaller.",
+        "Sizes",
+        commands=_RUNS,
+        least=1,
+        default_text=_by_platform("max_image_tokens"),
+    )
+    image_cache_tokens: int | None = option(
+        None,
+        "Tokens of images whose embeddings a device keeps.",
+        "Sizes",
+        commands=_RUNS,
+        least=1,
+        default_text="those of a step and of a few images",
     )
     prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
     speculate: Literal["ngram"] | None = option(

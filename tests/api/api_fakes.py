@@ -27,7 +27,7 @@ from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.matcher import MaskFiller
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
-from jaxserve.text.reading.stop import StopMatcher
+from jaxserve.text.reading.hidden_stops import TokenStops
 from jaxserve.text.tokenizers.streams import ByteStream
 
 BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
@@ -255,7 +255,8 @@ class _Run:
             for _ in range(request.n)
         ]
         self.constraints = [request.constraint() for _ in range(request.n)] if request.constraint is not None else []
-        self.stops = [StopMatcher(request.stop) for _ in range(request.n)]
+        hides = request.skip_special_tokens
+        self.stops = [TokenStops(request.stop, engine.tokenizer, hides=hides) for _ in range(request.n)]
         self.tokens = [list(engine.reply(request, choice)) for choice in range(request.n)]
         self.position = 0
         self.open = set(range(request.n))
@@ -299,11 +300,10 @@ class _Run:
             text = self.texts[choice].push(token)
             if position + 1 >= request.max_tokens:
                 reason = "length"
-        if reason is not None:
-            text += self.texts[choice].flush()
-        shown, hit = self.stops[choice].push(text)
+        shown, hit = self.stops[choice].push(token, text)
         if hit is None and reason is not None:
-            shown += self.stops[choice].flush()
+            more, hit = self.stops[choice].end(self.texts[choice].flush())
+            shown += more
         if hit is not None:
             reason = "stop"
         delta = self._delta(choice, token, shown, reason, stop_text=hit)

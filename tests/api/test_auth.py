@@ -24,12 +24,23 @@ def locked() -> Iterator[Api]:
     engine.close()
 
 
+@pytest.mark.proves("header api-key", "header x-api-key")
+@pytest.mark.parametrize("name", ["api-key", "x-api-key"])
+def test_keys_as_other_clients_send_them(locked: Api, name: str) -> None:
+    assert locked.post(CHAT, locked.chat_body(), headers={name: "key-two"}).status_code == 200
+    refused = locked.post(CHAT, locked.chat_body(), headers={name: "key-on"})
+    assert (refused.status_code, "not accepted" in refused.text) == (401, True)
+    both = {name: "key-one", "authorization": "Bearer wrong"}
+    assert locked.post(CHAT, locked.chat_body(), headers=both).status_code == 401
+
+
 WRONG = [None, "", "Bearer", "Bearer ", "Bearer wrong", "Bearer key-on", "Bearer key-onee", "Basic key-one", "key-one"]
 
 
 @pytest.mark.parametrize("header", WRONG)
 def test_a_wrong_key_is_refused(locked: Api, header: str | None) -> None:
-    for method, path in GUARDED + [(m, "/inference" + p) for m, p in GUARDED]:
+    elsewhere = ["/inference/v1", "/v1/v1", "", "/openai/v1", "/openai/deployments/fake"]
+    for method, path in GUARDED + [(m, prefix + p.removeprefix("/v1")) for m, p in GUARDED for prefix in elsewhere]:
         response = locked.http.request(
             method, path, headers={} if header is None else {"authorization": header}, content=b"{"
         )
@@ -52,7 +63,7 @@ def test_probes_and_the_description_stay_open(make_api: MakeApi) -> None:
     for path in ("/health", "/ready", "/metrics", "/version", "/openapi.json"):
         assert api.http.get(path).status_code == 200, path
     assert api.http.get("/v1").status_code == 401
-    assert api.http.get("/v1x").status_code == 404
+    assert api.http.get("/v1x").status_code == 401
 
 
 def test_without_keys_everyone_may_enter(api: Api) -> None:

@@ -27,7 +27,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_p": -0.5}, "min_p"),
     ({"typical_p": 2}, "typical_p"),
     ({"top_k": 101}, "top_k"),
-    ({"top_k": -1}, "top_k"),
+    ({"top_k": -2}, "top_k"),
     ({"top_k": 1.5}, "top_k"),
     ({"top_k": True}, "top_k"),
     ({"frequency_penalty": 2.5}, "frequency_penalty"),

@@ -59,7 +59,8 @@ def test_every_knob_is_proved() -> None:
 @pytest.mark.parametrize("knob", list(KNOBS))
 def test_beyond_the_range_is_refused(api: Api, endpoint: str, knob: str) -> None:
     spec = params.KNOBS[knob]
-    beyond = [spec.low if spec.above_low else spec.low - 1, *([] if spec.high == math.inf else [spec.high + 1])]
+    below = spec.low - (2 if knob == "top_k" else 1)  # -1 is another way to turn top_k off
+    beyond = [spec.low if spec.above_low else below, *([] if spec.high == math.inf else [spec.high + 1])]
     for value in beyond:
         assert api.refuse(endpoint, 422, **{knob: value})["error"]["param"] == knob
 
@@ -155,13 +156,32 @@ def test_stop(api: Api, endpoint: str, stop: Any, text: str) -> None:
 
 @BOTH
 @pytest.mark.proves("stop")
-@pytest.mark.parametrize(("stop", "ignore_eos"), [("<|end|>", False), ("<|user|>", True), (["x", "</s>"], True)])
+@pytest.mark.parametrize(
+    ("stop", "ignore_eos"),
+    [
+        ("<|end|>", False),
+        ("<|user|>", True),
+        (["x", "</s>"], True),
+        ("<|end|>\n", False),
+        ("</s><|user|>", True),
+        ("!</s>", True),
+    ],
+)
 def test_a_stop_that_spells_a_special_token(
     make_api: Callable[..., Api], endpoint: str, stop: Any, ignore_eos: bool
 ) -> None:
     """It ends the output though special tokens are not part of its text."""
     spelled = stop if isinstance(stop, str) else stop[-1]
-    api = make_api(FakeEngine(reply=say(f"Hello{spelled} world", eos=False)))
+    for chat_format in ("generic", "hermes"):  # one hides special tokens in chat, the other reads them
+        _stops_at(
+            make_api(FakeEngine(reply=say(f"Hello{spelled} world", eos=False)), chat_format=chat_format),
+            endpoint,
+            stop,
+            ignore_eos,
+        )
+
+
+def _stops_at(api: Api, endpoint: str, stop: Any, ignore_eos: bool) -> None:
     choice = api.send(endpoint, stop=stop, ignore_eos=ignore_eos, max_tokens=30)["choices"][0]
     assert choice.get("text", choice.get("message", {}).get("content")) == "Hello"
     assert choice["finish_reason"] == "stop"

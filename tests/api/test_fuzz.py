@@ -15,6 +15,7 @@ import pytest
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, say
 
 from jaxserve.api.rules import UNSUPPORTED
+from jaxserve.api.schema.extras import ChatClientFields, ClientFields
 from jaxserve.options import Limits
 
 pytest.importorskip("schemathesis")
@@ -26,6 +27,8 @@ CONFLICTING = (
     "stream_options",
     "return_last_activation",
     "include_routing_matrix",
+    *ClientFields.model_fields,
+    *ChatClientFields.model_fields,
 )
 """Fields that need or exclude others: drawn at random they are nearly always refused."""
 

@@ -193,6 +193,8 @@ def test_a_budget_closes_the_reasoning_of_a_completion(make_api: Make) -> None:
     text = api.complete(prompt="Hi", reasoning_effort=5, max_tokens=30, return_token_ids=True)["choices"][0]
     assert text["token_ids"].index(UNTHINK) - text["token_ids"].index(THINK) - 1 == 5
     off = api.complete(prompt="Hi", reasoning_effort="none", max_tokens=30, return_token_ids=True)["choices"][0]
+    same = api.complete(prompt="Hi", thinking={"type": "disabled"}, max_tokens=30, return_token_ids=True)["choices"][0]
+    assert same["token_ids"] == off["token_ids"]
     assert off["token_ids"][:2] == [THINK, UNTHINK]
 
 

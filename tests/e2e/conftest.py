@@ -67,7 +67,7 @@ def serve(tmp_path_factory) -> Iterator[Serve]:
     def start(model: Path | None, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
         port = free_port()
         log = tmp_path_factory.mktemp("server") / "log.txt"
-        command = [sys.executable, "-m", "jaxserve", "serve", *([str(model)] if model else []), "--port", str(port)]
+        command = [sys.executable, "-m", "jaxserve", "serve", str(model or "story"), "--port", str(port)]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), **(env or {})}
         with log.open("wb") as output:
             process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=environment)

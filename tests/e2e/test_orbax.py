@@ -10,7 +10,7 @@ import sys
 import httpx
 import pytest
 
-from jaxserve.startup import bundled_model_dir
+from jaxserve.resolve import bundled_model_dir
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxserve.startup import bundled_model_dir
+from jaxserve.resolve import bundled_model_dir
 
 SMALL = ("--max-num-seqs", "2", "--max-model-len", "512", "--max-num-batched-tokens", "16")
 """Few programs to compile, and the same ones for every server here."""
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_served_is_one_sentence(model, damage, says):
     ],
 )
 def test_bad_flags_are_named(flags, says):
-    done = run_serve(*flags, "--port", "0")
+    done = run_serve("story", *flags, "--port", "0")
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,8 +20,9 @@ from jaxserve.engine.sequence import IN_FLIGHT, Sequence
 from jaxserve.errors import DeviceLost
 from jaxserve.models import load_model, make_mesh
 from jaxserve.options import EngineOptions
+from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import bundled_model_dir, start_loaded
+from jaxserve.startup import start_loaded
 from jaxserve.text.tokenizers.tokenizer import load_tokenizer
 
 GREEDY = SamplingParams(temperature=0)

@@ -9,8 +9,9 @@ import pytest
 
 from jaxserve.engine.requests import Request
 from jaxserve.options import EngineOptions
+from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import bundled_model_dir, prepare, start
+from jaxserve.startup import prepare, start
 
 PROMPT = tuple(range(40, 60))
 KNOBS = [

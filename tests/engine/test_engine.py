@@ -40,6 +40,12 @@ class Letters:
 
         return Stream()
 
+    def encode(self, text, *, add_special_tokens):
+        return [ord(letter) - ord("a") for letter in text]
+
+    def token_text(self, token):
+        return chr(ord("a") + token % 26)
+
     def decode(self, ids, *, skip_special_tokens):
         return "".join(chr(ord("a") + i % 26) for i in ids)
 

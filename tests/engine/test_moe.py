@@ -13,8 +13,9 @@ import pytest
 from jaxserve.engine.requests import Request
 from jaxserve.models import load_model, make_mesh
 from jaxserve.options import EngineOptions
+from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import bundled_model_dir, start_loaded
+from jaxserve.startup import start_loaded
 from jaxserve.text.tokenizers.tokenizer import load_tokenizer
 
 MODELS = Path(__file__).resolve().parents[1] / "fixtures" / "models"

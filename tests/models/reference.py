@@ -8,14 +8,20 @@ import math
 import numpy as np
 
 
-def logits(config, weights, ids):
-    """Logits [T, V] of a checkpoint (hub name -> array), and its experts [MoE layers, T, k], ascending, or None."""
+def logits(config, weights, ids, images=None):
+    """Logits [T, V] of a checkpoint (hub name -> array), and its experts [MoE layers, T, k], ascending, or None.
+
+    `images`: which tokens are of images, bool [T]; and for these what takes the place of the embedding and what is
+    added after each of the first layers, [tokens, 1 + layers, D].
+    """
     w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     gemma = config["model_type"].startswith("gemma")
     if gemma:
         w = {name: value + 1 if name.endswith("norm.weight") else value for name, value in w.items()}
     eps = config.get("rms_norm_eps", 1e-6)
     x = w["model.embed_tokens.weight"][ids] * (math.sqrt(config["hidden_size"]) if gemma else 1.0)
+    where, parts = images or (np.zeros(len(ids), bool), np.zeros((0, 1, config["hidden_size"])))
+    x[where] = parts[:, 0]
     routing = []
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
@@ -25,6 +31,8 @@ def logits(config, weights, ids):
         x = x + (rms_norm(y, own[after], eps) if after else y)
         y, chosen = feed_forward(config, own, rms_norm(x, own[mlp_before], eps))
         x = x + (rms_norm(y, own[mlp_after], eps) if mlp_after else y)
+        if layer + 1 < parts.shape[1]:
+            x[where] += parts[:, layer + 1]
         if chosen is not None:
             routing.append(np.sort(chosen, axis=-1))
     x = rms_norm(x, w["model.norm.weight"], eps)
@@ -219,12 +227,12 @@ def rope(config, x, dim, sliding, pairs=None):
     local = sliding and "rope_local_base_freq" in config
     theta = config["rope_local_base_freq"] if local else config["rope_theta"]
     angle = np.zeros((len(x), rotary // 2))
-    factor = 1.0
+    factor, axes = 1.0, "positions" in config
     for t in range(len(x)):
         freq = np.array([theta ** (-2 * i / rotary) for i in range(rotary // 2)])
         if not local:
             freq, factor = scaled(config, freq, t)
-        angle[t] = t * freq
+        angle[t] = np.array([config["positions"][axis][t] for axis in axes_of(config)]) * freq if axes else t * freq
     turn = factor * np.exp(1j * angle)[:, None]
     turning, rest = x[..., :rotary], x[..., rotary:]
     if config["model_type"] == "glm4" if pairs is None else pairs:
@@ -234,6 +242,19 @@ def rope(config, x, dim, sliding, pairs=None):
         turned = (turning[..., : rotary // 2] + 1j * turning[..., rotary // 2 :]) * turn
         out = np.concatenate([turned.real, turned.imag], axis=-1)
     return np.concatenate([out, rest], axis=-1)
+
+
+def axes_of(config):
+    """Which of time, row and column each pair turns with: in stretches (Qwen2-VL), or in turns (Qwen3-VL)."""
+    scaling = config["rope_scaling"]
+    sections = scaling["mrope_section"]
+    if not scaling.get("mrope_interleaved"):
+        return [axis for axis, count in enumerate(sections) for _ in range(count)]
+    axes = [0] * sum(sections)
+    for axis in (1, 2):
+        for turn in range(sections[axis]):
+            axes[3 * turn + axis] = axis
+    return axes
 
 
 def scaled(config, freq, position):

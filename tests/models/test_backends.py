@@ -16,7 +16,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models.config import MoeSpec
 from jaxserve.models.kernels import choice
 from jaxserve.models.kernels.xla import Xla
-from jaxserve.startup import bundled_model_dir
+from jaxserve.resolve import bundled_model_dir
 
 
 class Counting(Xla):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -330,21 +329,3 @@ def test_bad_fields_of_families(copied, name, fields, part):
     folder = copied(name)
     edit(folder, **fields)
     refused(folder, part)
-
-
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        ("org/model", "download its files into a directory"),
-        ("hf:/org/model", "download its files into a directory"),
-        ("model.gguf", "is a single file: give the directory"),
-        ("pytorch_model.bin", "is a single file: give the directory"),
-        ("a/b/c", "does not exist.$"),
-    ],
-)
-def test_what_is_no_directory_says_what_to_do(tmp_path, monkeypatch, model, says):
-    monkeypatch.chdir(tmp_path)
-    if "/" not in model:
-        (tmp_path / model).write_bytes(b"x")
-    with pytest.raises(ModelLoadError, match=says):
-        models.load_config(Path(model))

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jaxserve import models
 from jaxserve.errors import ModelLoadError
+from jaxserve.models import bucket
 from jaxserve.models.conversion import convert
 from jaxserve.models.remote import local_model_dir
+from jaxserve.models.sources import Piece
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "models"
 
@@ -82,9 +86,12 @@ def test_gs_urls_against_a_stand_in(stored):
     """Google's protocol from a local server, in a process of its own: tensorstore reads its address once."""
     handler = type("Handler", (Bucket,), {"root": stored.parent})
     script = (
-        "import sys; from pathlib import Path; from jaxserve import models; "
-        "from jaxserve.models.remote import local_model_dir as local; "
-        "model = models.load_model(local(Path(sys.argv[1]))); print(sum(leaf.nbytes for leaf in model.leaves))"
+        "from pathlib import Path\n"
+        "from jaxserve import models\n"
+        "from jaxserve.models.remote import local_model_dir as local\n"
+        "for name in ('stored', 'hub', 'nothing'):\n"
+        "    model = models.load_model(local(Path(f'gs://bucket/{name}')))\n"
+        "    print(sum(leaf.nbytes for leaf in model.leaves))\n"
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -94,18 +101,66 @@ def test_gs_urls_against_a_stand_in(stored):
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
         }
         command = [sys.executable, "-c", script]
-        found, absent = (
-            subprocess.run([*command, f"gs://bucket/{name}"], env=env, capture_output=True, text=True, timeout=60)
-            for name in ("stored", "nothing")
-        )
+        shutil.copytree(FIXTURES / "qwen3_one_layer", stored.parent / "hub")
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
         server.shutdown()
-    assert found.returncode == 0, found.stderr
-    assert int(found.stdout) == sum(leaf.nbytes for leaf in models.load_model(stored).leaves)
-    assert "gs://bucket/nothing holds no model that `jaxserve convert` wrote" in absent.stderr
+    size = sum(leaf.nbytes for leaf in models.load_model(stored).leaves)
+    assert done.stdout.split() == [str(size)] * 2, done.stderr
+    assert "gs://bucket/nothing holds no model that `jaxserve convert` wrote" in done.stderr
 
 
-@pytest.mark.parametrize("folder", ["empty", "phi3"])
-def test_urls_that_hold_no_model(folder, tmp_path):
-    directory = FIXTURES / "phi3" if folder == "phi3" else tmp_path
-    with pytest.raises(ModelLoadError, match="holds no model that `jaxserve convert` wrote"):
-        local_model_dir(f"file://{directory}")
+def test_urls_that_hold_no_model(tmp_path):
+    with pytest.raises(ModelLoadError, match=r"holds no model that `jaxserve convert` wrote .* and none in the hub's"):
+        local_model_dir(f"file://{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["phi3", "gpt_oss_mxfp4", "deepseek_v3_fp8", "gemma3"])
+def test_hub_layout_behind_a_url_is_read_in_ranges(name, monkeypatch):
+    """Parts of fused tensors, rows in turn, scales: the parameters of the local directory, no byte read twice."""
+    read = []
+    plain = bucket.RemoteFile.ranges
+    monkeypatch.setattr(bucket, "_CHUNK", 512)
+    monkeypatch.setattr(bucket.RemoteFile, "ranges", lambda file, spans: read.extend(spans) or plain(file, spans))
+    local = local_model_dir(f"file://{FIXTURES / name}")
+    assert not list(local.glob("*.safetensors"))
+    loaded, expected = models.load_model(local), models.load_model(FIXTURES / name)
+    for one, two in zip(loaded.leaves, expected.leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
+    sizes = [stop - start for start, stop in read]
+    assert max(sizes[2:]) <= 512
+    assert sum(sizes) <= 1.35 * (FIXTURES / name / "model.safetensors").stat().st_size
+
+
+def test_a_part_of_a_tensor_is_a_part_of_its_bytes(tmp_path, monkeypatch):
+    """What one device of many needs: its rows."""
+    save_file({"x": np.arange(64 * 32, dtype=np.float32).reshape(64, 32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(bucket, "_CHUNK", 256)
+    tensor = bucket.open_remote(local_model_dir(f"file://{tmp_path}"))["x"]
+    read = []
+    plain = bucket.RemoteFile.ranges
+    monkeypatch.setattr(bucket.RemoteFile, "ranges", lambda file, spans: read.extend(spans) or plain(file, spans))
+    out = np.empty((4, 32), np.float32)
+    Piece(tensor, lambda t, _: t[32:], None).read((slice(8, 12), slice(None)), out)
+    np.testing.assert_array_equal(out, np.arange(64 * 32).reshape(64, 32)[40:44])
+    assert sum(stop - start for start, stop in read) == 4 * 32 * 4
+
+
+def test_damaged_files_behind_a_url(tmp_path):
+    for content, says in (
+        (b"\xff" * 40, "not a safetensors file"),
+        (b"\x10" + b"\0" * 7 + b"{}", "can.t be read|truncated"),
+    ):
+        (tmp_path / "config.json").write_text((FIXTURES / "phi3" / "config.json").read_text())
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(ModelLoadError, match=says):
+            models.load_model(local_model_dir(f"file://{tmp_path}"))
+
+
+def test_convert_writes_behind_a_url(tmp_path):
+    convert(FIXTURES / "qwen3_one_layer", Path(f"file://{tmp_path}/out"))
+    local = models.load_model(FIXTURES / "qwen3_one_layer")
+    for one, two in zip(models.load_model(tmp_path / "out").leaves, local.leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
+    with pytest.raises(ModelLoadError, match="is not empty"):
+        convert(FIXTURES / "qwen3_one_layer", Path(f"file://{tmp_path}/out"))

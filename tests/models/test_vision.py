@@ -1,4 +1,5 @@
-"""Models that read images: embeddings, logits and continuations of other people's golden checkpoints."""
+"""Models that read images: embeddings, logits and continuations of our float64 reference, and of other people's golden
+checkpoints."""
 
 import shutil
 
@@ -8,13 +9,14 @@ from image_inputs import ImageSession, Prompt, embeddings
 
 from jaxserve import models
 
+FIXTURES = ("llava", "qwen2_5_vl", "qwen3_vl")
 GOLDEN = ("llava", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 CLOSE = {"atol": 1e-3, "rtol": 0}
 
 
-def check_golden(folder, loop):
-    model, golden = models.load_model(folder, layer_loop=loop), np.load(folder / "golden.npz")
+def check_golden(folder, loop, arrays="golden.npz"):
+    model, golden = models.load_model(folder, layer_loop=loop), np.load(folder / arrays)
     width, embedded = model.config.hidden_size, embeddings(model, golden)
     np.testing.assert_allclose(embedded[:, :width], golden["image_embeds"], **CLOSE)
     for tap in range(len(model.config.vision.taps)):
@@ -32,7 +34,12 @@ def check_golden(folder, loop):
     after_prefix = session.run([(0, 16, ids[16:]), (1, 9, ids[9:16])], 64)
     np.testing.assert_allclose(after_prefix[0], wanted[16:], **CLOSE)
     np.testing.assert_allclose(after_prefix[1], wanted[9:16], **CLOSE)
-    assert session.greedy(ids, 16) == golden["greedy_a"].tolist()
+    assert session.greedy(ids, len(golden["greedy_a"])) == golden["greedy_a"].tolist()
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_fixture(name, model_fixtures):
+    check_golden(model_fixtures / name, "unroll", "expected.npz")
 
 
 @pytest.mark.parametrize("name", GOLDEN)

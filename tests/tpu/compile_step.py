@@ -14,6 +14,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
@@ -22,11 +23,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxserve import models
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout
+from jaxserve.engine.image_batch import ImageLayout
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -93,6 +95,38 @@ MODELS = {
         "index_topk": 1024,
     },
 }
+QWEN3_VL_8B = {
+    "model_type": "qwen3_vl",
+    "text_config": {
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 262144,
+        "rope_theta": 5000000,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True},
+    },
+    "vision_config": {"out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24]},
+}
+QWEN2_5_VL_7B = {
+    "model_type": "qwen2_5_vl",
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128000,
+    "rope_theta": 1000000.0,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+}
+MODELS |= {"qwen3_vl": QWEN3_VL_8B, "qwen2_5_vl": QWEN2_5_VL_7B}
+POOL = 10241
+"""Embeddings of images on the device."""
 PAGE_SIZE = 16
 CONTEXT = 2048
 SLOTS = 64
@@ -103,6 +137,31 @@ def all_reduces_per_layer(hlo: str) -> int:
     return len(re.findall(r'\ball-reduce(?:-start)?\([^\n]*op_name="[^"]*/while/body/', hlo))
 
 
+def pool_of(config: models.ModelConfig, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    shape = (POOL, (1 + len(config.vision.taps)) * config.hidden_size)
+    return jax.ShapeDtypeStruct(shape, "bfloat16", sharding=NamedSharding(mesh, PartitionSpec()))
+
+
+def tower_report(config: models.ModelConfig, mesh: Mesh, patches: int) -> dict[str, Any]:
+    """Compiles the program that encodes an image of so many patches."""
+    graphdef, leaves = models.abstract_tower(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
+    layout, pool = ImageLayout(config.vision, patches), pool_of(config, mesh)
+    words = jax.ShapeDtypeStruct((layout.size,), np.int32, sharding=pool.sharding)
+    started = time.perf_counter()
+    with jax.set_mesh(mesh):
+        function = jax.jit(partial(step.encode, layout, graphdef), donate_argnums=(1,))
+        compiled = function.lower(leaves, pool, words).compile()
+    memory = compiled.memory_analysis()
+    return {
+        "seconds": time.perf_counter() - started,
+        "pool_bytes": int(np.prod(pool.shape)) * 2,
+        "aliased_bytes": memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "optimal_seconds": compiled.cost_analysis().get("optimal_seconds"),
+    }
+
+
 def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # its executables can't be read back without a TPU
     description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
@@ -111,15 +170,21 @@ def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -
         (Path(directory) / "config.json").write_text(json.dumps(MODELS[name]))
         config = models.choose_weights(models.load_config(Path(directory)), quantize="int8" if quantize else None)
     mesh = models.make_mesh(models.derive_mesh_shape(config, devices), description.devices[:devices])
+    if "--tower" in sys.argv:
+        print(json.dumps(tower_report(config, mesh, tokens)))
+        return
     graphdef, leaves = models.abstract_leaves(config, mesh=mesh, dtype="bfloat16", layer_loop="scan")
     cache = models.cache_spec(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)
-    layout = Layout(tokens, min(tokens, SLOTS), min(tokens, SLOTS), (CONTEXT // PAGE_SIZE,))
+    reads, axes = config.vision is not None, 0 if config.vision is None else config.vision.axes
+    rows = min(tokens, SLOTS)
+    layout = Layout(tokens, rows, rows, (CONTEXT // PAGE_SIZE,), images=reads, rotary_axes=axes)
     replicated = NamedSharding(mesh, PartitionSpec())
     int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=replicated)
+    images = [pool_of(config, mesh)] if reads else []
     function = jax.jit(partial(step.forward, layout, PAGE_SIZE, graphdef), donate_argnums=(1,))
     started = time.perf_counter()
     with jax.set_mesh(mesh):
-        compiled = function.lower(leaves, cache, int32((SLOTS,)), int32((layout.size,))).compile()
+        compiled = function.lower(leaves, cache, int32((SLOTS,)), int32((layout.size,)), *images).compile()
     memory = compiled.memory_analysis()
     cost = compiled.cost_analysis()
     per_device = [np.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in cache.values()]

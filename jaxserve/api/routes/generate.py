@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from jaxserve.api.auth import cache_owner
@@ -27,16 +29,46 @@ from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionReques
 from jaxserve.api.settings import Settings
 from jaxserve.api.submission import Generation
 from jaxserve.api.usage import Ledger, Stopwatch
+from jaxserve.api.wire import Wire
 from jaxserve.errors import EngineStopped
 from jaxserve.sampling.params import KNOBS
 
-R = TypeVar("R", bound=GenerationRequest)
-Lower = Callable[[R, TextServices, Settings], Job]
+R = TypeVar("R", bound=BaseModel)
 
 IGNORED_HEADER = "x-jaxserve-ignored-fields"
 RELAXED_HEADER = "x-jaxserve-relaxed-tools"
 SAMPLING_HEADER = "fireworks-sampling-options"
 """How tokens were drawn, as JSON: what the request says, what the model's own defaults say, neutral values."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[R]):
+    """One way of asking for an answer."""
+
+    name: str
+    """In metrics."""
+    endpoint: Endpoint
+    """The endpoint of the contract that it comes to."""
+    schema: type[R]
+    lower: Callable[[R, TextServices, Settings], tuple[GenerationRequest, Job]]
+    """The request in the contract's words, and the job."""
+    wire: Callable[[R, Ledger], Wire] | None = None
+    """The form of the answer; None = the contract's."""
+
+
+CHAT = Call("chat", "chat", ChatCompletionRequest, lambda *given: (given[0], lower_chat(*given)))
+COMPLETION = Call("completions", "completions", CompletionRequest, lambda *given: (given[0], lower_completion(*given)))
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[R]):
+    """A request that can be submitted."""
+
+    parsed: Parsed[R]
+    request: GenerationRequest
+    job: Job
+    started: float
+    """When its preparation began."""
 
 
 def router(context: Context) -> APIRouter:
@@ -46,47 +78,70 @@ def router(context: Context) -> APIRouter:
     @routes.post("/chat/completions")
     async def create_chat_completion(request: Request) -> Response:
         """Answers a conversation."""
-        return await _generate(context, request, "chat", ChatCompletionRequest, lower_chat)
+        return await generate(context, request, CHAT)
 
     @routes.post("/completions")
     async def create_completion(request: Request) -> Response:
         """Continues one or several prompts."""
-        return await _generate(context, request, "completions", CompletionRequest, lower_completion)
+        return await generate(context, request, COMPLETION)
 
     return routes
 
 
-async def _generate(context: Context, http: Request, endpoint: Endpoint, schema: type[R], lower: Lower[R]) -> Response:
-    record = record_of(http.scope)
-    record.endpoint = endpoint
-    if not context.engine.ready:
-        raise EngineStopped("the server is not ready yet" if context.engine.healthy else "the engine has stopped")
-    try:
-        with context.admission.enter() as place:
-            body = await read_body(http, context.settings.limits, place.hold)
-            prepare = partial(_prepare, record, body, schema, lower, settings=context.settings)
-            parsed, job, started = await until_disconnect(http.receive, context.lanes.lower(endpoint, prepare))
-    except (ClientDisconnect, ClientGone):
-        record.status = CLIENT_GONE
+async def generate(context: Context, http: Request, call: Call[R]) -> Response:
+    """The answer of a call, which begins when it is sent."""
+    prepared = await prepare(context, http, call)
+    if prepared is None:
         return ApiError(400, "body: the connection closed before the request was taken", loc=("body",)).response()
-    ledger = Ledger(job, Stopwatch(record.received, started, time.monotonic()))
+    job, parsed, record = prepared.job, prepared.parsed, record_of(http.scope)
+    ledger = Ledger(job, Stopwatch(record.received, prepared.started, time.monotonic()))
     generation = Generation(context.engine, job, cache_owner(http.headers, context.settings))
-    lifter = Lifter(job, ledger, context.text.tokenizer, model=parsed.request.model, created=int(time.time()))
+    lifter = Lifter(job, ledger, context.text.tokenizer, model=prepared.request.model, created=int(time.time()))
     headers = {SAMPLING_HEADER: _sampling_options(job)}
     headers |= {RELAXED_HEADER: _listed(relaxed)} if (relaxed := _relaxed(job)) else {}
     headers |= {IGNORED_HEADER: _listed(parsed.ignored)} if parsed.ignored else {}
-    return GenerationResponse(job, generation, lifter, ledger, context.settings, headers)
+    wire = call.wire(parsed.request, ledger) if call.wire is not None else None
+    return GenerationResponse(job, generation, lifter, ledger, context.settings, headers, wire)
+
+
+async def prepare(context: Context, http: Request, call: Call[R]) -> Prepared[R] | None:
+    """Reads, checks and lowers a request; None when its client has gone.
+
+    Raises:
+        EngineStopped: the engine doesn't run, or not yet.
+        ApiError: the body can't be taken.
+        JaxserveError: what it asks can't be done.
+    """
+    record = record_of(http.scope)
+    record.endpoint = call.name
+    if not context.engine.ready:
+        raise EngineStopped("the server is not ready yet" if context.engine.healthy else "the engine has stopped")
+    named = http.path_params.get("deployment")
+    try:
+        with context.admission.enter() as place:
+            body = await read_body(http, context.settings.limits, place.hold)
+            work = partial(_prepare, record, body, call, settings=context.settings, model=named)
+            return await until_disconnect(http.receive, context.lanes.lower(call.endpoint, work))
+    except (ClientDisconnect, ClientGone):
+        record.status = CLIENT_GONE
+        return None
 
 
 def _prepare(
-    record: Record, body: Body, schema: type[R], lower: Lower[R], text: TextServices, settings: Settings
-) -> tuple[Parsed[R], Job, float]:
+    record: Record, body: Body, call: Call[R], text: TextServices, settings: Settings, model: str | None
+) -> Prepared[R]:
+    """`model` is the name that the path gives, for bodies without one."""
     started = time.monotonic()
     limits = settings.limits
     value = parse_json(body.decoded(limits.max_body_bytes), limits.max_json_values)
-    parsed = validate(schema, value, lenient=settings.lenient, limits=limits)
-    _note(record, parsed.request)
-    return parsed, lower(parsed.request, text, settings), started
+    if model is not None and value.get("model") is None:
+        value["model"] = model
+    parsed = validate(call.schema, value, lenient=settings.lenient, limits=limits)
+    if isinstance(parsed.request, GenerationRequest):  # also of requests that can't be lowered
+        _note(record, parsed.request)
+    request, job = call.lower(parsed.request, text, settings)
+    _note(record, request)
+    return Prepared(parsed, request, job, started)
 
 
 def _sampling_options(job: Job) -> str:
@@ -110,5 +165,5 @@ def _listed(names: Sequence[str]) -> str:
 def _note(record: Record, request: GenerationRequest) -> None:
     record.model = request.model
     record.stream = bool(request.stream)
-    record.user = request.user
+    record.user = request.safety_identifier or request.user
     record.metadata = request.metadata

@@ -83,6 +83,7 @@ class ChatMessage(StrictModel):
         examples=["Hello!"],
     )
     reasoning_content: str | None = Field(None, description="Reasoning of an earlier assistant message.")
+    reasoning: str | None = Field(None, description="Another name of `reasoning_content`, which goes before it.")
     refusal: str | None = Field(None, description="What an assistant message says where its content is null.")
     tool_calls: list[ChatCompletionMessageToolCall] | None = Field(None, description="Calls the assistant made.")
     function_call: ChatCompletionMessageToolCallFunction | None = Field(
@@ -95,7 +96,7 @@ class ChatMessage(StrictModel):
 
     @model_validator(mode="after")
     def _has_content(self) -> ChatMessage:
-        said = (self.tool_calls, self.function_call, self.reasoning_content, self.refusal)
+        said = (self.tool_calls, self.function_call, self.reasoning_content, self.reasoning, self.refusal)
         excused = self.role == "assistant" and any(part is not None and part != [] for part in said)
         if self.content is None and not excused:
             raise PydanticCustomError(

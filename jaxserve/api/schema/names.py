@@ -22,7 +22,7 @@ def nearest_field(schema: type[BaseModel], loc: Sequence[str | int]) -> str | No
     *place, name = loc
     if not isinstance(name, str) or len(name) > _LONGEST:
         return None
-    known = {field for model in _models_at(schema, place) for field in _names(model)}
+    known = {field for model in _models_at(schema, place) for field in fields_of(model)}
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)), None)
 
 
@@ -30,17 +30,19 @@ def _models_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[type
     """The kinds of object that may stand at a place."""
     here = [schema]
     for part in (part for part in place if isinstance(part, str)):
-        fields = [field for model in here for name, field in _names(model).items() if name == part]
-        here = [model for field in fields for model in _models_in(field.annotation)]
+        fields = [field for model in here for name, field in fields_of(model).items() if name == part]
+        here = [model for field in fields for model in models_in(field.annotation)]
     return here
 
 
-def _names(model: type[BaseModel]) -> dict[str, Any]:
+def fields_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Its fields, by the names that requests use."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The kinds of object that a type allows, at any depth of unions and lists."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models_in(part)
+        yield from models_in(part)

@@ -13,6 +13,7 @@ from pydantic import Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from jaxserve.api.schema.base import StrictModel, TokenId, integral, whole_number
+from jaxserve.api.schema.extras import AllowedTools, ChatClientFields, ClientFields, CompletionClientFields
 from jaxserve.api.schema.messages import ChatMessage, PredictedOutput
 from jaxserve.api.schema.sampling import SamplingFields
 from jaxserve.api.schema.tools import (
@@ -26,6 +27,7 @@ from jaxserve.api.schema.tools import (
 )
 
 Endpoint = Literal["chat", "completions"]
+Effort = Literal["low", "medium", "high", "none", "minimal", "xhigh", "max"]
 StopText = Annotated[str, Field(min_length=1)]
 
 
@@ -37,6 +39,7 @@ class StreamOptions(StrictModel):
         description="true: send a closing chunk without choices that carries `usage`; false: send none. Without it,"
         " `usage` comes with the last finish reason.",
     )
+    include_obfuscation: Literal[False] | None = Field(None, description="Chunks are never padded.")
 
 
 class OutputFields(StrictModel):
@@ -64,7 +67,7 @@ class OutputFields(StrictModel):
     )
 
 
-class GenerationRequest(SamplingFields, OutputFields):
+class GenerationRequest(ClientFields, SamplingFields, OutputFields):
     """What both endpoints share."""
 
     endpoint: ClassVar[Endpoint]
@@ -132,8 +135,13 @@ class GenerationRequest(SamplingFields, OutputFields):
     )
     store: bool | None = Field(None, description="This server keeps no outputs: `false` says so, `true` is refused.")
     response_format: ResponseFormat | None = Field(None, description="Forces the output into a format.")
-    reasoning_effort: Literal["low", "medium", "high", "none"] | Annotated[int, Field(ge=1), integral] | bool | None = (
-        Field(None, description="How much the model reasons before it answers; a number caps the reasoning tokens.")
+    reasoning_effort: Effort | Annotated[int, Field(ge=1), integral] | bool | None = Field(
+        None,
+        description="How much the model reasons before it answers; a number caps the reasoning tokens. `minimal`,"
+        " `xhigh` and `max` mean the nearest level that the model has.",
+    )
+    thinking: Annotated[ThinkingConfigEnabled | ThinkingConfigDisabled, Field(discriminator="type")] | None = Field(
+        None, description="Reasoning in Anthropic's form; excludes `reasoning_effort`."
     )
     speculation: str | list[TokenId] | None = Field(
         None, description="Text or tokens the output may resemble: where it does, the same output comes sooner."
@@ -151,7 +159,7 @@ class GenerationRequest(SamplingFields, OutputFields):
         return self.logprobs is not None and self.logprobs is not False
 
 
-class ChatCompletionRequest(GenerationRequest):
+class ChatCompletionRequest(ChatClientFields, GenerationRequest):
     """Body of `POST /v1/chat/completions`."""
 
     endpoint = "chat"
@@ -161,8 +169,8 @@ class ChatCompletionRequest(GenerationRequest):
         min_length=1, description="The conversation so far.", examples=[[{"role": "user", "content": "Hello!"}]]
     )
     tools: list[ChatCompletionTool] = Field(default_factory=list, description="Tools the model may call.")
-    tool_choice: Literal["auto", "none", "any", "required"] | FunctionSelection = Field(
-        "auto", description="Whether a tool must, may or must not be called; or which one."
+    tool_choice: Literal["auto", "none", "any", "required"] | FunctionSelection | AllowedTools = Field(
+        "auto", description="Whether a tool must, may or must not be called; or which one, or which ones."
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether several tools may be called at once. Means nothing without `tools`."
@@ -175,9 +183,6 @@ class ChatCompletionRequest(GenerationRequest):
     )
     reasoning_history: Literal["disabled", "interleaved", "preserved"] | None = Field(
         None, description="Which reasoning of earlier messages the model sees."
-    )
-    thinking: Annotated[ThinkingConfigEnabled | ThinkingConfigDisabled, Field(discriminator="type")] | None = Field(
-        None, description="Reasoning in Anthropic's form; excludes `reasoning_effort`."
     )
 
 
@@ -215,7 +220,7 @@ def _token_id_lists(items: list[Any]) -> list[list[int]] | None:
 Prompt = Annotated[str | list[str] | list[TokenId] | list[list[TokenId]], WrapValidator(_check_prompt)]
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(CompletionClientFields, GenerationRequest):
     """Body of `POST /v1/completions`."""
 
     endpoint = "completions"

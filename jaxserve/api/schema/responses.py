@@ -359,6 +359,7 @@ class ValidationDetail(TypedDict):
 class ErrorResponse(TypedDict):
     """Every refusal and failure."""
 
+    type: NotRequired[Annotated[Literal["error"], Field(description="On the routes of Anthropic's messages.")]]
     error: ErrorInfo
     detail: NotRequired[list[ValidationDetail]]
 

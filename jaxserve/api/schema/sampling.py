@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, create_model
 
@@ -23,6 +23,8 @@ def _number(kind: Any, knob: Knob) -> Any:
 
 
 def _type(name: str, kind: Any, knob: Knob) -> Any:
+    if name == "top_k":  # -1 is how vLLM's clients turn it off
+        return _number(int, knob) | Literal[-1]
     if name == "logit_bias":  # JSON's keys are texts
         return Annotated[GenericAlias(dict, (str, _number(float, knob))), Field(max_length=MAX_LOGIT_BIAS)]
     return _number(int if kind is int else float, knob)
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     class SamplingFields(StrictModel):
         """One field for each knob; these two are translated by name."""
 
+        top_k: int | None = None
         seed: int | None = None
         logit_bias: dict[str, float] | None = None
 

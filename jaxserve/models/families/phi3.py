@@ -17,8 +17,8 @@ def _read(raw: HubConfig) -> ModelConfig:
     return read_model(raw, (layer,) * raw.integer("num_hidden_layers"))
 
 
-def _heads(part: int) -> Cut:
-    """Rows of q (0), k (1) or v (2)."""
+def query_key_value_rows(part: int) -> Cut:
+    """The rows of q (0), k (1) or v (2) where the three are one tensor."""
 
     def cut(tensor: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
         spec = config.layers[0].attention
@@ -31,7 +31,7 @@ def _heads(part: int) -> Cut:
 NAMES: Names = {
     **DECODER_NAMES,
     **{
-        f"attention.{name}_proj.weight": Source(LAYER + "self_attn.qkv_proj.weight", _heads(part))
+        f"attention.{name}_proj.weight": Source(LAYER + "self_attn.qkv_proj.weight", query_key_value_rows(part))
         for part, name in enumerate("qkv")
     },
     **FUSED_GATE_UP,

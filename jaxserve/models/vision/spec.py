@@ -88,6 +88,13 @@ class VisionSpec:
         return 3 * self.frames * self.patch * self.patch
 
     @property
+    def style(self) -> Literal["crop", "smart", "square"]:
+        """How images are brought to a size: see `images.types.Style`."""
+        if self.side is None:
+            return "smart"
+        return "square" if self.joint == "pool" else "crop"
+
+    @property
     def block(self) -> int:
         """What padded numbers of patches must be a multiple of: those of a window, and of what is merged."""
         return max(self.window * self.window if self.window else 1, self.merge * self.merge)

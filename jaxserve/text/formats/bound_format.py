@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from jaxserve.errors import InvalidRequest
 from jaxserve.text.chat import ChatTemplate, Renderer
 from jaxserve.text.formats.calls_named import NamedCalls
 from jaxserve.text.formats.deepseek_encoder import DeepseekV32Encoder
@@ -18,6 +19,8 @@ from jaxserve.text.formats.tools_in_system import ToolsExplained, ToolsInSystem
 from jaxserve.text.reading.reader import Markers
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
+_OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "functions", "datetime"})
+"""What templates are given in any case."""
 _TOKEN_LIKE = re.compile(r"(<\S+>|\[\S+\]|｜\S+｜)\Z")
 
 
@@ -39,6 +42,8 @@ class BoundFormat:
     """What steers the model when it stands in a prompt as a token: special tokens and the format's markers."""
     arguments: str
     """"object" or "text": how the template wants a call's arguments."""
+    accepts: Callable[[str], bool] = field(default=lambda name: False)
+    """Whether the template reads a variable of this name."""
 
     @property
     def name(self) -> str:
@@ -56,10 +61,30 @@ class BoundFormat:
         return thinking is not None and bool(thinking.open) and prompt.rstrip().endswith(thinking.open)
 
     def plan_reasoning(
-        self, effort: str | int | bool | None, thinking: ThinkingSetting = None, history: str | None = None
+        self,
+        effort: str | int | bool | None,
+        thinking: ThinkingSetting = None,
+        history: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> ReasoningPlan:
-        """See `reasoning.plan_reasoning`."""
-        return plan_reasoning(self.format, effort, thinking, history)
+        """See `reasoning.plan_reasoning`.
+
+        Raises:
+            InvalidRequest: see there; or the template reads no variable of a name, or it is not the caller's to set.
+        """
+        for name in arguments or ():
+            self._check_argument(name)
+        return plan_reasoning(self.format, effort, thinking, history, arguments)
+
+    def _check_argument(self, name: str) -> None:
+        effort = self.format.effort
+        if name in _OWN_VARIABLES or name in self.tokenizer.special_tokens:
+            raise InvalidRequest("chat_template_kwargs", f"chat_template_kwargs: {name!r} is set by the server")
+        if name not in (*effort.switch, effort.level_argument) and not self.accepts(name):
+            raise InvalidRequest(
+                "chat_template_kwargs",
+                f"chat_template_kwargs: the model's chat template reads no variable {name[:64]!r}",
+            )
 
     def prepare(self, messages: Sequence[Mapping[str, Any]], plan: ReasoningPlan) -> list[dict[str, Any]]:
         """See `history.prepare`."""
@@ -84,6 +109,7 @@ def bind(format: Format, tokenizer: Tokenizer, template: ChatTemplate | None) ->
         {False: Markers(special - kept), True: Markers(special - with_calls)},
         Markers(special | set(marker_ids)),
         arguments_form(format, template.source if template is not None else None),
+        template.accepts if template is not None else lambda name: False,
     )
 
 

@@ -31,13 +31,27 @@ def plan_reasoning(
     effort: str | int | bool | None,
     thinking: ThinkingSetting = None,
     history: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> ReasoningPlan:
     """Applies the model's rules.
 
+    Args:
+        format: of the model.
+        effort: level, reasoning tokens, or whether to reason at all; None = the model's default.
+        thinking: the same in another form.
+        history: which earlier reasoning the model sees.
+        arguments: variables of the chat template; those that the rules set are read as settings.
+
     Raises:
-        InvalidRequest: both settings are given, or one that the model doesn't support; the message says which it does.
+        InvalidRequest: several settings are given, or one that the model doesn't support; the message says which it
+            does.
     """
     name, asked = "reasoning_effort", effort
+    said, others = _setting_in(format, arguments or {})
+    if said is not None:
+        name, asked = "chat_template_kwargs", said
+        if effort is not None or thinking is not None:
+            raise InvalidRequest(name, f"{name}: reasoning is set by reasoning_effort or thinking already")
     if thinking is not None:
         if effort is not None:
             raise InvalidRequest("thinking", "thinking: can't be given together with reasoning_effort")
@@ -45,13 +59,26 @@ def plan_reasoning(
         name = "thinking"
         asked = "none" if kind == "disabled" else True if budget is None else budget
     level, budget = _level(format, name, asked)
-    mode, arguments = _history(format, history)
+    mode, of_mode = _history(format, history)
     enabled = level != "none"
     rules = format.effort
-    template_args = {key: not off if enabled else off for key, off in rules.switch.items()} | dict(arguments)
+    template_args = {key: not off if enabled else off for key, off in rules.switch.items()} | dict(of_mode) | others
     if rules.level_argument and enabled:
         template_args[rules.level_argument] = level
     return ReasoningPlan(enabled, budget, template_args, mode)
+
+
+def _setting_in(
+    format: Format,  # noqa: A002
+    arguments: Mapping[str, Any],
+) -> tuple[str | bool | None, dict[str, Any]]:
+    """What template variables say of the reasoning (None: nothing), and the others."""
+    rules, others = format.effort, dict(arguments)
+    level = others.pop(rules.level_argument, None) if rules.level_argument else None
+    switches = [others.pop(key) != off for key, off in rules.switch.items() if key in others]
+    if switches:
+        level = any(switches) if level is None or not any(switches) else level
+    return level, others
 
 
 def _level(format: Format, name: str, asked: str | int | bool | None) -> tuple[str, int | None]:  # noqa: A002
@@ -70,9 +97,22 @@ def _level(format: Format, name: str, asked: str | int | bool | None) -> tuple[s
         if asked < 1:
             raise InvalidRequest(name, f"{name}: must be at least 1")
         return "medium", asked if rules.integers == "budget" else None
-    if asked not in rules.values:
+    level = _nearest(rules.values, asked)
+    if level not in rules.values:
         raise _refused(format, name, asked)
-    return asked, rules.budgets.get(asked)
+    return level, rules.budgets.get(level)
+
+
+def _nearest(values: tuple[str, ...], asked: str) -> str:
+    """The level that a name stands for which no model has; others as they are.
+
+    Whoever wants the least reasoning may get none; whoever wants the most does not.
+    """
+    if asked == "minimal":
+        return next((level for level in ("low", "none", "medium", "high") if level in values), asked)
+    if asked in ("xhigh", "max"):
+        return next((level for level in ("high", "medium", "low") if level in values), asked)
+    return asked
 
 
 def _refused(format: Format, name: str, value: str) -> InvalidRequest:  # noqa: A002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
 from jaxserve.text.formats.tools import Tool
-from jaxserve.text.grammar.matcher import allow, forbid
+from jaxserve.text.grammar.at_least import AtLeast, forbid_if_others
+from jaxserve.text.grammar.matcher import allow
 from jaxserve.text.grammar.request_grammar import GrammarCompiler, Matcher
 from jaxserve.text.grammar.wish import OutputWish
 
@@ -178,7 +179,7 @@ class OutputConstraint:
 
     def _withhold(self, row: Int32) -> None:
         if self._withheld and self._matcher is not None and not self._matcher.is_stopped():
-            _forbid_if_others(row, self._withheld)
+            forbid_if_others(row, self._withheld)
 
     def advance(self, token: int) -> None:
         """Takes the token the sequence continued with.
@@ -208,7 +209,7 @@ class OutputConstraint:
 class Constrained:
     """How the outputs of a request are constrained. Immutable."""
 
-    make: Callable[[], OutputConstraint]
+    make: Callable[[], OutputConstraint | AtLeast]
     """One constraint for each choice."""
     grammar: str | None
     """Text of the grammar; None where only a reasoning budget rules."""
@@ -263,16 +264,18 @@ class ConstraintBuilder:
         opened = prompt is not None and self._bound.prompt_opens_reasoning(prompt)
         compiled = self._compiler.compile(wish, reasoning_open=opened and wish.chat, wait=self._wait)
         rules = self._budget(wish.budget, opened=opened, tools=wish.tools)
-        if compiled is None and rules is None:
+        if compiled is None and rules is None and not wish.min_tokens:
             return None
         stops = compiled.rules.stop_ids if compiled is not None else ()
+        ends = (*self._bound.tokenizer.eos_ids, *self._bound.stop_ids, *stops, *wish.stop_token_ids)
         withheld = stops if wish.ignore_eos else ()
         place = compiled.place if compiled is not None else "reasoning_effort"
 
-        def make() -> OutputConstraint:
+        def make() -> OutputConstraint | AtLeast:
             matcher = compiled.matcher() if compiled is not None else None
             reasoning_budget = ReasoningBudget(rules) if rules is not None else None
-            return OutputConstraint(matcher, reasoning_budget, withheld, place)
+            constraint = OutputConstraint(matcher, reasoning_budget, withheld, place)
+            return AtLeast(wish.min_tokens, ends, constraint) if wish.min_tokens else constraint
 
         relaxed = compiled.relaxed if compiled is not None else ()
         return Constrained(make, compiled.source if compiled is not None else None, stops, relaxed)
@@ -294,11 +297,3 @@ class ConstraintBuilder:
             bound.tokenizer.token_bytes,
             opened,
         )
-
-
-def _forbid_if_others(row: Int32, tokens: Iterable[int]) -> None:
-    """Takes tokens out of a row, unless nothing would be left."""
-    left = row.copy()
-    forbid(left, tokens)
-    if left.any():
-        row[:] = left

@@ -26,6 +26,10 @@ class OutputWish:
     """The model may reason before it answers; reasoning is never constrained."""
     budget: int | None = None
     """Reasoning tokens at most; 0 closes any reasoning as soon as it is open, None = any number."""
+    min_tokens: int = 0
+    """Tokens before which no end-of-sequence token, and none of `stop_token_ids`, may come."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the output beside the model's."""
     chat: bool = True
     """False for plain completions, where the format's channels don't exist."""
     ignore_eos: bool = False
