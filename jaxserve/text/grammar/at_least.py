@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,11 @@ class _Constraint(Protocol):
     def complete(self, row: Int32) -> None: ...
 
     def advance(self, token: int) -> None: ...
+
+    def fork(self) -> _Constraint: ...
+
+    @property
+    def forced(self) -> tuple[int, ...]: ...
 
 
 class AtLeast:
@@ -72,6 +78,17 @@ class AtLeast:
         """See `TokenConstraint`."""
         self._taken += 1
         self._other.advance(token)
+
+    def fork(self) -> AtLeast:
+        """See `TokenConstraint`."""
+        copied = copy(self)
+        copied._other = self._other.fork()
+        return copied
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """See `TokenConstraint`."""
+        return self._other.forced
 
 
 def forbid_if_others(row: Int32, tokens: Iterable[int]) -> None:
