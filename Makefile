@@ -12,18 +12,23 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
-serve: ## serve a model: MODEL=directory (default: the bundled one) PORT=8000 HOST=127.0.0.1 ARGS='further flags'
+serve: ## serve a model: MODEL=directory, .gguf, hub id or story (default: SmolLM2-135M-Instruct) PORT=8000 HOST=127.0.0.1 ARGS='further flags'
 	@$(SETUP)
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
 	@$(SETUP) test dev --optional aot --optional clients
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+sanitize: ## the C++ kernels' tests with the address sanitizer
+	@$(SETUP) test dev
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 JAXSERVE_SANITIZE=1 \
+	  "$(BIN)/python" -m pytest -q tests/models/test_native.py $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
 	@$(SETUP) test dev --optional aot --optional clients

@@ -10,7 +10,7 @@ Usage: ./tpu_setup.sh [--no-start] [MODEL [PORT]] [flags of 'jaxserve serve' ...
 Installs what is missing (Python and its venv package through apt, then jaxserve[tpu] in .venv), checks that JAX
 sees the TPU, and starts the server. On a machine without a TPU it says so and serves on the CPU.
 
-  MODEL       model directory or gs:// path (default: $MODEL, or the bundled model for "")
+  MODEL       model directory, .gguf file, hub id, gs:// path, story or smollm2 (default: $MODEL, or smollm2 for "")
   PORT        port to listen on (default: $PORT, or 8000)
   --no-start  set up only
   --help      this text
@@ -59,7 +59,7 @@ parse() {
   case $port in
     '' | *[!0-9]*) die "PORT must be a number, got '$port'" ;;
   esac
-  if [ -n "$model" ] && [[ $model != *://* ]] && [ ! -d "$model" ]; then die "MODEL '$model' is not a directory"; fi
+  if [[ $model == /* ]] && [ ! -e "$model" ]; then die "MODEL '$model' does not exist"; fi
 }
 
 check_machine() {

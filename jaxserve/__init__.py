@@ -8,20 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxserve.llm import LLM
-    from jaxserve.sampling.params import SamplingParams
+    from jaxserve.llm import LLM, SamplingParams
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "SamplingParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LLM":
-        from jaxserve.llm import LLM
+    if name in __all__:
+        from jaxserve import llm
 
-        return LLM
-    if name == "SamplingParams":
-        from jaxserve.sampling.params import SamplingParams
-
-        return SamplingParams
+        return getattr(llm, name)
     raise AttributeError(f"module 'jaxserve' has no attribute {name!r}")

@@ -70,10 +70,11 @@ class EngineConfig:
     def row_bucket(self, token_bucket: int) -> int:
         """R: rows of the packed batch for a token bucket.
 
-        Two sizes only, since each costs a compiled sampling program: all slots, and the smallest token bucket for the
-        steps of a few sequences. Rows may outnumber tokens; a row without tokens is idle.
+        Two sizes only, since each costs a compiled sampling program: all slots, and the smallest token bucket of more
+        than one token for the steps of a few sequences. Rows may outnumber tokens; a row without tokens is idle.
         """
-        smallest = min(self.token_buckets[0], self.max_num_seqs)
+        several = next((size for size in self.token_buckets if size > 1), 1)
+        smallest = min(several, self.max_num_seqs)
         return smallest if token_bucket <= smallest else self.max_num_seqs
 
     def sample_bucket(self, token_bucket: int) -> int:

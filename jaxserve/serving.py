@@ -23,18 +23,14 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from jaxserve.api.auth import load_api_keys
-from jaxserve.api.settings import ModelInfo, Settings
+from jaxserve.api.settings import Settings
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
-from jaxserve.startup import Prepared, Progress, Started, prepare, start, use_compilation_cache
-from jaxserve.text.chat import load_chat_template
-from jaxserve.text.formats import BoundFormat, choose_format
-from jaxserve.text.formats import bind as bind_format
+from jaxserve.services import chat_format, model_info, text_services
+from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-    from jaxserve.api.ports import TextServices
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -88,7 +84,9 @@ class Server:
         self._prepared = prepare(engine)
         self._closing = ExitStack()
         """Ends the processes that work for requests."""
-        self._format = _chat_format(serve, self._prepared, self._closing)
+        self._format = chat_format(
+            self._prepared, self._closing, template_file=serve.chat_template, name=serve.chat_format
+        )
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
@@ -137,7 +135,7 @@ class Server:
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)
         self._started = started
-        text = _text_services(self._prepared, self._format, self._closing)
+        text = text_services(self._prepared, self._format, self._closing)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
         app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
         # Full collections would go through all that was made so far, with every thread stopped.
@@ -198,52 +196,8 @@ def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
         raise ModelLoadError(str(error)) from None
 
 
-def _chat_format(serve: ServeOptions, prepared: Prepared, closing: ExitStack) -> BoundFormat:
-    """The model's template and format; `closing` learns how to end the processes that render.
-
-    Raises:
-        ModelLoadError: the template can't be used, or there is no format of the wanted name.
-    """
-    tokenizer = prepared.tokenizer
-    template = load_chat_template(prepared.options.model_dir, tokenizer, path=serve.chat_template)
-    source = template.source if template is not None else None
-    if template is not None:
-        workers = template.workers()
-        template = template.isolated(workers)
-        closing.callback(workers.close)
-        workers.start()
-    try:
-        chosen = choose_format(prepared.model_config.model_type, source, tokenizer, name=serve.chat_format)
-    except ValueError as error:
-        raise ModelLoadError(str(error)) from None
-    return bind_format(chosen, tokenizer, template)
-
-
-def _text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
-    """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
-    from jaxserve.api.ports import TextServices
-    from jaxserve.text.grammar.constraint import ConstraintBuilder
-
-    try:
-        constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
-    except ValueError as error:
-        _log.warning("structured output and tools are off: %s", error)
-        return TextServices(prepared.tokenizer, bound)
-    closing.callback(constraints.close)
-    constraints.start()
-    return TextServices(prepared.tokenizer, bound, constraints)
-
-
 def _settings(api: ApiOptions, started: Started, names: tuple[str, ...], sampling: Mapping[str, float]) -> Settings:
-    model = ModelInfo(
-        names=names,
-        context_length=started.config.max_model_len,
-        vocab_size=started.model_config.vocab_size,
-        created=int(time.time()),
-        returns_activations=True,
-        routed_experts=started.model_config.routed_experts,
-        sampling_defaults=sampling,
-    )
+    model = model_info(started, names, sampling)
     more: dict[str, Any] = {"max_waiting": started.config.max_waiting, "slots": started.config.max_num_seqs}
     return Settings(**vars(api), model=model, **more)
 

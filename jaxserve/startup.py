@@ -34,7 +34,9 @@ from jaxserve.models import (
     load_config,
     load_model,
     make_mesh,
+    serves_single_tokens,
 )
+from jaxserve.native.library import unavailable
 from jaxserve.options import EngineOptions
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
@@ -196,6 +198,7 @@ def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
         ),
         step_bytes=chosen.max_num_batched_tokens * width * 4 + samples * config.vocab_size * 16,
         page_windows=cache_layout(config).windows,
+        single_tokens=model.mesh.size == 1 and serves_single_tokens(config, model.backends),
         vision=None if config.vision is None else _vision_facts(config.vision, config.hidden_size, model.dtype),
     )
 
@@ -238,8 +241,11 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
     known, vocab = tokenizer.vocab_size, model.config.vocab_size
     if known > vocab:
         remarks.append(f"the tokenizer has {known} tokens, the model {vocab}: the others can't be used in prompts")
-    if model.mesh.devices.flat[0].platform == "gpu":
+    platform = model.mesh.devices.flat[0].platform
+    if platform == "gpu":
         remarks.append(gpu.describe())
+    if platform == "cpu" and options.matmul is None and (reason := unavailable()) is not None:
+        remarks.append(f"plain XLA computes, 2 to 4 times slower than native kernels would: {reason}")
     if (weights := describe_weights(model.config)) is not None:
         size = sum(leaf.nbytes for leaf in model.parameters) / 1e6
         remarks.append(f"weights are {weights}; all parameters take {size:,.0f} MB")

@@ -23,7 +23,7 @@ from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
-from jaxserve.api.routes import dialects, generate, models, probes, tokens
+from jaxserve.api.routes import dialects, generate, models, page, probes, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
 
@@ -55,11 +55,12 @@ def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> Fa
         for router in (each.router(context) for each in (generate, dialects, tokens, models)):
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
+    app.include_router(page.router())
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))
     # The last added is the outermost: records first, then CORS (which answers preflights itself), then keys.
-    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS)
+    app.add_middleware(RequireKey, keys=ApiKeys(settings.api_keys), open_paths=OPEN_PATHS | page.paths())
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]

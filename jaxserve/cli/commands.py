@@ -5,28 +5,42 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
+from jaxserve import __version__
 from jaxserve.cli.parameters import ignore_service_links, takes_options
 from jaxserve.cli.progress import Bars, clear_errors, console
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    from jaxserve.cli.talk import Model
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 _GENERATE_BUCKETS = (4, 64, 512)
 """Token buckets for one prompt: few, since they are compiled while somebody waits."""
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxserve {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """LLM inference in JAX behind the Fireworks AI inference API."""
@@ -104,6 +118,39 @@ def generate(
                 sys.stdout.write(text)
                 sys.stdout.flush()
             sys.stdout.write("\n")
+
+
+@app.command()
+@takes_options("generate")
+def chat(
+    api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
+    **options: Any,
+) -> None:
+    """Talk to a server (MODEL is its URL), or to a model in this process."""
+    with clear_errors():
+        from jaxserve.cli.talk import Talk
+        from jaxserve.cli.terminal import converse
+
+        with _answering(options, api_key) as model:
+            converse(Talk(model), Console(), history=default_compilation_cache().parent / "chat_history")
+
+
+@contextmanager
+def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Model]:
+    from jaxserve.cli.answering import LocalModel, RemoteModel
+
+    if (options["model"] or "").startswith(("http://", "https://")):
+        yield RemoteModel(options["model"], api_key)
+        return
+    from jaxserve.llm import LLM
+    from jaxserve.startup import use_compilation_cache
+
+    use_compilation_cache(options["compilation_cache"] or default_compilation_cache())
+    engine = replace(_engine_options(options), max_num_seqs=2)
+    with Bars() as progress:
+        llm = LLM.from_options(engine, progress=progress)
+    with llm:
+        yield LocalModel(llm)
 
 
 @app.command()

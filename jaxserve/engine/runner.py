@@ -38,6 +38,7 @@ class Runner:
 
     def __init__(self, config: EngineConfig, model: LoadedModel, programs: Programs | None = None) -> None:
         compilations.listen()
+        self.model = model
         self.programs = Programs(config, model) if programs is None else programs
         self._device = Device(config, model, self.programs)
         images = self.programs.image_layouts

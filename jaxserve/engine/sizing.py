@@ -44,6 +44,8 @@ class ModelFacts:
     """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
     page_windows: tuple[int | None, ...] = (None,)
     """Window of each page group; None = no window."""
+    single_tokens: bool = False
+    """Whether a step of one token has a bucket of its own: its bits are those of larger ones, and it costs less."""
     vision: VisionFacts | None = None
     """Of its image tower; None = it knows text only."""
 
@@ -88,6 +90,8 @@ def derive_config(
     """
     chosen = options.chosen(device.platform)
     buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, chosen.max_num_batched_tokens)
+    if options.token_buckets is None and model.single_tokens:
+        buckets = (1, *buckets)
     check_sizes(options, model.context, device.platform)
     pages = _kv_bytes(options, model, device) // model.page_bytes
     context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages)

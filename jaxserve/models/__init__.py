@@ -6,7 +6,7 @@ sampling, engine, text or api.
 
 from jaxserve.models.cache import Cache, cache_bytes_per_page, cache_spec, init_cache
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.kernels.choice import Backends, choose_backends
+from jaxserve.models.kernels.choice import Backends, choose_backends, serves_single_tokens
 from jaxserve.models.kernels.target import Target
 from jaxserve.models.layout import CacheLayout, cache_layout
 from jaxserve.models.loading import load_config, load_model, random_model
@@ -62,5 +62,6 @@ __all__ = [
     "patch_grid",
     "random_model",
     "rotary_positions",
+    "serves_single_tokens",
     "unembed",
 ]

@@ -12,7 +12,7 @@ from jaxserve.models.cache import cache_partition
 from jaxserve.models.config import AttentionSpec
 from jaxserve.models.kernels.attention_backend import Arrays, LayerBatch
 from jaxserve.models.norm import RMSNorm
-from jaxserve.models.parameters import ZEROS, Build, Linear
+from jaxserve.models.parameters import ZEROS, Build, Linear, project
 from jaxserve.models.rope import RopeTable, rotate
 
 
@@ -50,9 +50,10 @@ class Attention(nnx.Module):
         """[T, D] -> [T, D] and the cache with this layer's new keys and values."""
         spec, tokens = self.spec, x_TD.shape[0]
         with jax.named_scope("qkv"):
-            q_TNH = self._heads(self.q_proj(x_TD), self.q_norm, spec.num_heads)
-            k_TKH = self._heads(self.k_proj(x_TD), self.k_norm, spec.num_kv_heads)
-            v_TKH = self._heads(self.v_proj(x_TD), None, spec.num_kv_heads)
+            q_TI, k_TI, v_TI = project(x_TD, self.q_proj, self.k_proj, self.v_proj)
+            q_TNH = self._heads(q_TI, self.q_norm, spec.num_heads)
+            k_TKH = self._heads(k_TI, self.k_norm, spec.num_kv_heads)
+            v_TKH = self._heads(v_TI, None, spec.num_kv_heads)
             q_TNH = rotate(q_TNH, table, interleaved=spec.rope.interleaved)
             k_TKH = rotate(k_TKH, table, interleaved=spec.rope.interleaved)
         with jax.named_scope("attention"):

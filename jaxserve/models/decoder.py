@@ -177,7 +177,7 @@ class Decoder(nnx.Module):
         self.lm_head = (
             None if config.tie_embeddings else build.parameter(*table, Init("normal", config.hidden_size**-0.5))
         )
-        self.config, self.rules, self.backends = config, build.rules, build.backends
+        self.config, self.rules, self.backends, self.dtype = config, build.rules, build.backends, build.dtype
 
     def hidden(
         self, tokens_T: jax.Array, cache: Cache, meta: StepMeta, images: ImageMeta | None = None
@@ -187,7 +187,7 @@ class Decoder(nnx.Module):
         The cache holds the new keys and values; the routing is int32 [MoE layers, T, top_k], None for a dense model.
         """
         with jax.named_scope("embed"):
-            x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip"))
+            x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip").astype(self.dtype))
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
         features_FTD = None

@@ -124,8 +124,11 @@ def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:
     """[T, N, in] times each head's [out, in] -> [T, N, out].
 
     Both operands lie in memory as they are contracted, whatever XLA:CPU would prefer for this T: then a token's bits
-    do not depend on T, for two or more (measured for 1 to 20 heads).
+    do not depend on T, for two or more (measured for 1 to 20 heads); a single token gets company.
     """
+    tokens = x_TNI.shape[0]
+    if tokens == 1:
+        x_TNI = jnp.pad(x_TNI, ((0, 1), (0, 0), (0, 0)))
     x_NTI, weight_NOI = lax.optimization_barrier((x_TNI.swapaxes(0, 1), weight_NOI))
     y_NTO = lax.dot_general(
         x_NTI,
@@ -134,4 +137,4 @@ def _per_head(x_TNI: jax.Array, weight_NOI: jax.Array) -> jax.Array:
         precision=lax.Precision.HIGHEST if x_NTI.dtype == jnp.float32 else None,
         preferred_element_type=x_NTI.dtype,
     )
-    return y_NTO.swapaxes(0, 1)
+    return y_NTO.swapaxes(0, 1)[:tokens]

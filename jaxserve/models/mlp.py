@@ -7,7 +7,7 @@ from flax import nnx
 
 from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec, MlpSpec
-from jaxserve.models.parameters import Build, Linear
+from jaxserve.models.parameters import Build, Linear, project
 
 
 class GatedMlp(nnx.Module):
@@ -24,5 +24,5 @@ class GatedMlp(nnx.Module):
     def __call__(self, x_TD: jax.Array) -> jax.Array:
         """[T, D] -> [T, D]."""
         with jax.named_scope("mlp"):
-            inner_TF = glu(self.glu, self.gate_proj(x_TD), self.up_proj(x_TD))
+            inner_TF = glu(self.glu, *project(x_TD, self.gate_proj, self.up_proj))
             return self.rules.constrain(self.down_proj(inner_TF))

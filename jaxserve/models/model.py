@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int32
@@ -253,7 +252,8 @@ def forward(
     decoder = graphdef.merge(leaves)
     hidden_TD, kept, routing = decoder.hidden(tokens_T, cache, meta, images)
     hidden_ND = hidden_TD[token_N]
-    logits_NV = _logits(decoder, hidden_ND)
+    few = tokens_T.shape[0] < token_N.shape[0]
+    logits_NV = decoder.logits(hidden_TD)[token_N] if few else decoder.logits(hidden_ND)
     if routing is not None:
         routing = routing.astype(decoder.config.routing_dtype)
     return ForwardOutput(kept, hidden_TD, hidden_ND, logits_NV, routing)
@@ -269,11 +269,4 @@ def unembed(
     graphdef: GraphDef[Decoder], leaves: list[jax.Array], hidden_ND: Float[Array, "N D"]
 ) -> Float32[Array, "N V"]:
     """Hidden states of `forward` -> logits, float32 [N, V], whole on every device."""
-    return _logits(graphdef.merge(leaves), hidden_ND)
-
-
-def _logits(decoder: Decoder, hidden_ND: jax.Array) -> jax.Array:
-    rows = hidden_ND.shape[0]
-    if rows == 1:  # a single row is multiplied by another routine than several, with other bits
-        hidden_ND = jnp.pad(hidden_ND, ((0, 1), (0, 0)))
-    return decoder.logits(hidden_ND)[:rows]
+    return graphdef.merge(leaves).logits(hidden_ND)

@@ -192,7 +192,7 @@ def _local(
     y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
     if shared:
         gate_FD, up_FD, down_DF = shared
-        inner_TF = glu(spec.glu, matmul.multiply(x_TD, gate_FD), matmul.multiply(x_TD, up_FD))
+        inner_TF = glu(spec.glu, *matmul.multiply_all(x_TD, (gate_FD, up_FD)))
         y_TD = y_TD + _once(matmul.multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
     y_TD = y_TD.astype(x_TD.dtype)
     return lax.psum(y_TD, axes.all) if axes.all else y_TD

@@ -142,9 +142,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x_TI: jax.Array) -> jax.Array:
         """[T, in] -> [T, out], in the dtype of x."""
-        multiply = self.build.backends.matmul.multiply
-        y_TO = multiply(x_TI, self.held(), local=self.build.rules.mesh.size == 1)
-        return y_TO if self.bias is None else y_TO + self.bias[...]
+        return project(x_TI, self)[0]
 
     def local(self) -> Weight:
         """The weight, to pass into a `shard_map`: no block crosses the edge of a shard."""
@@ -153,6 +151,15 @@ class Linear(nnx.Module):
     def partition(self) -> Weight:
         """How `local` is split."""
         return partition(self.build.rules, self.shape, self.axes, self.format)
+
+
+def project(x_TI: jax.Array, *layers: Linear) -> tuple[jax.Array, ...]:
+    """Each layer of the same [T, in] -> [T, out] each, in the dtype of x: one call of the kernels, where they can."""
+    build = layers[0].build
+    weights = [layer.held() for layer in layers]
+    products = build.backends.matmul.multiply_all(x_TI, weights, local=build.rules.mesh.size == 1)
+    biases = [layer.bias for layer in layers]
+    return tuple(y if bias is None else y + bias[...] for y, bias in zip(products, biases, strict=True))
 
 
 def partition(

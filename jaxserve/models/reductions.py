@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,7 +14,7 @@ def row_sum(x: jax.Array) -> jax.Array:
 
     XLA:CPU orders the additions of `jnp.sum` by the whole shape, so a row's sum would change with the batch. A product
     with two rows of ones adds in an order that depends on N alone (measured for 2 to 512 rows, N from 16 to 4096; one
-    row of ones does not). On GPUs the product would be a kernel of its own.
+    row of ones does not; a single row gets company). On GPUs the product would be a kernel of its own.
     """
     total: jax.Array = jax.lax.platform_dependent(x, cuda=_plain_sum, rocm=_plain_sum, default=_product_sum)
     return total
@@ -25,9 +26,11 @@ def _plain_sum(x: jax.Array) -> jax.Array:
 
 def _product_sum(x: jax.Array) -> jax.Array:
     flat = x.reshape(-1, x.shape[-1])
+    if flat.shape[0] == 1:
+        flat = jnp.pad(flat, ((0, 1), (0, 0)))
     ones = jnp.ones((2, x.shape[-1]), x.dtype)
     sums = jax.lax.dot_general(flat, ones, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
-    return sums[:, :1].reshape(*x.shape[:-1], 1)
+    return sums[: math.prod(x.shape[:-1]), :1].reshape(*x.shape[:-1], 1)
 
 
 def ordered_sum(parts: Sequence[jax.Array]) -> jax.Array:

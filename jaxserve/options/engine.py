@@ -26,9 +26,9 @@ class PlatformDefaults:
     max_num_batched_tokens: int
     max_image_tokens: int
     smallest_bucket: int
-    """Never 1: on CPU a one-row matmul takes another path than two rows and more, with other rounding; and four rows
-    cost what two cost there (the weights' bandwidth), so 4 is the smallest that pays. On GPUs 8 rows cost what one
-    costs."""
+    """Never 1: on CPU XLA multiplies one row by another routine than two and more, with other rounding; and four rows
+    cost what two cost there (the weights' bandwidth), so 4 is the smallest that pays. Native kernels have a bucket of
+    1 besides. On GPUs 8 rows cost what one costs."""
 
 
 _PLATFORMS = {
@@ -134,14 +134,14 @@ class EngineOptions(Options):
 
     attention: str | None = option(
         None,
-        "Attention kernels by name: blocked or mosaic.",
+        "Attention kernels by name: native, blocked or mosaic.",
         "Devices",
         commands=_RUNS,
         default_text="what the devices prefer",
     )
     matmul: str | None = option(
         None,
-        "Kernels of matrix products by name: xla or mosaic.",
+        "Kernels of matrix products by name: native, xla or mosaic.",
         "Devices",
         commands=_RUNS,
         default_text="what the devices prefer",

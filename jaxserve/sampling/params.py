@@ -6,8 +6,12 @@ The request schema, the lowering and the columns that travel to the device (`col
 from __future__ import annotations
 
 import math
+import reprlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
 
 from jaxserve.errors import InvalidRequest
 
@@ -28,6 +32,24 @@ class Knob:
     group: Literal["truncation", "penalty"] | None = None
     """Truncations make way for mirostat; penalties need a sequence's token counts on the device."""
     example: Any = None
+    whole: bool = False
+    """Takes whole numbers only."""
+
+    def read(self, name: str, value: Any) -> int | float:
+        """A number as Python has it, be it NumPy's or JAX's.
+
+        Raises:
+            InvalidRequest: it is none, or not a whole one where only those go.
+        """
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            value = value.item()
+        if self.whole and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, bool) and isinstance(value, Integral if self.whole else Real):
+            with suppress(OverflowError):  # beyond floats
+                return int(value) if isinstance(value, Integral) and self.whole else float(value)
+        kind = "whole number" if self.whole else "number"
+        raise InvalidRequest(name, f"{name} must be a {kind}, got {reprlib.repr(value)}")
 
     def check(self, name: str, value: float) -> None:
         """Refuses a number out of range, NaN or infinity.
@@ -62,7 +84,7 @@ class SamplingParams:
         1.0, "Sampling temperature; 0 always takes the most likely token. Default 1.", 0, 2, example=0.7
     )
     top_k: int = _knob(
-        0, "Draw from the k most likely tokens; 0 draws from all.", 0, 100, group="truncation", example=50
+        0, "Draw from the k most likely tokens; 0 draws from all.", 0, 100, group="truncation", example=50, whole=True
     )
     top_p: float = _knob(
         1.0, "Draw from the fewest tokens whose probabilities reach this sum.", 0, 1, group="truncation"
@@ -99,18 +121,27 @@ class SamplingParams:
     )
     """None = off."""
     mirostat_lr: float = _knob(0.1, "Learning rate of Mirostat. Default 0.1.", 0)
-    seed: int = _knob(0, "Makes sampling reproducible; any integer, taken modulo 2^64. Without one the server picks.")
+    seed: int = _knob(
+        0, "Makes sampling reproducible; any integer, taken modulo 2^64. Without one the server picks.", whole=True
+    )
     """Every choice of a request folds its index in."""
     logit_bias: tuple[tuple[int, float], ...] = _knob(
         (), "Added to the logits of the given token ids.", -100, 100, example={"42": -100}
     )
-    """(token id, bias) pairs, ids distinct; -100 bans the token. The range is that of a bias."""
+    """(token id, bias) pairs or a dictionary, ids distinct; -100 bans the token. The range is that of a bias."""
+
+    _optional: ClassVar = frozenset({"mirostat_target"})
+    """Knobs that may be None."""
 
     def __post_init__(self) -> None:
         for name, knob in KNOBS.items():
             value = getattr(self, name)
-            if value is not None and knob.low > -math.inf and name != "logit_bias":
-                knob.check(name, value)
+            if name != "logit_bias" and not (value is None and name in self._optional):
+                number = knob.read(name, value)
+                if knob.low > -math.inf:
+                    knob.check(name, number)
+                object.__setattr__(self, name, number)
+        object.__setattr__(self, "logit_bias", _pairs(self.logit_bias))
         self._check_bias()
 
     def _check_bias(self) -> None:
@@ -143,6 +174,15 @@ class SamplingParams:
         return replace(self, **{name: NEUTRAL[name] for name, knob in KNOBS.items() if knob.group == "truncation"})
 
 
+def _pairs(bias: Mapping[int, float] | Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = [(token, value) for token, value in (bias.items() if isinstance(bias, Mapping) else bias)]
+    except (TypeError, ValueError):
+        raise InvalidRequest("logit_bias", f"logit_bias must be pairs of token id and bias, got {bias!r}") from None
+    return tuple((int(_TOKEN.read("logit_bias", token)), _BIAS.read("logit_bias", value)) for token, value in pairs)
+
+
+_TOKEN, _BIAS = Knob("", whole=True), Knob("")
 KNOBS: dict[str, Knob] = {knob.name: knob.metadata["knob"] for knob in fields(SamplingParams)}
 """Every knob by name, in the order in which the API lists them."""
 NEUTRAL: dict[str, Any] = {knob.name: knob.default for knob in fields(SamplingParams)}

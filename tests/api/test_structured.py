@@ -90,7 +90,11 @@ def test_with_ignore_eos_the_end_waits_until_nothing_else_is_allowed(make_api: A
         ({"type": "json_schema"}, "response_format.json_schema", "needs a JSON Schema"),
         ({"type": "grammar"}, "response_format.grammar", "needs a GBNF grammar"),
         ({"type": "grammar", "grammar": "root ::= ("}, "response_format.grammar", "response_format.grammar"),
-        ({"type": "json_schema", "json_schema": {"not": {"type": "string"}}}, "response_format", "not"),
+        (
+            {"type": "json_schema", "json_schema": {"type": "integer", "not": {"multipleOf": 3}}},
+            "response_format",
+            "not",
+        ),
         ({"type": "json_schema", "json_schema": {"type": "array", "uniqueItems": True}}, "response_format", "unique"),
         ({"type": "json_schema", "json_schema": "{"}, "response_format.json_schema", "JSON"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,9 @@ def test_rows_have_two_sizes():
     assert {config.row_bucket(tokens) for tokens in config.token_buckets} == {4, 16}
     assert config.row_bucket(4) == 4
     assert config.row_bucket(8) == 16
+
+
+def test_native_kernels_have_a_bucket_of_one_token_without_a_sampler_of_its_own():
+    config = derive_config(options(), replace(MODEL, single_tokens=True), CPU, ONE)
+    assert config.token_buckets[:3] == (1, 4, 8)
+    assert [config.row_bucket(size) for size in (1, 4, 8)] == [4, 4, 16]

@@ -109,7 +109,7 @@ def test_a_backend_that_cannot_serve_is_passed_over_or_refused(monkeypatch, mode
     entry = choice.Entry("dense_backend", "Dense", ("cpu",))
     monkeypatch.setattr(choice, "ATTENTION", {"dense": entry, **choice.ATTENTION})
     assert models.choose_backends(None, None, "cpu", plain).attention.name == "dense"
-    assert models.choose_backends(None, None, "cpu", capped).attention.name == "blocked"
+    assert models.choose_backends(None, None, "cpu", capped).attention.name != "dense"
     assert models.choose_backends(None, None, "tpu", plain).attention.name != "dense"
     with pytest.raises(ModelLoadError, match="--attention dense has no soft cap"):
         models.choose_backends("dense", None, "cpu", capped)

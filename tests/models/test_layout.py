@@ -53,7 +53,8 @@ def test_every_layer_has_one_place_in_a_group_of_its_window(config):
 
 def test_the_cache_has_room_for_the_slots_of_a_page(config):
     layered = windows(config, [32, None] * 3)
-    spec = models.cache_spec(layered, num_pages=10, page_size=16, dtype="float32")["kv"]
+    backends = models.choose_backends("blocked", "xla", "cpu")
+    spec = models.cache_spec(layered, num_pages=10, page_size=16, dtype="float32", backends=backends)["kv"]
     assert spec.shape == (3 * 10, 16, 2 * config.num_kv_heads, config.head_dim)
     page = models.cache_bytes_per_page(layered, page_size=16, dtype="float32")
     assert page == 3 * 16 * 2 * config.num_kv_heads * config.head_dim * 4

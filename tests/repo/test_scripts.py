@@ -56,7 +56,7 @@ def test_set_up_says_when_python_cannot_make_environments(tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["", "eighty"], "PORT must be a number, got 'eighty'"),
-        (["/nowhere/model"], "MODEL '/nowhere/model' is not a directory"),
+        (["/nowhere/model"], "MODEL '/nowhere/model' does not exist"),
     ],
 )
 def test_tpu_setup_refuses_wrong_arguments_before_it_does_anything(
@@ -68,12 +68,13 @@ def test_tpu_setup_refuses_wrong_arguments_before_it_does_anything(
     assert not (tmp_path / "venv").exists()
 
 
-def test_tpu_setup_takes_urls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["gs://bucket/model", "org/name", "story"])
+def test_tpu_setup_takes_urls_and_names(tmp_path: Path, model: str) -> None:
     """They pass the check of arguments; the next one, of the machine, ends the script."""
     uname = tmp_path / "uname"
     uname.write_text("#!/bin/sh\necho Plan9\n")
     uname.chmod(0o755)
-    result = run(["./tpu_setup.sh", "gs://bucket/model"], PATH=f"{tmp_path}:{os.environ['PATH']}")
+    result = run(["./tpu_setup.sh", model], PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert "this script is for Linux" in result.stderr
 
 

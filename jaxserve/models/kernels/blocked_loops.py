@@ -135,9 +135,11 @@ def _attend(
     q_TKGH: jax.Array, kv: jax.Array, batch: LayerBatch, sinks_KG: jax.Array | None, options: _Options
 ) -> jax.Array:
     """Attention of a step's rows, decoding and others -> [T, K, G, V]."""
-    out_TKGV = _prefill(q_TKGH, kv, batch, sinks_KG, options)
-    decoded_RKGV = _decode(q_TKGH, kv, batch, sinks_KG, options)
-    return jnp.where(batch.work.decodes_T[:, None, None, None], decoded_RKGV[batch.meta.rows_T], out_TKGV)
+    decoded_TKGV = _decode(q_TKGH, kv, batch, sinks_KG, options)[batch.meta.rows_T]
+    out_TKGV: jax.Array | float = 0.0
+    if q_TKGH.shape[0] > 1:  # else no row has several new tokens
+        out_TKGV = _prefill(q_TKGH, kv, batch, sinks_KG, options)
+    return jnp.where(batch.work.decodes_T[:, None, None, None], decoded_TKGV, out_TKGV)
 
 
 def _decode(

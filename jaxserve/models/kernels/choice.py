@@ -13,7 +13,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.models.config import LayerSpec
+from jaxserve.models.config import LayerSpec, ModelConfig, MoeSpec
 from jaxserve.models.kernels.attention_backend import AttentionBackend
 from jaxserve.models.kernels.matmul_backend import MatmulBackend
 from jaxserve.models.kernels.target import Target
@@ -36,10 +36,12 @@ class Entry:
 
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
+    "native": Entry(_KERNELS + "native_attention", "NativeAttention", ("cpu",)),
     "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
+    "native": Entry(_KERNELS + "native_matmul", "NativeMatmul", ("cpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
 }
@@ -79,6 +81,18 @@ def choose_backends(
         _choose("attention", attention, ATTENTION, target.platform, of_attention),
         _choose("matmul", matmul, MATMUL, target.platform, of_matmul),
     )
+
+
+def serves_single_tokens(config: ModelConfig, backends: Backends) -> bool:
+    """Whether a step of one token has the bits that the token has among others, and costs less.
+
+    Native kernels promise it; XLA multiplies one row by another routine than several.
+    """
+    native = backends.attention.name == backends.matmul.name == "native"
+    formats = {layer.weights.code for layer in config.layers if layer.weights is not None}
+    experts = any(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
+    plain = not experts and config.vision is None
+    return native and plain and formats <= {"int8", "e4m3", "e2m1"}
 
 
 def preferred_backends(mesh: Mesh, layers: Iterable[LayerSpec]) -> Backends:

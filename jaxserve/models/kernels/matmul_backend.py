@@ -5,6 +5,7 @@ docs/add-a-kernel.md is the recipe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -38,6 +39,11 @@ class MatmulBackend(Protocol):
         """As in `choice.MATMUL`."""
         ...
 
+    @property
+    def widens(self) -> bool:
+        """Whether 16-bit weights are multiplied with float32 inputs, where arrays are whole on their device."""
+        ...
+
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Why it can't multiply weights that are held so (None = unquantised) on such devices; None = it can."""
         ...
@@ -56,6 +62,12 @@ class MatmulBackend(Protocol):
         Returns:
             [T, out].
         """
+        ...
+
+    def multiply_all(
+        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """`multiply` with each of several weights [out, in], the outputs of which may differ in number."""
         ...
 
     def apply_experts(

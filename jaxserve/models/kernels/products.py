@@ -78,12 +78,17 @@ def _tiled_product(x_TI: jax.Array, weight: Weight, dtype: DTypeLike | None) -> 
 def contract(
     x_TI: Float[Array, "T I"], weight_OI: Float[Array, "O I"], dtype: DTypeLike | None = None
 ) -> Float[Array, "T O"]:
-    """x W^T as `dtype` (default: of x); float32 operands are multiplied in full precision on every backend."""
+    """x W^T as `dtype` (default: of x); float32 operands are multiplied in full precision on every backend.
+
+    A single row gets company: alone, XLA:CPU would multiply it by another routine than several, with other bits.
+    """
+    tokens = x_TI.shape[0]
     precision = jax.lax.Precision.HIGHEST if x_TI.dtype == jnp.float32 else None
-    return jax.lax.dot_general(
-        x_TI,
+    y_TO: jax.Array = jax.lax.dot_general(
+        x_TI if tokens > 1 else jnp.pad(x_TI, ((0, 1), (0, 0))),
         weight_OI,
         (((1,), (1,)), ((), ())),
         precision=precision,
         preferred_element_type=dtype or x_TI.dtype,
     )
+    return y_TO[:tokens]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -20,6 +21,7 @@ class Xla:
     """See `MatmulBackend`."""
 
     name: str = "xla"
+    widens: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
@@ -30,6 +32,12 @@ class Xla:
     ) -> jax.Array:
         """See `products.py`."""
         return multiply(x_TI, weight, dtype, local=local)
+
+    def multiply_all(
+        self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """One product after the other."""
+        return tuple(self.multiply(x_TI, weight, dtype, local=local) for weight in weights)
 
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec

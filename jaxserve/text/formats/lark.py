@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxserve.errors import InvalidRequest
-from jaxserve.text.formats.schema import LAYOUT_KEYWORD, clean_schema
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.formats.values import ALL_TYPES, resolve, type_of
+from jaxserve.text.schemas.clean import clean_schema
+from jaxserve.text.schemas.reading import LAYOUT_KEYWORD
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 """Layout inside the JSON of calls: a blank where models write one, and none elsewhere. Tokens are money."""
@@ -61,10 +62,12 @@ class Lark:
     Args:
         marker_ids: texts that are single tokens.
         relax: leave out what a non-strict tool's schema asks for and the grammar can't enforce.
+        open_objects: see `clean_schema`.
     """
 
     marker_ids: Mapping[str, int]
     relax: bool = False
+    open_objects: bool = False
     relaxed: list[tuple[str, str]] = field(default_factory=list)
     """(tool, what was left out)."""
     _lines: list[str] = field(default_factory=list)
@@ -115,7 +118,7 @@ class Lark:
         if isinstance(schema, Mapping) and schema.get(LAYOUT_KEYWORD) in ({"whitespace_flexible": True}, DENSE):
             layout = ROOMY if schema[LAYOUT_KEYWORD]["whitespace_flexible"] else DENSE
             schema = {keyword: value for keyword, value in schema.items() if keyword != LAYOUT_KEYWORD}
-        cleaned, _ = clean_schema(schema, place)
+        cleaned, _ = clean_schema(schema, place, open_objects=self.open_objects)
         return self._embed(cleaned, layout)
 
     def nested(self, lark: str) -> str:

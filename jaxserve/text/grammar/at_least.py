@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,35 +14,16 @@ from jaxserve.text.grammar.matcher import forbid
 Int32 = npt.NDArray[np.int32]
 
 
-class _Constraint(Protocol):
-    @property
-    def constrains(self) -> bool: ...
-
-    @property
-    def stands(self) -> bool: ...
-
-    def prepare(self, row: Int32) -> Any: ...
-
-    def complete(self, row: Int32) -> None: ...
-
-    def advance(self, token: int) -> None: ...
-
-    def fork(self) -> Any: ...
-
-    @property
-    def forced(self) -> tuple[int, ...]: ...
-
-
 class AtLeast:
     """The engine's `TokenConstraint` of one sequence that has to become so long.
 
     Args:
         tokens: number of tokens before which it may not end.
         ends: tokens that end it. They may come where the other constraint allows nothing else.
-        other: what constrains the sequence beside.
+        other: the `TokenConstraint` of whatever constrains the sequence beside.
     """
 
-    def __init__(self, tokens: int, ends: Sequence[int], other: _Constraint) -> None:
+    def __init__(self, tokens: int, ends: Sequence[int], other: Any) -> None:
         self._tokens = tokens
         self._taken = 0
         self._ends = tuple(ends)
@@ -51,12 +32,12 @@ class AtLeast:
     @property
     def constrains(self) -> bool:
         """See `TokenConstraint`; as long as the end is held back, each row has to be written."""
-        return self._taken < self._tokens or self._other.constrains
+        return self._taken < self._tokens or bool(self._other.constrains)
 
     @property
     def stands(self) -> bool:
         """See `TokenConstraint`."""
-        return self._other.stands
+        return bool(self._other.stands)
 
     def prepare(self, row: Int32) -> Any:
         """See `TokenConstraint`."""
@@ -80,15 +61,16 @@ class AtLeast:
         self._other.advance(token)
 
     def fork(self) -> AtLeast:
-        """See `TokenConstraint`."""
-        copied = copy(self)
-        copied._other = self._other.fork()
-        return copied
+        """A copy, to follow drafts."""
+        forked = copy(self)
+        forked._other = self._other.fork()
+        return forked
 
     @property
     def forced(self) -> tuple[int, ...]:
         """See `TokenConstraint`."""
-        return self._other.forced
+        found: tuple[int, ...] = self._other.forced
+        return found
 
 
 def forbid_if_others(row: Int32, tokens: Iterable[int]) -> None:

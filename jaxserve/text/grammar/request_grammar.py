@@ -18,14 +18,15 @@ from llguidance import LLMatcher
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats.bound_format import BoundFormat
-from jaxserve.text.formats.schema import load_schema
 from jaxserve.text.grammar.llg import compile_lark, vocabulary_of
 from jaxserve.text.grammar.matcher import MaskFiller, Matcher, Rules, Start
 from jaxserve.text.grammar.memory import Memory
+from jaxserve.text.grammar.sparing import write_sparing
 from jaxserve.text.grammar.trial import GrammarTask, Trials
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.grammar.writing import Content, Written
 from jaxserve.text.isolation import Overrun
+from jaxserve.text.schemas.reading import load_schema
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["CompiledGrammar", "GrammarCompiler", "MaskFiller", "Matcher"]
@@ -122,7 +123,7 @@ class GrammarCompiler:
             return task.refusal(str(overrun)), 0
 
     def _compile(self, task: Content) -> tuple[_Compiled, int]:
-        written = self.trials.write(task)
+        written = write_sparing(self.trials, task)
         matcher = compile_lark(self._tokenizer, written.source)
         for name, what in written.relaxed:
             _log.info("the tool %r is not wholly enforced: %s", name, what)

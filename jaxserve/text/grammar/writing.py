@@ -91,12 +91,12 @@ class Writer:
             if content.response is not None:
                 self._tried(replace(content, tools=()))  # not a tool's fault: its refusal is the one to tell
             tried = [self._possible(content, tool) for tool in content.tools]
-        freed = tuple((tool.name, why) for tool, why in tried if why)
-        if not freed:  # each alone is possible, together they are too much
-            tried = [(tool if tool.strict else _freed(tool), "") for tool in content.tools]
-            freed = tuple((tool.name, "all of it") for tool in content.tools if not tool.strict)
+        left = tuple((tool.name, why) for tool, why in tried if why)
+        if not left:  # each alone is possible, together they are too much
+            tried = [(tool if tool.strict else freed(tool), "") for tool in content.tools]
+            left = tuple((tool.name, "all of it") for tool in content.tools if not tool.strict)
         written = self._tried(replace(content, tools=tuple(tool for tool, _ in tried)))
-        return replace(written, relaxed=(*written.relaxed, *freed))
+        return replace(written, relaxed=(*written.relaxed, *left))
 
     def _possible(self, content: Content, tool: Tool) -> tuple[Tool, str]:
         """A tool whose grammar compiles, and why it isn't the one that was given.
@@ -111,7 +111,7 @@ class Writer:
             if tool.strict:
                 place = f"{tool.place}.parameters"
                 raise InvalidRequest(place, f"{place}: the tool {tool.name!r} is strict: {reason}") from None
-            return _freed(tool), reason
+            return freed(tool), reason
         return tool, ""
 
     def _tried(self, content: Content) -> Written:
@@ -154,7 +154,7 @@ def _gbnf(text: str) -> str:
         raise InvalidRequest(place, f"{place}: {str(error)[:300]}") from None
 
 
-def _freed(tool: Tool) -> Tool:
+def freed(tool: Tool) -> Tool:
     """The tool with any values for the arguments that it names, and any others."""
     properties: dict[str, object] = {name: {} for name in tool.properties}
     return replace(tool, parameters={"type": "object", "properties": properties, "additionalProperties": True})

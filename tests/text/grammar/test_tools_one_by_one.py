@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import walks
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.text.formats import Tool
+from jaxserve.text.grammar import trial
 from jaxserve.text.grammar.request_grammar import CompiledGrammar, GrammarCompiler
 from jaxserve.text.grammar.wish import OutputWish
 
@@ -25,9 +28,9 @@ IMPOSSIBLE: dict[str, Any] = {
     "enum null": {"enum": None},
     "unknown type": {"type": "any"},
     "a huge bound": {"type": "integer", "minimum": 10**30},
-    "not": {"not": {"pattern": "a"}},
+    "not": {"type": "integer", "not": {"multipleOf": 3}},
     "uniqueItems": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
-    "contains": {"type": "array", "contains": {"type": "integer"}},
+    "contains": {"type": "array", "contains": {"type": "integer"}, "minContains": 3, "maxContains": 8},
     "a value of the wrong kind": {"type": "string", "maxLength": "5"},
     "no schema": 5,
 }
@@ -104,3 +107,30 @@ def test_many_tools_of_which_some_are_impossible(compile_for: Any) -> None:
     tools = [tool(f"t{i}", holding(IMPOSSIBLE["look-around"]) if i % 7 == 0 else GOOD) for i in range(60)]
     grammar = compile_for("qwen3", tools, forced=True)
     assert [name for name, _ in grammar.relaxed] == [f"t{i}" for i in range(0, 60, 7)]
+
+
+BOMB = {"type": "string", "allOf": [{"pattern": f"a.{{{i}}}b"} for i in range(60)]}
+
+
+@pytest.fixture
+def impatient(bound: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[GrammarCompiler]:
+    """A compiler whose workers may compute for 0.3 seconds."""
+    monkeypatch.setattr(trial, "LIMITS", replace(trial.LIMITS, cpu_seconds=0.3))
+    the = bound("generic")
+    compiler = GrammarCompiler(the, vocab_size=the.tokenizer.vocab_size)
+    yield compiler
+    compiler.trials.close()
+
+
+def test_a_tool_that_costs_too_much_is_left_to_the_model(impatient: GrammarCompiler) -> None:
+    bad = [tool(f"bad{i}", holding(BOMB)) for i in range(5)]
+    grammar = impatient.compile(OutputWish(tools=Tool.parse([tool("good", GOOD), *bad]), forced=True))
+    assert grammar is not None
+    assert [name for name, _ in grammar.relaxed] == [f"bad{i}" for i in range(5)]
+    assert "integer" in grammar.source, "the other tool keeps its schema"
+
+
+def test_a_strict_tool_that_costs_too_much_is_refused_by_name(impatient: GrammarCompiler) -> None:
+    tools = Tool.parse([tool("good", GOOD), tool("bad", holding(BOMB), strict=True)])
+    with pytest.raises(InvalidRequest, match="'bad' is strict: it takes"):
+        impatient.compile(OutputWish(tools=tools, forced=True))

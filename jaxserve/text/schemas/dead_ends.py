@@ -8,8 +8,7 @@ from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
-from jaxserve.text.formats.closing import Node, walk
-from jaxserve.text.formats.values import resolve
+Node = dict[str, Any]
 
 MAX_KEYS = 4_000
 """Keys of a pattern that are looked at; a pattern that matches more has some that no schema names."""
@@ -37,7 +36,7 @@ def _check_pattern(node: Node, pattern: str, refuse: Refuse) -> None:
     patterns, names = node["patternProperties"], node.get("properties", {})
     forbids = patterns[pattern] is False
     if forbids and node.get("additionalProperties", True) is not False:
-        raise refuse(f"'patternProperties' that forbid keys are not supported ({pattern[:60]!r})")
+        return
     keys = _keys(pattern)
     if forbids or (keys is not None and keys <= set(names)):
         value = patterns.pop(pattern)
@@ -116,10 +115,14 @@ def _ends(schema: Any, root: Any) -> bool:
         return True
     ending: set[str] = set()
     while True:
-        more = {ref for ref in references - ending if _ends_with(resolve(ref, root), ending)}
+        more = {ref for ref in references - ending if _ends_with(_definition(ref, root), ending)}
         if not more:
             return _ends_with(schema, ending)
         ending |= more
+
+
+def _definition(reference: str, root: Any) -> Any:
+    return root["$defs"][reference.rpartition("/")[2]]
 
 
 def _ends_with(node: Any, ending: set[str]) -> bool:
@@ -146,3 +149,18 @@ def _container_ends(node: Mapping[str, Any], ending: set[str]) -> bool:
         parts = [*first[:least], *([node.get("items", True)] if least > len(first) else [])]
         return all(_ends_with(part, ending) for part in parts)
     return True
+
+
+def walk(schema: Any) -> Iterator[Node]:
+    """All schemas in a rewritten schema, itself included."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for keyword in ("properties", "patternProperties", "$defs"):
+        for part in schema.get(keyword, {}).values():
+            yield from walk(part)
+    for keyword in ("anyOf", "allOf", "prefixItems"):
+        for part in schema.get(keyword, ()):
+            yield from walk(part)
+    for keyword in ("items", "additionalProperties"):
+        yield from walk(schema.get(keyword))
