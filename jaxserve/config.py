@@ -73,9 +73,13 @@ class EngineConfig:
         Two sizes only, since each costs a compiled sampling program: all slots, and the smallest token bucket of more
         than one token for the steps of a few sequences. Rows may outnumber tokens; a row without tokens is idle.
         """
-        several = next((size for size in self.token_buckets if size > 1), 1)
-        smallest = min(several, self.max_num_seqs)
+        smallest = min(self._several_tokens, self.max_num_seqs)
         return smallest if token_bucket <= smallest else self.max_num_seqs
+
+    @property
+    def _several_tokens(self) -> int:
+        """The smallest token bucket of more than one token."""
+        return next((size for size in self.token_buckets if size > 1), 1)
 
     def sample_bucket(self, token_bucket: int) -> int:
         """N: positions of the packed batch that may yield a token, several of a row with drafts.
@@ -84,7 +88,7 @@ class EngineConfig:
         row with drafts needs.
         """
         most = max(self.max_num_seqs, MAX_DRAFTS + 1)
-        smallest = min(self.token_buckets[0], most)
+        smallest = min(self._several_tokens, most)
         return smallest if token_bucket <= smallest else most
 
 

@@ -108,8 +108,11 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if name != "LD_PRELOAD"
+    }  # a sanitizer is not for it
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT, env=environment)
     except subprocess.CalledProcessError as error:
         said = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
         raise BuildError(f"the C++ compiler {command[0]} failed: {said.strip()}") from error

@@ -109,8 +109,9 @@ QWEN3_VL_8B = {
         "rope_theta": 5000000,
         "rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True},
     },
-    "vision_config": {"out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24]},
+    "vision_config": {"out_hidden_size": 4096, "depth": 3, "deepstack_visual_indexes": [0]},
 }
+"""With 3 of its tower's 27 blocks, and one of its 3 taps."""
 QWEN2_5_VL_7B = {
     "model_type": "qwen2_5_vl",
     "vocab_size": 152064,
@@ -122,8 +123,9 @@ QWEN2_5_VL_7B = {
     "max_position_embeddings": 128000,
     "rope_theta": 1000000.0,
     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584, "depth": 3, "fullatt_block_indexes": [2]},
 }
+"""With 3 of its tower's 32 blocks, one of them full."""
 MODELS |= {"qwen3_vl": QWEN3_VL_8B, "qwen2_5_vl": QWEN2_5_VL_7B}
 POOL = 10241
 """Embeddings of images on the device."""

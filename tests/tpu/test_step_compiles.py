@@ -13,9 +13,9 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reas
 GIB = 2**30
 
 
-def compile_step(model: str, topology: str, devices: int, tokens: int, num_pages: int) -> dict:
+def compile_step(model: str, topology: str, devices: int, tokens: int, num_pages: int, *flags: str) -> dict:
     script = Path(__file__).with_name("compile_step.py")
-    command = [sys.executable, str(script), model, topology, str(devices), str(tokens), str(num_pages)]
+    command = [sys.executable, str(script), model, topology, str(devices), str(tokens), str(num_pages), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
@@ -62,3 +62,20 @@ def test_one_v6e_chip():
     assert report["temporary_bytes"] < 64 * 2**20
     assert report["all_reduces_per_layer"] == 0
     assert report["argument_bytes"] + report["temporary_bytes"] < 32 * GIB, "does not fit a v6e chip"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "topology", "devices"), [("qwen3_vl", "v5e:2x4", 8), ("qwen2_5_vl", "v6e:2x2", 1)])
+def test_towers_write_the_pool_in_place(model, topology, devices):
+    """An image of 512 patches, split over the heads of 8 chips, and with windows on one."""
+    report = compile_step(model, topology, devices, 512, 0, "--tower")
+    assert report["aliased_bytes"] >= report["pool_bytes"], "the pool is copied, not updated in place"
+    assert report["temporary_bytes"] < 256 * 2**20
+
+
+@pytest.mark.slow
+def test_a_step_with_images_over_a_v5e_slice():
+    report = compile_step("qwen3_vl", "v5e:2x4", 8, 64, 4096)
+    assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
+    assert report["temporary_bytes"] < 64 * 2**20
+    assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
