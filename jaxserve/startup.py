@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from jaxserve.config import EngineConfig
+from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.image_sizes import VisionFacts
@@ -171,6 +171,7 @@ def start_loaded(
         tokenizer,
         total_pages=config.num_pages - 1,
         vocab_size=model.config.vocab_size,
+        lookup=options.speculate == "ngram",
         on_death=on_death,
     )
     return Started(
@@ -219,7 +220,8 @@ def model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
 def step_bytes(config: ModelConfig, chosen: PlatformDefaults) -> int:
     """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
     width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
-    return chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16
+    samples = max(chosen.max_num_seqs, MAX_DRAFTS + 1)
+    return chosen.max_num_batched_tokens * width * 4 + samples * config.vocab_size * 16
 
 
 def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:

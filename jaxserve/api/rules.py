@@ -26,10 +26,6 @@ class Unsupported:
     """Whether the request really asks for it; neutral values pass."""
 
 
-def _given(field: str) -> Callable[[GenerationRequest], bool]:
-    return lambda request: bool(getattr(request, field, None) not in (None, "", []))
-
-
 def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[GenerationRequest], bool]:
     return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
 
@@ -48,8 +44,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("messages", "images", _chat(_has_images)),
     Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),
     Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
-    Unsupported("speculation", "speculative decoding", _given("speculation")),
-    Unsupported("prediction", "speculative decoding", _given("prediction")),
 )
 
 

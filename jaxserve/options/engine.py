@@ -121,6 +121,13 @@ class EngineOptions(Options):
         default_text="those of a step and of a few images",
     )
     prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
+    speculate: Literal["ngram"] | None = option(
+        None,
+        "Guess outputs from their own text and the prompt's: ngram.",
+        "Sizes",
+        commands=_RUNS,
+        default_text="predictions of requests and grammars only",
+    )
     layer_loop: Literal["scan", "switch", "unroll"] | None = option(
         None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
     )

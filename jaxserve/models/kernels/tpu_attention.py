@@ -66,7 +66,9 @@ class PallasTpu(blocked.Blocked):
     def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> _Work:  # type: ignore[override]
         """Tiles to write, tasks to attend to."""
         block = query_block(shape, meta.rows_T.shape[0])
-        older = blocked_loops.list_work(meta, blocked_loops.query_block(shape.heads // shape.kv_heads))
+        older = blocked_loops.list_work(
+            meta, blocked_loops.query_block(shape.heads // shape.kv_heads, meta.rows_T.shape[0])
+        )
         return _Work(TpuWork(list_tiles(meta), list_tasks(meta, block)), older)
 
     def write_and_attend(
