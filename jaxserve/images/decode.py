@@ -11,7 +11,7 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.images.types import Picture
@@ -47,7 +47,7 @@ def decode(data: bytes, where: str, most_pixels: int) -> Picture:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         kinds = ", ".join(_FORMATS[:-1]).lower()
         raise InvalidRequest(where, f"{where}: not an image of a kind that is read ({kinds}, webp)") from None
     except Image.DecompressionBombError:
@@ -85,7 +85,7 @@ def _room(image: Image.Image) -> AbstractContextManager[object]:
 
 
 def _too_large(where: str, most_pixels: int) -> InvalidRequest:
-    return InvalidRequest(where, f"{where}: the images of a request may have {most_pixels} pixels together")
+    return InvalidRequest(where, f"{where}: too many pixels; the request's images may have {most_pixels} from here on")
 
 
 def _damaged(where: str) -> InvalidRequest:
@@ -108,7 +108,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     """The upper 8 of 16 bits, as the decoders do it where an image has three channels of them; Pillow would clip."""
     if image.mode == "I" and image.format == "TIFF":
         raise _Unreadable("a TIFF of 32 bits a channel is not read; send 8 or 16")
-    levels = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
+    levels = np.asarray(image).clip(0, 0xFFFF) >> 8
     return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 

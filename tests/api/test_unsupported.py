@@ -11,7 +11,6 @@ from jaxserve.api.rules import UNSUPPORTED
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
 
 BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
     ("speculation", {"speculation": "text"}),
@@ -21,9 +20,6 @@ BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
     ("prediction", {"prediction": {"content": [{"type": "text", "text": "text"}]}}),
 ]
 VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "max_frames": 4, "sample_fps": 0.5}}
-CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
-    ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
-]
 NEUTRAL: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}},
     {"response_format": None, "reasoning_effort": None, "speculation": None, "prediction": None},
@@ -51,11 +47,6 @@ def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: di
     assert_refused(api.refuse(endpoint, 422, **asks), field)
 
 
-@pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
-def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
-    assert_refused(api.refuse("chat", 422, **asks), field)
-
-
 def test_video_is_refused_by_its_name(api: Api) -> None:
     body = api.refuse("chat", 422, messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, VIDEO]}])
     assert_refused(body, "messages")
@@ -77,13 +68,6 @@ def test_a_choice_of_tools_needs_tools(api: Api, field: str, value: Any, message
     error = api.refuse("chat", 422, **{field: value})["error"]
     assert error["param"] == field
     assert message in error["message"]
-
-
-@pytest.mark.proves("images")
-def test_images_are_refused(api: Api) -> None:
-    assert_refused(api.refuse("completions", 422, images=["data:image/png;base64,AAAA"]), "images")
-    api.complete(images=[])
-    api.complete(images=None)
 
 
 @BOTH
