@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["float32", "bfloat16"]
+MAX_DRAFTS = 15
+"""Drafts of a row at most: attention treats rows of up to 16 new tokens much like those that decode."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,23 @@ class EngineConfig:
         Two sizes only, since each costs a compiled sampling program: all slots, and the smallest token bucket of more
         than one token for the steps of a few sequences. Rows may outnumber tokens; a row without tokens is idle.
         """
-        several = next((size for size in self.token_buckets if size > 1), 1)
-        smallest = min(several, self.max_num_seqs)
+        smallest = min(self._several_tokens, self.max_num_seqs)
         return smallest if token_bucket <= smallest else self.max_num_seqs
 
+    @property
+    def _several_tokens(self) -> int:
+        """The smallest token bucket of more than one token."""
+        return next((size for size in self.token_buckets if size > 1), 1)
+
     def sample_bucket(self, token_bucket: int) -> int:
-        """N: positions of the packed batch that may yield a token; one for each row, until rows are verified."""
-        return self.row_bucket(token_bucket)
+        """N: positions of the packed batch that may yield a token, several of a row with drafts.
+
+        Two sizes only, as of rows: all tokens of the smallest bucket, and in larger ones as many as slots, or as one
+        row with drafts needs.
+        """
+        most = max(self.max_num_seqs, MAX_DRAFTS + 1)
+        smallest = min(self._several_tokens, most)
+        return smallest if token_bucket <= smallest else most
 
 
 def table_columns(

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import jax
 
-from jaxserve.config import EngineConfig
+from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine import gpu
 from jaxserve.engine.engine import Engine
 from jaxserve.engine.image_sizes import VisionFacts
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
+from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.errors import ModelLoadError
 from jaxserve.images.processor import ImageServices, read_processor
 from jaxserve.images.types import ImageMarkup, ImageShape
@@ -38,6 +39,7 @@ from jaxserve.models import (
 )
 from jaxserve.native.library import unavailable
 from jaxserve.options import EngineOptions
+from jaxserve.options.engine import PlatformDefaults
 from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -64,6 +66,10 @@ class Started:
     """What prompts with images need; None = the model knows text only."""
     remarks: tuple[str, ...]
     """What a person should know: replicated dimensions, a shortened context."""
+
+
+_SIZES = ("max_num_seqs", "max_model_len", "max_num_batched_tokens", "token_buckets", "dtype", "layer_loop")
+"""Options that programs depend on; with `--programs` they may be left out."""
 
 
 def use_compilation_cache(directory: Path | None) -> None:
@@ -103,7 +109,7 @@ def prepare(options: EngineOptions) -> Prepared:
             f"--device-memory is a share of a GPU's memory, and the device here is a {device.platform}"
         )
     check_sizes(options, model_config.max_position_embeddings, device.platform)
-    shape = _mesh(model_config, options.mesh)
+    shape = mesh_shape(model_config, options.mesh)
     layers = choose_weights(model_config, options.weights, options.quantize).layers
     backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
     tokenizer = load_tokenizer(options.model_dir)
@@ -152,15 +158,20 @@ def start_loaded(
 ) -> Started:
     """As `start`, for a model already on the devices."""
     device = jax.devices()[0]
-    config = derive_config(options, _model_facts(model, options), _device_facts(model), shape)
+    config = derive_config(options, model_facts(model, options), _device_facts(model), shape)
+    stored = None
+    if options.programs is not None:
+        stored = StoredPrograms.open(options.programs, model.config, device)
+        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
     runner = Runner(config, model)
-    runner.compile(lambda done, total: progress("programs", done, total))
+    runner.compile(lambda done, total: progress("programs", done, total), stored)
     engine = Engine(
         Scheduler(config),
         runner,
         tokenizer,
         total_pages=config.num_pages - 1,
         vocab_size=model.config.vocab_size,
+        lookup=options.speculate == "ngram",
         on_death=on_death,
     )
     return Started(
@@ -177,7 +188,12 @@ def start_loaded(
     )
 
 
-def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+    """The mesh over this machine's devices that `--mesh` asks for.
+
+    Raises:
+        ModelLoadError: it has fewer.
+    """
     shape = derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted
     size, have = shape[0] * shape[1] * shape[2], len(jax.devices())
     if size > have:
@@ -185,20 +201,27 @@ def _mesh(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
     return shape
 
 
-def _model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
+def model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
+    """What sizing needs to know of a model."""
     config = model.config
     chosen = options.chosen(model.mesh.devices.flat[0].platform)
-    width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
     return ModelFacts(
         context=config.max_position_embeddings,
         page_bytes=cache_bytes_per_page(
             config, page_size=options.page_size, dtype=model.dtype, mesh=model.mesh, backends=model.backends
         ),
-        step_bytes=chosen.max_num_batched_tokens * width * 4 + chosen.max_num_seqs * config.vocab_size * 16,
+        step_bytes=step_bytes(config, chosen),
         page_windows=cache_layout(config).windows,
         single_tokens=model.mesh.size == 1 and serves_single_tokens(config, model.backends),
         vision=None if config.vision is None else _vision_facts(config.vision, config.hidden_size, model.dtype),
     )
+
+
+def step_bytes(config: ModelConfig, chosen: PlatformDefaults) -> int:
+    """Bytes that one step's temporaries need at the largest bucket, per device (estimated)."""
+    width = max(config.hidden_size * 8, max(layer.mlp.width for layer in config.layers) * 3)
+    samples = max(chosen.max_num_seqs, MAX_DRAFTS + 1)
+    return chosen.max_num_batched_tokens * width * 4 + samples * config.vocab_size * 16
 
 
 def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:

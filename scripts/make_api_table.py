@@ -28,6 +28,7 @@ IMPLEMENTATION = (
     "budgets.py",
     "conversation.py",
     "prompts.py",
+    "prediction.py",
     "translation.py",
     "rules.py",
     "lift.py",

@@ -15,6 +15,7 @@ from jaxserve.api.conversation import chat_prompt
 from jaxserve.api.echo import Echo, echo_of
 from jaxserve.api.images import read_images
 from jaxserve.api.ports import OutputRules, TextServices
+from jaxserve.api.prediction import predicted_tokens
 from jaxserve.api.prompt_tokens import PromptTokens
 from jaxserve.api.prompts import completion_prompts
 from jaxserve.api.rules import check
@@ -101,6 +102,7 @@ def _job(
     job_id = ("chatcmpl-" if request.endpoint == "chat" else "cmpl-") + secrets.token_hex(16)
     budgets = token_budgets(request, prompts, settings)
     sampling = _sampling(_with_defaults(request, settings.model), settings.model.vocab_size)
+    prediction = predicted_tokens(request, text.tokenizer, settings.model)
     lowered = []
     for index, (prompt, max_tokens) in enumerate(zip(prompts, budgets, strict=True)):
         rules, parsing = _output_rules(wishes, prompt, text), _parsing(wishes, prompt, text.format)
@@ -122,6 +124,7 @@ def _job(
             # The markers of calls and reasoning are special tokens in most models; the parser takes them out.
             skip_special_tokens=parsing is None,
             constraint=rules.make if rules is not None else None,
+            prediction=prediction,
             priority=request.service_tier == "priority",
             want_activations=bool(request.return_last_activation),
             want_routing=bool(request.include_routing_matrix),

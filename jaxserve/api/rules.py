@@ -26,10 +26,6 @@ class Unsupported:
     """Whether the request really asks for it; neutral values pass."""
 
 
-def _given(field: str) -> Callable[[GenerationRequest], bool]:
-    return lambda request: bool(getattr(request, field, None) not in (None, "", []))
-
-
 def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[GenerationRequest], bool]:
     return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
 
@@ -39,11 +35,7 @@ def _has_video(request: ChatCompletionRequest) -> bool:
     return any(part.video_url is not None for content in contents for part in content)
 
 
-UNSUPPORTED: tuple[Unsupported, ...] = (
-    Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),
-    Unsupported("speculation", "speculative decoding", _given("speculation")),
-    Unsupported("prediction", "speculative decoding", _given("prediction")),
-)
+UNSUPPORTED: tuple[Unsupported, ...] = (Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),)
 
 
 def check(request: GenerationRequest, settings: Settings) -> None:

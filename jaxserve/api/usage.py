@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxserve.api.lower import Job
 from jaxserve.api.schema.responses import UsageInfo
 from jaxserve.api.settings import Settings
-from jaxserve.engine.requests import Delta, Timing
+from jaxserve.engine.requests import Delta, DraftCounts, Timing
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Ledger:
     """Cached prompt tokens by request id; a prompt counts once, whatever its choices found."""
     timings: dict[str, Timing] = field(default_factory=dict)
     concurrent_requests: int = 0
+    drafts: DraftCounts = field(default_factory=DraftCounts)
+    """Of the choices that have ended."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
     stop_text: str | None = None
     """The stop text that ended a choice; of several choices, the last."""
@@ -41,6 +43,8 @@ class Ledger:
         self.completion_tokens += len(delta.token_ids)
         self.cached.setdefault(delta.request_id, delta.cached_tokens)
         self.concurrent_requests = max(self.concurrent_requests, delta.concurrent_requests)
+        if delta.drafts is not None:
+            self.drafts += delta.drafts
         if delta.timing is not None:
             self.timings[delta.request_id] = delta.timing
         self.stop_text = delta.stop_text or self.stop_text
@@ -58,6 +62,11 @@ class Ledger:
         return sum(self.cached.values())
 
     @property
+    def predicted_tokens(self) -> int:
+        """Tokens that the request expected of the outputs, once for each prompt."""
+        return sum(len(prompt.request.prediction) for prompt in self.job.prompts)
+
+    @property
     def first_token(self) -> float | None:
         """When the first token of any choice was there."""
         return min((t.first_token for t in self.timings.values() if t.first_token is not None), default=None)
@@ -69,12 +78,19 @@ class Ledger:
 
     def usage(self) -> UsageInfo:
         """The `usage` object."""
-        return {
+        usage: UsageInfo = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+        if self.predicted_tokens:
+            accepted, drafted = self.drafts.predicted
+            usage["completion_tokens_details"] = {
+                "accepted_prediction_tokens": accepted,
+                "rejected_prediction_tokens": drafted - accepted,
+            }
+        return usage
 
     def perf_metrics(self, settings: Settings) -> dict[str, int | float | str]:
         """The documented metrics by their bare names; durations in seconds, over several prompts the longest."""
@@ -87,13 +103,16 @@ class Ledger:
         if self.finished is not None:
             metrics["server-processing-time"] = _seconds(self.finished - self.watch.received)
         metrics |= {
-            "speculation-prompt-tokens": 0,
-            "speculation-prompt-matched-tokens": 0,
-            "speculation-generated-tokens": 0,
+            "speculation-prompt-tokens": self.predicted_tokens,
+            "speculation-prompt-matched-tokens": self.drafts.predicted[0],
+            "speculation-generated-tokens": self.drafts.drafted,
             "num-concurrent-requests": self.concurrent_requests,
             "tokenizer-queue-duration": _seconds(self.watch.lowering_started - self.watch.received),
             "tokenizer-duration": _seconds(self.watch.lowered - self.watch.lowering_started),
         }
+        if self.drafts.by_position:
+            rates = (accepted / drafted for accepted, drafted in self.drafts.by_position)
+            metrics["speculation-acceptance"] = ",".join(f"{rate:.3f}" for rate in rates)
         metrics |= self._engine_durations()
         places = {"deployment": settings.deployment, "backend-host": settings.backend_host}
         return metrics | {name: place for name, place in places.items() if place is not None}

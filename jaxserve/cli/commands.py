@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -16,7 +17,8 @@ from rich.console import Console
 
 from jaxserve import __version__
 from jaxserve.cli.parameters import ignore_service_links, takes_options
-from jaxserve.cli.progress import Bars, clear_errors, console
+from jaxserve.cli.progress import Bars, clear_errors, console, output
+from jaxserve.errors import ExitCode
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
@@ -170,6 +172,50 @@ def convert(
 
     with clear_errors(), Bars() as bars:
         write(resolve_model(model), out, dtype=dtype, progress=partial(bars, "convert"), **options)
+    console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+@takes_options("plan")
+def plan(
+    model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
+    topology: Annotated[str, typer.Option(help="Where it would run: v6e, v5e:2x4, v5p:2x2x4, h100:8 ...")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    **options: Any,
+) -> None:
+    """Say what a model needs on a TPU or GPU topology and how fast it can be there, from its config alone."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are elsewhere
+    with clear_errors():
+        from jaxserve.ahead.chips import parse_topology
+        from jaxserve.ahead.plan import make_plan
+        from jaxserve.ahead.report import as_json as to_json
+        from jaxserve.ahead.report import show
+
+        folder = model.parent if model.is_file() else model
+        made = make_plan(build(EngineOptions, options, model_dir=folder), parse_topology(topology))
+    if as_json:
+        sys.stdout.write(json.dumps(to_json(made), indent=2) + "\n")
+    else:
+        show(made, output)
+    raise typer.Exit(0 if made.problem is None else ExitCode.CANNOT_SERVE)
+
+
+@app.command("compile")
+@takes_options("compile")
+def compile_ahead(
+    model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
+    topology: Annotated[str, typer.Option(help="Where they will run: v6e, v5e:2x4 ...; here = this machine.")],
+    **options: Any,
+) -> None:
+    """Compile all programs of a model for devices that are elsewhere; `serve --programs` loads the result there."""
+    with clear_errors(), Bars() as bars:
+        from jaxserve.ahead import compilation, compiler
+
+        if topology != compilation.HERE:
+            compiler.prepare()
+        engine = build(EngineOptions, options, model_dir=model)
+        compilation.compile_programs(engine, topology, out, partial(bars, "programs"))
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 

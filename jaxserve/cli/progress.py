@@ -14,6 +14,8 @@ from rich.table import Table
 from jaxserve.errors import ExitCode, JaxserveError
 
 console = Console(stderr=True)
+output = Console(highlight=False)
+"""For what a command was asked to say."""
 
 
 @contextmanager

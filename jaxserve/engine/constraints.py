@@ -8,13 +8,17 @@ rows all wait is drawn at its launch, as a plain one, and nobody waits for the h
 out to end the wait, the row's token of N+1 is drawn once more under its mask, before any later step has read it.
 What is forbidden while a constraint waits (the end of the output, where an answer must follow) stands for every
 position, and its mask goes with the launch.
+
+A row with drafts needs a mask for each of its samples: a copy of its constraint follows the drafts. A draft
+that it forbids can't be drawn, so what would come behind it is left open.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,6 +43,7 @@ class _Broken:
 
     constrains = True
     stands = False
+    forced = ()
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -50,6 +55,41 @@ class _Broken:
 
     def advance(self, token: int) -> None:
         raise self._error
+
+    def fork(self) -> _Broken:
+        return self
+
+
+@dataclass
+class _Row:
+    """A planned row that has a constraint."""
+
+    index: int
+    sample: int
+    """Its first sample."""
+    sequence: Sequence
+    drafts: tuple[int, ...]
+    state: TokenConstraint
+    """The sequence's own; a copy as soon as it follows drafts."""
+    ahead: bool = False
+
+    def follow(self, draft: int) -> bool:
+        """Goes on by a draft; false where the constraint can't."""
+        try:
+            if not self.ahead:
+                self.state, self.ahead = self.state.fork(), True
+            self.state.advance(draft)
+        except Exception:  # noqa: BLE001 - it counts when the draft has turned out to be right
+            return False
+        return True
+
+    def rules(self) -> bool:
+        """Whether the constraint rules at any of the row's samples, if all its drafts are right."""
+        return self.state.constrains or any(self.follow(draft) and self.state.constrains for draft in self.drafts)
+
+
+def _allows(mask: npt.NDArray[np.int32], token: int) -> bool:
+    return bool(mask[token // 32] >> token % 32 & 1)
 
 
 class SequenceConstraints:
@@ -68,19 +108,37 @@ class SequenceConstraints:
 
     def constraining(self, plan: Plan) -> frozenset[int]:
         """Indices of the plan's drawing rows whose constraint rules, as far as the committed tokens tell."""
-        return frozenset(index for index, _, state in self._constrained(plan) if state.constrains)
+        return frozenset(row.index for row in self._constrained(plan) if row.rules())
 
     def standing(self, plan: Plan) -> bool:
         """Whether some row needs a mask even while its constraint waits."""
-        return any(state.stands for _, _, state in self._constrained(plan))
+        return any(row.state.stands for row in self._constrained(plan))
 
     def masks(self, plan: Plan, samples: int) -> Masks:
         """Masks for a step, [samples, words], in the order of its samples; unrestricted ones allow everything."""
         masks = np.full((samples, self._words), ALL_ALLOWED, np.int32)
-        states = {sample: (plan.rows[index], state) for index, sample, state in self._constrained(plan)}
-        for sample, error in self._filler.fill([(line, state) for line, (_, state) in states.items()], masks).items():
-            self._fail(states[sample][0].sequence, error)
+        following, offset = self._constrained(plan), 0
+        while following:
+            lines = {row.sample + offset: row for row in following}
+            failures = self._filler.fill([(line, row.state) for line, row in lines.items()], masks)
+            for line, error in failures.items():
+                if offset == 0:  # behind a draft it is told when the draft has turned out to be right
+                    self._fail(lines[line].sequence, error)
+            following = [
+                row
+                for line, row in lines.items()
+                if line not in failures and offset < len(row.drafts) and _allows(masks[line], row.drafts[offset])
+            ]
+            following = [row for row in following if row.follow(row.drafts[offset])]
+            offset += 1
         return masks
+
+    def forced(self, sequence: Sequence) -> tuple[int, ...]:
+        """The tokens that a sequence's constraint leaves no choice about, behind its committed output."""
+        try:
+            return self._state(sequence).forced
+        except Exception:  # noqa: BLE001 - what is broken is told where a mask is due
+            return ()
 
     def advance(self, sequence: Sequence, token: int) -> None:
         """Follows a committed token."""
@@ -90,21 +148,16 @@ class SequenceConstraints:
             except Exception as error:  # noqa: BLE001 - a broken grammar must not reach the other requests
                 self._fail(sequence, error)
 
-    def _constrained(self, plan: Plan) -> Iterator[tuple[int, int, TokenConstraint]]:
-        """(row, its sample, constraint) of the plan's rows that draw a token and have a constraint.
-
-        Raises:
-            ValueError: such a row draws several; the mask of a second token depends on the first.
-        """
-        sample = 0
+    def _constrained(self, plan: Plan) -> list[_Row]:
+        """The plan's rows that draw tokens and have a constraint."""
+        found, sample = [], 0
         for index, row in enumerate(plan.rows):
-            if row.samples and row.sequence.request.constraint is not None and row.sequence.finish_reason is None:
-                if row.samples > 1:
-                    raise ValueError(
-                        f"request {row.sequence.request.id} has a constraint and several samples in a step"
-                    )
-                yield index, sample, self._state(row.sequence)
+            sequence = row.sequence
+            constrained = sequence.request.constraint is not None and sequence.finish_reason is None
+            if row.samples and constrained and not row.void:
+                found.append(_Row(index, sample, sequence, row.drafts, self._state(sequence)))
             sample += row.samples
+        return found
 
     def _state(self, sequence: Sequence) -> TokenConstraint:
         state = self._states.get(sequence)

@@ -127,14 +127,15 @@ class Encoder:
         """
         known = self._known[row.sequence]
         first = token + row.count - row.samples
-        for index in range(row.samples):
+        for index, draft in enumerate((*row.drafts, None)):
             pack_row(
                 target[index],
                 known.constant,
                 row.sequence.slot,
                 row.position + index,
                 token=first + index,
-                last=index == row.samples - 1,
+                offset=index,
+                draft=draft,
                 fresh=fresh or not known.primed,
                 grammar=grammar and row.sequence.request.constraint is not None,
                 mu=known.mu,

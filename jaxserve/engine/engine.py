@@ -20,6 +20,7 @@ from jaxserve.engine.recovery import Recovery
 from jaxserve.engine.requests import Delta, Request, Sink
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sequence import Sequence
+from jaxserve.engine.speculation import Speculation
 from jaxserve.engine.step_runner import StepRunner, Ticket
 from jaxserve.engine.stream import RequestStream, send
 from jaxserve.errors import DeviceLost, EngineStopped, InternalError, JaxserveError, RequestFailed
@@ -55,6 +56,10 @@ class EngineStats:
     """Images whose embeddings were still on the device."""
     steps: int
     compilations: int
+    drafted_tokens: int
+    """Tokens that were guessed and tried."""
+    accepted_drafts: int
+    """Those that were right: tokens that came without a step of their own."""
 
 
 @dataclass
@@ -100,6 +105,15 @@ _Order = _Submit | _Abort | _Close
 class Engine(Generic[Ticket]):
     """Continuous batching over one runner.
 
+    Args:
+        scheduler: plans steps.
+        runner: executes them.
+        tokenizer: makes text of tokens.
+        total_pages: KV pages there are.
+        vocab_size: of the model.
+        lookup: whether outputs are guessed from their own text.
+        on_death: called on the engine thread if the loop dies.
+
     Raises:
         EngineStopped: from `submit`, after `close` or after the loop died.
     """
@@ -112,6 +126,7 @@ class Engine(Generic[Ticket]):
         *,
         total_pages: int,
         vocab_size: int,
+        lookup: bool = False,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
@@ -119,6 +134,7 @@ class Engine(Generic[Ticket]):
         self._tokenizer = tokenizer
         self._total_pages = total_pages
         self._constraints = SequenceConstraints(-(-vocab_size // 32), self._fail)
+        self._speculation = Speculation(lookup=lookup, forced=self._constraints.forced)
         self._on_death = on_death
         self._recovery = Recovery()
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
@@ -182,6 +198,8 @@ class Engine(Generic[Ticket]):
             images_found=0 if scheduler.images is None else scheduler.images.found,
             steps=counters.steps,
             compilations=self._runner.compilations,
+            drafted_tokens=self._speculation.drafted,
+            accepted_drafts=self._speculation.accepted,
         )
 
     def close(self, timeout: float = 0.0) -> None:
@@ -225,7 +243,7 @@ class Engine(Generic[Ticket]):
         if in_flight is not None and self._recovery.active:
             plan = None  # one step at a time, so that a failure tells whose it is
         else:
-            plan = self._scheduler.plan(self._recovery.newcomers)
+            plan = self._scheduler.plan(self._recovery.newcomers, self._speculation.propose)
         launched = self._launch(plan) if plan is not None else None
         committed = self._commit(in_flight) if in_flight is not None else []
         try:
@@ -336,6 +354,7 @@ class Engine(Generic[Ticket]):
         advances = self._scheduler.commit(plan, results)
         self._recovery.proven(advances)
         for advance in advances:
+            self._speculation.learn(advance)
             for token in advance.tokens:
                 self._constraints.advance(advance.sequence, token.token)
         return advances

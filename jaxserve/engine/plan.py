@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass
 
 from jaxserve.engine.image_pool import Encoding
-from jaxserve.engine.requests import TokenLogprob
+from jaxserve.engine.requests import DraftOrigin, TokenLogprob
 from jaxserve.engine.sequence import Sequence
 
 
@@ -39,10 +39,25 @@ class PlannedRow:
     images: tuple[PlannedImage, ...] = ()
     """Those of which these positions hold a part, or all."""
 
+    branch: int = 0
+    """The sequence's when it was planned."""
+    origin: DraftOrigin | None = None
+    """Where its drafts come from; None = it has none."""
+
     @property
     def count(self) -> int:
         """Tokens computed for this row."""
         return len(self.tokens)
+
+    @property
+    def drafts(self) -> tuple[int, ...]:
+        """Guesses at output tokens: its last tokens, behind the first one that samples."""
+        return self.tokens[len(self.tokens) - self.samples + 1 :] if self.samples > 1 else ()
+
+    @property
+    def void(self) -> bool:
+        """Whether it counted on drafts that have turned out to be wrong: the device has not drawn it."""
+        return self.branch != self.sequence.branch
 
 
 @dataclass(frozen=True)
@@ -99,3 +114,9 @@ class Advance:
     """Appended to its output; none where a prompt that was only scored has ended."""
     failed: bool = False
     """No token was left to draw from after these; the sequence has ended with 'error'."""
+    drafted: int = 0
+    """Drafts of the row."""
+    accepted: int = 0
+    """The first ones of them that were right, and became part of the output."""
+    origin: DraftOrigin | None = None
+    """Where they came from; None = it had none."""

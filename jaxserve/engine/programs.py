@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxserve.config import EngineConfig
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout, layouts
 from jaxserve.engine.image_batch import ImageLayout, image_layouts
+from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.models import LoadedModel, cache_spec
 from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
@@ -23,6 +25,15 @@ from jaxserve.sampling.pipeline import write_bias, write_history
 from jaxserve.sampling.state import SlotState, abstract_state
 
 Compiled = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One program: its name, where it is kept, how it is compiled."""
+
+    name: str
+    keep: Callable[[Compiled], None]
+    compile: Callable[[], Compiled]
 
 
 class Programs:
@@ -52,6 +63,8 @@ class Programs:
         """By size of the image's buffer."""
         self.write_history: Compiled = _missing
         self.write_bias: Compiled = _missing
+        self.by_name: dict[str, Compiled] = {}
+        """All of them, as `stored_programs` names their files."""
 
     @property
     def pool(self) -> jax.ShapeDtypeStruct | None:
@@ -67,29 +80,47 @@ class Programs:
         """int32 words of a mask: one bit for each token."""
         return -(-self._model.config.vocab_size // 32)
 
-    def compile(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Compiles every program there is, several at a time; `progress` gets (done, total)."""
+    def compile(
+        self, progress: Callable[[int, int], None] = lambda done, total: None, stored: StoredPrograms | None = None
+    ) -> None:
+        """Compiles every program there is, several at a time, or loads it; `progress` gets (done, total).
+
+        Raises:
+            ModelLoadError: a stored program can't be loaded.
+        """
         jobs = list(self._jobs())
         done = 0
         progress(done, len(jobs))
+
+        def make(job: _Job) -> Compiled:
+            return job.compile() if stored is None else stored.load(job.name, self._model.mesh.devices.flat)
+
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            for keep, compiled in pool.map(lambda job: (job[0], job[1]()), jobs):
-                keep(compiled)
+            for job, compiled in zip(jobs, pool.map(make, jobs), strict=True):
+                job.keep(compiled)
+                self.by_name[job.name] = compiled
                 done += 1
                 progress(done, len(jobs))
 
-    def _jobs(self) -> Iterator[tuple[Callable[[Compiled], None], Callable[[], Compiled]]]:
-        """(where to keep it, how to compile it), the slowest first."""
+    def _jobs(self) -> Iterator[_Job]:
+        """All programs, the slowest to compile first."""
         for layout in reversed(self.layouts):
-            yield partial(self.forward.__setitem__, layout), partial(self._compile_forward, layout)
+            keep = partial(self.forward.__setitem__, layout)
+            yield _Job(f"forward-{layout.tokens}", keep, partial(self._compile_forward, layout))
         for image in reversed(self.image_layouts):
-            yield partial(self.encode.__setitem__, image.size), partial(self._compile_encode, image)
+            keep = partial(self.encode.__setitem__, image.size)
+            yield _Job(f"encode-{image.size}", keep, partial(self._compile_encode, image))
         for layout in reversed(self.layouts):
-            yield partial(self.score.__setitem__, layout.tokens), partial(self._compile_score, layout)
+            keep = partial(self.score.__setitem__, layout.tokens)
+            yield _Job(f"score-{layout.tokens}", keep, partial(self._compile_score, layout))
         for samples in sorted({layout.samples for layout in self.layouts}):
-            yield partial(self.sample.__setitem__, samples), partial(self._compile_sample, samples)
-        yield partial(setattr, self, "write_history"), partial(self._compile_write, write_history, HISTORY_COLUMNS)
-        yield partial(setattr, self, "write_bias"), partial(self._compile_write, write_bias, BIAS_COLUMNS)
+            keep = partial(self.sample.__setitem__, samples)
+            yield _Job(f"sample-{samples}", keep, partial(self._compile_sample, samples))
+        for name, function, columns in (
+            ("write_history", write_history, HISTORY_COLUMNS),
+            ("write_bias", write_bias, BIAS_COLUMNS),
+        ):
+            yield _Job(name, partial(setattr, self, name), partial(self._compile_write, function, columns))
 
     def _compile_forward(self, layout: Layout) -> Compiled:
         """Compiles the forward program of one bucket."""

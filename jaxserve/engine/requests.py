@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from jaxserve.engine.token_constraint import TokenConstraint
@@ -11,6 +12,7 @@ from jaxserve.images.types import PlacedImage
 from jaxserve.sampling.params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+DraftOrigin = Literal["constraint", "prediction", "own text"]
 ConstraintFactory: TypeAlias = Callable[[], TokenConstraint]
 
 
@@ -44,6 +46,8 @@ class Request:
     """Those of the prompt, by position; the prompt has a placeholder for each of their tokens."""
     constraint: ConstraintFactory | None = None
     """Makes the constraint each choice must follow (grammar, reasoning budget); None = any token goes."""
+    prediction: tuple[int, ...] = ()
+    """Tokens that the output may resemble: guesses that make it come sooner, never other."""
     want_activations: bool = False
     """Return the last layer's activation of each generated position."""
     want_routing: bool = False
@@ -82,6 +86,28 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class DraftCounts:
+    """What became of a choice's drafts; their sum says what became of several choices'."""
+
+    by_position: tuple[tuple[int, int], ...] = ()
+    """(accepted, drafted) of the first draft of a row, the second, and so on."""
+    predicted: tuple[int, int] = (0, 0)
+    """The same of all drafts that came from the request's prediction."""
+
+    @property
+    def drafted(self) -> int:
+        """All drafts."""
+        return sum(drafted for _, drafted in self.by_position)
+
+    def __add__(self, other: DraftCounts) -> DraftCounts:
+        pairs = zip_longest(self.by_position, other.by_position, fillvalue=(0, 0))
+        return DraftCounts(
+            tuple((a + c, b + d) for (a, b), (c, d) in pairs),
+            (self.predicted[0] + other.predicted[0], self.predicted[1] + other.predicted[1]),
+        )
+
+
+@dataclass(frozen=True)
 class Delta:
     """What one committed step adds to one choice of a request. The stream of a choice ends with `finish_reason`."""
 
@@ -107,6 +133,8 @@ class Delta:
     """Requests running in the engine when this delta was made."""
     activations: tuple[bytes, ...] = ()
     """Little-endian float32 rows, one for each of `token_ids`, when asked for."""
+    drafts: DraftCounts | None = None
+    """With `finish_reason`: what became of the choice's drafts; None = it had none."""
     routing: tuple[bytes, ...] = ()
     """Little-endian uint8 (int16 where a model has more than 256 experts) [moe layers, experts per token], one for
     each of `token_ids`, when asked for: the experts of the position that predicted it."""

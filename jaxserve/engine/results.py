@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,17 +36,30 @@ def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, flo
 
     Args:
         output: what its step gave.
-        plan: the plan.
+        plan: the plan; all plans before it have been committed.
         note_mu: told mirostat's state of the sequences that use it.
     """
     results, token, sample = [], 0, 0
     for row in plan.rows:
         first = token + row.count - row.samples  # of the row's tokens, the last ones are sampled from
-        sampled = tuple(_sampled(output, sample + i, first + i, row, note_mu) for i in range(row.samples))
+        sampled = () if row.void else tuple(_kept(output, sample, first, row, note_mu))
         scores = () if output.scores is None else _scores(output.scores, token, row)
         results.append(RowResult(sampled, scores, _prompt_routing(output.routing, token, row)))
         token, sample = token + row.count, sample + row.samples
     return results
+
+
+def _kept(
+    output: StepOutput, sample: int, token: int, row: PlannedRow, note_mu: Callable[[Sequence, float], None]
+) -> Iterator[SampledToken]:
+    """A row's samples from `sample` on, up to the first that drew something else than its draft; `token` is the first's
+    token of the step."""
+    drafts = (*row.drafts, None)
+    for index in range(row.samples):
+        sampled = _sampled(output, sample + index, token + index, row, note_mu)
+        yield sampled
+        if sampled.failed or sampled.token != drafts[index]:
+            return
 
 
 def _sampled(

@@ -15,6 +15,7 @@ from jaxserve.engine.plan import Plan, RowResult
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.results import row_results
 from jaxserve.engine.step_runner import MaskMaker
+from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.models import LoadedModel
 
 
@@ -49,9 +50,11 @@ class Runner:
         """XLA compilations of this process so far."""
         return compilations.count()
 
-    def compile(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Compiles every program there is; `progress` gets (done, total)."""
-        self.programs.compile(progress)
+    def compile(
+        self, progress: Callable[[int, int], None] = lambda done, total: None, stored: StoredPrograms | None = None
+    ) -> None:
+        """Compiles every program there is, or loads them; `progress` gets (done, total)."""
+        self.programs.compile(progress, stored)
 
     def launch(self, plan: Plan, *, held: bool = False, masks: MaskMaker | None = None) -> Ticket:
         """Enqueues one step and returns at once. The sampling of a held step is left to `sample`."""

@@ -7,6 +7,9 @@ who arrived first. They are admitted strictly by rank, and the one of the lowest
 everything running arrived before everything of its kind that waits. The sequence of the highest rank therefore always
 advances, and by induction every sequence ends, unless priority requests never cease to come.
 
+Drafts are added last, to what has been planned: they take what the step has room for anyway, and nobody waits for them.
+A sequence whose drafts are in flight goes on as if they were right where others make a step; alone it waits to know.
+
 A step may be planned before the one before it has been committed. The device runs programs in the order of their
 launch, so what a planned step writes may be read by any later one, and a page or slot given up now can be handed on
 at once: whatever still reads it was launched before whatever overwrites it.
@@ -18,15 +21,16 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from jaxserve.config import EngineConfig
+from jaxserve.config import MAX_DRAFTS, EngineConfig
+from jaxserve.engine.drafting import NO_DRAFTS, Propose, Room
 from jaxserve.engine.image_pool import ImagePool
 from jaxserve.engine.line import Line
 from jaxserve.engine.pages import CachedPrefix
 from jaxserve.engine.paging import Paging
 from jaxserve.engine.plan import Advance, Plan, PlannedImage, PlannedRow, RowResult, SampledToken
-from jaxserve.engine.requests import FinishReason, Request
+from jaxserve.engine.requests import DraftOrigin, FinishReason, Request
 from jaxserve.engine.sequence import Sequence, SequenceState
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 
@@ -38,6 +42,8 @@ class _Step:
     budget: int
     """Tokens that may still be planned."""
     rows: dict[Sequence, PlannedRow] = field(default_factory=dict)
+    drafting: list[Sequence] = field(default_factory=list)
+    """Sequences whose drafts are in flight; a token of the budget is left to each."""
 
     def computed_before(self, sequence: Sequence) -> int:
         """Positions of a sequence that earlier steps have computed: a row never reads what its own step writes."""
@@ -69,6 +75,7 @@ class Scheduler:
         """Prefill chunks start and end at multiples of it (the last one ends with the prompt): boundaries that don't
         depend on load keep results so."""
         self._token_budget = config.max_num_batched_tokens
+        self._room = Room.of(config)
         self._prefix_caching = config.prefix_caching
         self._max_waiting = config.max_waiting
         self._pages = Paging(
@@ -133,13 +140,14 @@ class Scheduler:
         self._live[request.id] = list(sequences)
         return sequences
 
-    def plan(self, newcomers: int | None = None) -> Plan | None:
+    def plan(self, newcomers: int | None = None, propose: Propose = NO_DRAFTS) -> Plan | None:
         """What the next step computes; None when there is nothing to do, for want of work or until a commit.
 
         Steps before it may still be uncommitted; the engine keeps one in flight, any number is correct.
 
         Args:
             newcomers: waiting sequences that may come in with this step; None = as many as fit.
+            propose: guesses how sequences go on.
         """
         step = _Step(self._token_budget)
         if self.images is not None:
@@ -148,6 +156,8 @@ class Scheduler:
         self._admit(step, len(self._waiting) if newcomers is None else newcomers)
         if not step.rows:
             return None
+        self._plan_drafting(step)
+        self._add_drafts(step, propose)
         rows = tuple(sorted(step.rows.values(), key=lambda row: row.sequence.slot))
         return Plan(rows) if self.images is None else Plan(rows, self.images.take_encodings())
 
@@ -157,7 +167,7 @@ class Scheduler:
         Args:
             plan: the step.
             results: one entry for each of its rows, with at most as many tokens as the row samples. What is missing
-                is taken back: those positions will be computed again.
+                is taken back, and so is what was launched behind it: those positions will be computed again.
 
         Returns:
             The sequences that advanced, with what was appended to their outputs. Rows of sequences that had ended
@@ -171,7 +181,7 @@ class Scheduler:
         advanced: list[Advance] = []
         for row, result in zip(plan.rows, results, strict=True):
             row.sequence.in_flight -= 1
-            if row.sequence.state is not SequenceState.FINISHED:
+            if row.sequence.state is not SequenceState.FINISHED and not row.void:
                 advance = self._take(row, result.sampled)
                 if advance is not None:
                     advanced.append(advance)
@@ -224,7 +234,7 @@ class Scheduler:
         for sequence in reversed(running):
             self._preempt(sequence)
         for sequence in self._waiting:
-            sequence.in_flight, sequence.sampled = 0, len(sequence.output)
+            sequence.in_flight, sequence.sampled, sequence.drafted = 0, len(sequence.output), 0
         self._stuck = None
         if self.images is not None:
             self.images.forget()
@@ -265,12 +275,18 @@ class Scheduler:
         wanting = [
             (sequence, missing)
             for sequence in self._running
-            if (missing := sequence.length - sequence.computed) > 1 or (missing == 1 and self._unfinished(sequence))
+            if (missing := sequence.length - sequence.computed) > 1
+            or (missing == 1 and (sequence.drafted or self._unfinished(sequence)))
         ]
         decoding = sum(missing == 1 for _, missing in wanting)
         for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to one of higher rank in this loop
+            if sequence.drafted:
+                step.drafting.append(sequence)
+                step.budget -= 1
+                decoding -= 1
+                continue
             count = 1
             if missing == 1:
                 decoding -= 1
@@ -285,8 +301,8 @@ class Scheduler:
 
         A prompt that is not computed at once leaves less than a chunk of the budget, so at most one is under way, and
         the tokens that each running sequence got in its first step are its own to the end: one while it decodes, a
-        chunk while it prefills. Every running sequence thus has a row in every step (unless what is in flight ends
-        it); the budget limits who comes in, and nobody in is ever held up.
+        chunk while it prefills. Every running sequence thus can have a row in every step (unless what is in flight
+        ends it); the budget limits who comes in, and nobody in is ever held up.
         """
         while self._waiting and self._slots and newcomers > 0:
             newcomers -= 1
@@ -346,12 +362,65 @@ class Scheduler:
             samples=samples,
             fresh=fresh,
             position=sequence.sampled,
+            branch=sequence.branch,
             images=images,
         )
         step.budget -= count
         sequence.computed = end
         sequence.sampled += samples
         sequence.in_flight += 1
+
+    def _plan_drafting(self, step: _Step) -> None:
+        """A row, too, for sequences whose drafts are in flight: void unless all of these are right.
+
+        The step is made for others anyway. Nobody's pages are taken for it.
+        """
+        for sequence in step.drafting:
+            going_on = sequence.state is SequenceState.RUNNING and self._unfinished(sequence)
+            if going_on and self._grow(sequence, sequence.computed + 1):
+                step.budget += 1
+                self._plan_row(step, sequence, 1)
+
+    def _add_drafts(self, step: _Step, propose: Propose) -> None:
+        """Lengthen rows that sample by drafts, each by its share of the room there is."""
+        proposals = {}
+        for sequence, row in step.rows.items():
+            if row.samples and (most := self._limit(sequence.request) - sequence.sampled) > 0:
+                proposal = propose(sequence, min(most, MAX_DRAFTS))
+                if proposal is not None:
+                    proposals[sequence] = proposal
+        if not proposals:
+            return
+        tokens, samples = (sum(getattr(row, name) for row in step.rows.values()) for name in ("count", "samples"))
+        alone = len(proposals) == samples == len(step.rows)
+        wanted = sum(proposal.wanted for proposal in proposals.values()) if alone else 0
+        room = self._room.beside(tokens, samples, wanted)
+        for place, (sequence, proposal) in enumerate(proposals.items()):
+            drafts = proposal.tokens[: room // (len(proposals) - place)]
+            if drafts and self._grow(sequence, sequence.computed + len(drafts)):
+                room -= len(drafts)
+                self._add_to_row(step, sequence, drafts, proposal.origin)
+
+    def _add_to_row(self, step: _Step, sequence: Sequence, drafts: tuple[int, ...], origin: DraftOrigin) -> None:
+        row, count = step.rows[sequence], len(drafts)
+        sequence.computed += count
+        sequence.sampled += count
+        sequence.drafted += count
+        step.rows[sequence] = replace(
+            row,
+            tokens=(*row.tokens, *drafts),
+            pages=self._pages.table(sequence, row.start, sequence.computed),
+            samples=row.samples + count,
+            origin=origin,
+        )
+
+    def _grow(self, sequence: Sequence, end: int) -> bool:
+        """Get pages for positions up to `end` if there are some that nobody will need soon."""
+        if not self._pages.has_room(sequence, end):
+            if self._pages.missing(sequence, end) > self._spare_pages():
+                return False
+            self._pages.grow(sequence, end)
+        return True
 
     def _chunk_length(self, start: int, length: int, budget: int) -> int:
         """Tokens of the chunk at `start`: all up to `length`, or up to the last canonical boundary in the budget."""
@@ -490,17 +559,32 @@ class Scheduler:
         failed = next((index for index, token in enumerate(sampled) if token.failed), None)
         if failed is not None:
             sampled = sampled[:failed]
+        if missing:  # what was launched behind counts on all drafts: it is void
+            sequence.sampled, sequence.drafted = row.position + row.samples - missing, 0
+            sequence.branch += 1
+        else:
+            sequence.drafted -= len(row.drafts)
+        taken, reason = self._append(sequence, sampled)
         # A sequence that was preempted since has given its pages away; it is not admitted again before this commit.
         if sequence.state is SequenceState.RUNNING:
-            sequence.computed -= missing
-            self._keep_pages(sequence, row.start + row.count - missing)
-        sequence.sampled -= missing
+            end = row.start + row.count - missing
+            if missing:
+                sequence.computed = end
+            self._keep_pages(sequence, min(end, len(sequence.request.prompt) + len(sequence.output)))
         if not row.samples:
             return self._end_scoring(row)
-        taken = self._append(sequence, sampled)
-        if failed is not None and sequence.state is not SequenceState.FINISHED:
-            self.finish(sequence, "error")
-        return Advance(sequence, taken, failed=sequence.finish_reason == "error")
+        if failed is not None:
+            reason = reason or "error"
+        if reason is not None:
+            self.finish(sequence, reason)
+        return Advance(
+            sequence,
+            taken,
+            failed=reason == "error",
+            drafted=len(row.drafts),
+            accepted=min(row.samples - missing - 1, len(taken)),
+            origin=row.origin,
+        )
 
     def _keep_pages(self, sequence: Sequence, end: int) -> None:
         """Offer what is computed to the prefix cache, and give up what no later query reads."""
@@ -516,17 +600,17 @@ class Scheduler:
         self.finish(row.sequence, "length")
         return Advance(row.sequence)
 
-    def _append(self, sequence: Sequence, sampled: tuple[SampledToken, ...]) -> tuple[SampledToken, ...]:
-        """Append tokens until one ends the sequence; returns those appended."""
+    def _append(
+        self, sequence: Sequence, sampled: tuple[SampledToken, ...]
+    ) -> tuple[tuple[SampledToken, ...], FinishReason | None]:
+        """Append tokens up to one that ends the sequence; returns those appended, and why it ends."""
         for index, token in enumerate(sampled, 1):
             sequence.output.append(token.token)
             if token.token in sequence.request.stop_token_ids:
-                self.finish(sequence, "stop")
-            elif len(sequence.output) >= self._limit(sequence.request):
-                self.finish(sequence, "length")
-            if sequence.state is SequenceState.FINISHED:
-                return sampled[:index]
-        return sampled
+                return sampled[:index], "stop"
+            if len(sequence.output) >= self._limit(sequence.request):
+                return sampled[:index], "length"
+        return sampled, None
 
     def _check_request(self, request: Request) -> None:
         if not request.prompt:

@@ -38,7 +38,11 @@ class Sequence:
     computed: int = 0
     """Positions whose KV has been launched (or found in the prefix cache)."""
     sampled: int = 0
-    """Output tokens launched so far: `len(output)` plus those in flight."""
+    """Output tokens launched so far: `len(output)` plus those in flight, as if all drafts were right."""
+    drafted: int = 0
+    """Drafts launched and not yet known to be right."""
+    branch: int = 0
+    """Times that drafts have turned out to be wrong, and what was launched behind them void."""
     cached: int = 0
     """Prompt tokens found in the prefix cache at first admission."""
     in_flight: int = 0

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from jaxserve.engine.plan import Advance, SampledToken
-from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
+from jaxserve.engine.requests import Delta, DraftCounts, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.text.reading.detokenizer import IncrementalDetokenizer
 from jaxserve.text.reading.hidden_stops import TokenStops
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
@@ -22,6 +22,7 @@ class _Choice:
     detokenizer: IncrementalDetokenizer
     stops: TokenStops
     open: bool = True
+    drafts: DraftCounts | None = None
 
 
 @dataclass
@@ -78,6 +79,8 @@ class RequestStream:
         now = time.monotonic()
         if self.first_token is None:
             self.first_token = now
+        if advance.drafted:
+            choice.drafts = (choice.drafts or DraftCounts()) + _counted(advance)
         shown = self._take_prompt(sequence.choice)
         tokens, text, stop_text = self._read(choice, advance.tokens, sequence.finish_reason)
         reason = sequence.finish_reason if stop_text is None else "stop"
@@ -96,6 +99,7 @@ class RequestStream:
                 cached_tokens=self.cached_tokens,
                 timing=self._timing(now if not self.open else None),
                 concurrent_requests=running,
+                drafts=choice.drafts if reason is not None else None,
                 activations=tuple(token.activation for token in tokens if token.activation is not None),
                 routing=tuple(token.routing for token in tokens if token.routing is not None),
             )
@@ -120,6 +124,7 @@ class RequestStream:
                         choice=index,
                         finish_reason=reason,
                         error=error,
+                        drafts=choice.drafts,
                         cached_tokens=self.cached_tokens,
                         timing=self._timing(time.monotonic()),
                     )
@@ -163,6 +168,12 @@ class RequestStream:
     def _send(self, delta: Delta) -> None:
         if not send(self.sink, delta):
             self.sink = _drop
+
+
+def _counted(advance: Advance) -> DraftCounts:
+    by_position = tuple((int(place < advance.accepted), 1) for place in range(advance.drafted))
+    predicted = advance.origin == "prediction"
+    return DraftCounts(by_position, (advance.accepted * predicted, advance.drafted * predicted))
 
 
 def send(sink: Sink, delta: Delta) -> bool:

@@ -28,3 +28,10 @@ class TokenConstraint(Protocol):
 
     def advance(self, token: int) -> None:
         """Takes the token the sequence continued with."""
+
+    def fork(self) -> TokenConstraint:
+        """A copy, to follow drafts."""
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Tokens that are likely next because hardly another is allowed; () = there is a choice."""

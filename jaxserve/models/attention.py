@@ -39,6 +39,7 @@ class Attention(nnx.Module):
     def _heads(self, x_TI: jax.Array, norm: RMSNorm | None, heads: int) -> jax.Array:
         """Cut a projection into heads, normed before or after as the layer wants."""
         whole = self.spec.qk_norm == "all"
+        x_TI = self.build.backends.matmul.settle(x_TI)
         if norm is not None and whole:
             x_TI = norm(x_TI)
         x_TNH = x_TI.reshape(x_TI.shape[0], heads, self.spec.head_dim)

@@ -66,6 +66,17 @@ def cache_spec(
     }
 
 
+def position_bytes(
+    rules: ShardingRules, backends: Backends, spec: AttentionSpec | LatentSpec, page: PageFormat
+) -> float:
+    """Bytes that one position of one such layer takes on each device."""
+    total = 0.0
+    for array in backends.attention.cache_arrays(spec, page).values():
+        parts = math.prod(rules.parts(axis) for axis in array.axes)
+        total += math.prod(array.shape) * jnp.dtype(array.dtype).itemsize / page.size / parts
+    return total
+
+
 def _arrays(config: ModelConfig, page: PageFormat, backends: Backends) -> dict[str, CacheArray]:
     """The arrays of all layers."""
     attention = backends.attention

@@ -42,17 +42,26 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(build, width)
         self.mlp = (Moe if isinstance(spec.mlp, MoeSpec) else GatedMlp)(build, spec.mlp, width)  # type: ignore[arg-type]
         self.mlp_post_norm = RMSNorm(build, width) if spec.post_norms else None
-        self.spec, self.rules = spec, build.rules
+        self.spec, self.rules, self.build = spec, build.rules, build
 
     def __call__(
-        self, x_TD: jax.Array, cache: Cache, batch: LayerBatch, table: RopeTable, feature_TD: jax.Array | None = None
+        self,
+        x_TD: jax.Array,
+        cache: Cache,
+        batch: LayerBatch,
+        table: RopeTable,
+        feature_TD: jax.Array | None = None,
+        stacked: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-        """[T, D] -> [T, D], the cache, and the layer's routing; `feature_TD` joins the residual stream at the end."""
+        """[T, D] -> [T, D], the cache, and the layer's routing.
+
+        `feature_TD` joins the residual stream at the end; `stacked` as in `Moe`.
+        """
         y_TD, kept = self.attention(self.attention_norm(x_TD), cache, batch, table)
         x_TD = x_TD + (y_TD if self.attention_post_norm is None else self.attention_post_norm(y_TD))
         routing: Routing = ()
         if isinstance(self.mlp, Moe):
-            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), batch.meta.valid_T)
+            y_TD, chosen_TA = self.mlp(self.mlp_norm(x_TD), batch.meta.valid_T, stacked)
             routing = (chosen_TA,)
         else:
             y_TD = self.mlp(self.mlp_norm(x_TD))
@@ -78,17 +87,23 @@ class DecoderGroup(nnx.Module):
         group = self.group
         if group.repeats == 1:
             return _run(self.layers, x_TD, cache, batch, group, 0)
-        graphdef, state = nnx.split(self.layers)
+        graphdef, whole, state = nnx.split(self.layers, self._whole, ...)  # type: ignore[misc]
 
         def body(
             carry: tuple[jax.Array, dict[str, jax.Array]], inputs: tuple[Any, jax.Array]
         ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Routing]:
-            x, cache, routing = _run(nnx.merge(graphdef, inputs[0]), *carry, batch, group, inputs[1])
+            layers = nnx.merge(graphdef, whole, inputs[0])
+            x, cache, routing = _run(layers, *carry, batch, group, inputs[1], stacked=bool(jax.tree.leaves(whole)))
             return (x, cache), routing
 
         repeats = jnp.arange(group.repeats, dtype=jnp.int32)
         (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (state, repeats))
         return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
+
+    def _whole(self, path: tuple[Any, ...], value: Any) -> bool:
+        """Parameters that are not sliced by the scan: of experts, where the backend indexes them itself."""
+        wanted = self.layers[0].build.backends.matmul.stacked_experts
+        return wanted and "experts" in path and path[-1] in ("weight", "weight_scale")
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,10 @@ def _run(
     batch: Batch,
     group: LayerGroup,
     repeat: jax.Array | int,
+    *,
+    stacked: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
-    """One pass through the layers of a period."""
+    """One pass through the layers of a period; `stacked`: their experts' weights are those of all repeats."""
     routing: Routing = ()
     for member, layer in enumerate(layers):
         graphdef, state = nnx.split(layer)
@@ -142,7 +159,8 @@ def _run(
         feature_TD = None
         if layer.spec.adds_features and batch.features_FTD is not None:
             feature_TD = batch.features_FTD[jnp.asarray(numbers)[repeat]]
-        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD)
+        which = jnp.asarray(repeat) if stacked else None
+        x_TD, cache, chosen = _layer(graphdef, state, x_TD, cache, own, table, feature_TD, which)
         routing += chosen
     return x_TD, cache, routing
 
@@ -156,10 +174,11 @@ def _layer(
     batch: LayerBatch,
     table: RopeTable,
     feature_TD: jax.Array | None,
+    stacked: jax.Array | None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
     """One layer, traced once for all layers alike: XLA inlines the call, Python spares most of a start's time."""
     layer: DecoderLayer = nnx.merge(graphdef, state)
-    return layer(x_TD, cache, batch, table, feature_TD)
+    return layer(x_TD, cache, batch, table, feature_TD, stacked)
 
 
 class Decoder(nnx.Module):

@@ -68,7 +68,9 @@ class LatentAttention(nnx.Module):
         """Queries in the latent space, then their rotated part, [T, N, C + R]."""
         spec = self.spec
         project = self.q_proj if spec.q_rank is None else self.q_b_proj
-        q_TNH = project(q_latent_TQ).reshape(-1, spec.num_heads, spec.nope_dim + spec.rope.rotary_dim)
+        q_TNH = self.build.backends.matmul.settle(project(q_latent_TQ)).reshape(
+            -1, spec.num_heads, spec.nope_dim + spec.rope.rotary_dim
+        )
         plain, turning = q_TNH[..., : spec.nope_dim], q_TNH[..., spec.nope_dim :]
         turned = rotate(turning, table, interleaved=spec.rope.interleaved)
         return jnp.concatenate((_per_head(plain, up_NIC.swapaxes(1, 2)), turned), axis=-1)

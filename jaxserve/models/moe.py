@@ -95,11 +95,12 @@ class ExpertLinear(nnx.Module):
         weight = align_blocks(Weight(self.weight[...], scale, self.format), self.build.rules.parts(self.axes[-1]))
         return Projection(weight, None if self.bias is None else self.bias[...])
 
-    def partition(self) -> Projection:
-        """How they are split."""
-        rules = self.build.rules
+    def partition(self, stacked: bool) -> Projection:
+        """How they are split, the weights of all layers where `stacked`."""
+        rules, before = self.build.rules, ("layers",) if stacked else ()
         bias = None if self.bias is None else rules.spec(self.axes[:2])
-        return Projection(partition(rules, self.shape, self.axes, self.format), bias)  # type: ignore[arg-type]
+        weight = partition(rules, (*before, *self.shape), (*before, *self.axes), self.format)
+        return Projection(weight, bias)  # type: ignore[arg-type]
 
 
 class ExpertLayer(nnx.Module):
@@ -111,13 +112,14 @@ class ExpertLayer(nnx.Module):
         self.up_proj = ExpertLinear(build, spec, width, spec.width, inner)
         self.down_proj = ExpertLinear(build, spec, spec.width, width, ("embed", "expert_mlp"))
 
-    def arrays(self) -> Experts:
-        """The parameters, to pass into a `shard_map`."""
-        return Experts(self.gate_proj.arrays(), self.up_proj.arrays(), self.down_proj.arrays())
+    def arrays(self, layer: jax.Array | None) -> Experts:
+        """The parameters, to pass into a `shard_map`; with `layer` the weights are those of all layers."""
+        return Experts(self.gate_proj.arrays(), self.up_proj.arrays(), self.down_proj.arrays(), layer)
 
-    def partition(self) -> Experts:
+    def partition(self, layer: jax.Array | None) -> Experts:
         """How they are split."""
-        return Experts(self.gate_proj.partition(), self.up_proj.partition(), self.down_proj.partition())
+        gate, up, down = (side.partition(layer is not None) for side in (self.gate_proj, self.up_proj, self.down_proj))
+        return Experts(gate, up, down, None if layer is None else PartitionSpec())  # type: ignore[arg-type]
 
 
 class Moe(nnx.Module):
@@ -130,8 +132,13 @@ class Moe(nnx.Module):
         self.shared = None if shared is None else GatedMlp(build, shared, width)
         self.spec, self.rules, self.matmul = spec, build.rules, build.backends.matmul
 
-    def __call__(self, x_TD: jax.Array, valid_T: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[T, D] -> [T, D] and the chosen experts int32 [T, top_k]; invalid tokens pass through no routed expert."""
+    def __call__(
+        self, x_TD: jax.Array, valid_T: jax.Array, layer: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """[T, D] -> [T, D] and the chosen experts int32 [T, top_k]; invalid tokens pass through no routed expert.
+
+        With `layer` the experts' weights are those of all scanned layers, and this is the one that is meant.
+        """
         with jax.named_scope("router"):
             weights_TA, experts_TA = self.router(x_TD)
         with jax.named_scope("experts"):
@@ -141,13 +148,13 @@ class Moe(nnx.Module):
             island = jax.shard_map(
                 partial(_local, spec=self.spec, axes=self._axes(), matmul=self.matmul),
                 mesh=rules.mesh,
-                in_specs=(whole, whole, whole, self.experts.partition(), tuple(p.partition() for p in shared)),
+                in_specs=(whole, whole, whole, self.experts.partition(layer), tuple(p.partition() for p in shared)),
                 out_specs=whole,
                 check_vma=False,
             )
             wanted_TA = jnp.where(valid_T[:, None], experts_TA, -1)
             parts = tuple(projection.local() for projection in shared)
-            y_TD: jax.Array = island(x_TD, weights_TA, wanted_TA, self.experts.arrays(), parts)
+            y_TD: jax.Array = island(x_TD, weights_TA, wanted_TA, self.experts.arrays(layer), parts)
             return y_TD, experts_TA
 
     def _axes(self) -> _Axes:

@@ -88,8 +88,8 @@ class Weight:
 
     @property
     def count(self) -> int:
-        """Length of the first axis."""
-        length: int = self.values.shape[0]
+        """Experts, of [..., E, out, in]."""
+        length: int = self.values.shape[-3]
         return length
 
     @property

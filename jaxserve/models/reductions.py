@@ -14,9 +14,11 @@ def row_sum(x: jax.Array) -> jax.Array:
 
     XLA:CPU orders the additions of `jnp.sum` by the whole shape, so a row's sum would change with the batch. A product
     with two rows of ones adds in an order that depends on N alone (measured for 2 to 512 rows, N from 16 to 4096; one
-    row of ones does not; a single row gets company). On GPUs the product would be a kernel of its own.
+    row of ones does not; a single row gets company). On GPUs the product would be a kernel of its own; on TPUs heads
+    would be gathered from all chips first.
     """
-    total: jax.Array = jax.lax.platform_dependent(x, cuda=_plain_sum, rocm=_plain_sum, default=_product_sum)
+    plain = dict.fromkeys(("cuda", "rocm", "tpu"), _plain_sum)
+    total: jax.Array = jax.lax.platform_dependent(x, default=_product_sum, **plain)
     return total
 
 

@@ -11,7 +11,8 @@ from jaxserve.options.declaration import Options, option
 from jaxserve.options.values import SIZE, parse_mesh
 
 _RUNS = ("serve", "generate")
-_ALL = ("serve", "generate", "convert")
+_PLANS = ("serve", "generate", "plan", "compile")
+_ALL = ("serve", "generate", "convert", "plan", "compile")
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,21 @@ class EngineOptions(Options):
     model_dir: Path
     """Local directory of the model."""
     dtype: Dtype | None = option(
-        None, "Weights and KV pages.", "Model", commands=_RUNS, default_text=_by_platform("dtype")
+        None, "Weights and KV pages.", "Model", commands=_PLANS, default_text=_by_platform("dtype")
     )
     max_num_seqs: int | None = option(
-        None, "Sequences that run at once.", "Sizes", least=1, default_text=_by_platform("max_num_seqs")
+        None,
+        "Sequences that run at once.",
+        "Sizes",
+        commands=("serve", "plan", "compile"),
+        least=1,
+        default_text=_by_platform("max_num_seqs"),
     )
     max_model_len: int | None = option(
         None,
         "Context length: tokens of a prompt and its answer.",
         "Sizes",
-        commands=_RUNS,
+        commands=_PLANS,
         least=2,
         default_text="the model's, or what fits the memory",
     )
@@ -73,14 +79,19 @@ class EngineOptions(Options):
         None,
         "Memory for KV pages per device, such as 2GiB.",
         "Sizes",
-        commands=_RUNS,
+        commands=_PLANS,
         least=1,
         **SIZE,
         default_text="a quarter of the machine's on CPU, else what weights and temporaries leave of 90%",
     )
     page_size: int = option(16, "Token positions of a KV page.", "Sizes", commands=(), least=1)
     max_num_batched_tokens: int | None = option(
-        None, "Token budget of one step.", "Sizes", least=2, default_text=_by_platform("max_num_batched_tokens")
+        None,
+        "Token budget of one step.",
+        "Sizes",
+        commands=("serve", "plan", "compile"),
+        least=2,
+        default_text=_by_platform("max_num_batched_tokens"),
     )
     token_buckets: tuple[int, ...] | None = option(
         None,
@@ -106,6 +117,13 @@ class EngineOptions(Options):
         default_text="those of a step and of a few images",
     )
     prefix_caching: bool = option(True, "Share the KV pages of equal prompt beginnings.", "Sizes")
+    speculate: Literal["ngram"] | None = option(
+        None,
+        "Guess outputs from their own text and the prompt's: ngram.",
+        "Sizes",
+        commands=_RUNS,
+        default_text="predictions of requests and grammars only",
+    )
     layer_loop: Literal["scan", "unroll"] | None = option(
         None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
     )
@@ -120,26 +138,32 @@ class EngineOptions(Options):
         1,
         "Devices for tensor parallelism: a number, or axes such as replica=1,kv=4,group=2.",
         "Devices",
-        commands=_RUNS,
+        commands=_PLANS,
         parse=parse_mesh,
         metavar="MESH",
     )
 
     attention: str | None = option(
         None,
-        "Attention kernels by name: native, blocked or mosaic.",
+        "Attention kernels by name: native, blocked, mosaic or pallas_tpu.",
         "Devices",
-        commands=_RUNS,
+        commands=_PLANS,
         default_text="what the devices prefer",
     )
     matmul: str | None = option(
         None,
-        "Kernels of matrix products by name: native, xla or mosaic.",
+        "Kernels of matrix products by name: native, xla, mosaic or pallas_tpu.",
         "Devices",
-        commands=_RUNS,
+        commands=_PLANS,
         default_text="what the devices prefer",
     )
 
+    programs: Path | None = option(
+        None,
+        "Directory of programs that `compile` wrote: they are loaded, with their sizes, and nothing is compiled.",
+        "Devices",
+        default_text="programs are compiled",
+    )
     device_memory: float | None = option(
         None,
         "Share of each GPU's memory to take.",

@@ -49,10 +49,14 @@ class RowInputs(NamedTuple):
     """Index of the output token drawn (0 = first)."""
     token: Annotated[Integers, _GIVEN]
     """Index of the packed token whose hidden state gives this sample's logits."""
+    draft: Annotated[Integers, _GIVEN]
+    """What this sample must draw for the row's next sample to count; -1 = nothing follows."""
+    offset: Annotated[Integers, _GIVEN]
+    """Samples of its row before it, which lie right before it in N."""
     choice: Annotated[Integers, _GIVEN]
     active: Annotated[Flags, _GIVEN]
     last: Annotated[Flags, _GIVEN]
-    """The last sample of its row in this step: the one that leaves the slot's state behind."""
+    """The last sample of its row in this step."""
     fresh: Annotated[Flags, _GIVEN]
     """First step of the sequence in its slot: mu starts at `mu`."""
     constrained: Annotated[Flags, _GIVEN]

@@ -220,7 +220,7 @@ def draw_untruncated(tempered: Tempered, chunk_mass: Mass, word: UInt32[Array, "
     target = masses.scale(total, word)
     x = tempered.x
     token = chunks.locate(chunk_mass, lambda chunk: tempered.weigh(chunks.take_chunk(x, chunk)), target)
-    return Drawn(token, tempered.d(_take_token(x, token)), total)
+    return Drawn(token, d_of(tempered, token), total)
 
 
 def redraw_truncated(
@@ -256,9 +256,10 @@ def _draw_truncated(tempered: Tempered, rows: RowInputs, total: Mass, floor: jax
     chunk_mass = masses.total(kept)
     mass = masses.add_up(chunk_mass)
     token = chunks.locate(chunk_mass, lambda chunk: chunks.take_chunk(kept, chunk), masses.scale(mass, word))
-    return Drawn(token, tempered.d(_take_token(x, token)), mass)
+    return Drawn(token, d_of(tempered, token), mass)
 
 
-def _take_token(x_NnG: jax.Array, token: jax.Array) -> jax.Array:
-    chunk = chunks.take_chunk(x_NnG, token // chunks.CHUNK)
-    return jnp.take_along_axis(chunk, (token % chunks.CHUNK)[:, None], axis=-1)[:, 0]
+def d_of(tempered: Tempered, token: Int32[Array, " N"]) -> Float32[Array, " N"]:
+    """d of one token of each row."""
+    chunk = chunks.take_chunk(tempered.x, token // chunks.CHUNK)
+    return tempered.d(jnp.take_along_axis(chunk, (token % chunks.CHUNK)[:, None], axis=-1)[:, 0])

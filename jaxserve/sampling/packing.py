@@ -87,12 +87,13 @@ def pack_row(
     position: int,
     *,
     token: int,
-    last: bool = True,
+    offset: int = 0,
+    draft: int | None = None,
     fresh: bool = False,
     grammar: bool = False,
     mu: float | None = None,
 ) -> None:
-    """Write one sample. A row may draw several tokens in one step: one sample each, at consecutive positions.
+    """Write one sample. A row with drafts has one for each of them and one more, side by side (`drafts.py`).
 
     Args:
         out_row: int32 [NUM_COLUMNS], overwritten.
@@ -100,14 +101,16 @@ def pack_row(
         slot: the sequence's slot.
         position: index of the output token drawn now (0 = first).
         token: index, among the step's packed tokens, of the one whose hidden state gives the logits.
-        last: the row's last sample in this step.
+        offset: samples of its row before it.
+        draft: what it must draw for the next sample of its row to count; None = it is the row's last.
         fresh: first step of this sequence in its slot; sets mirostat's mu.
         grammar: the sample's bitmask applies.
         mu: mu to resume from when fresh; None = the start value.
     """
     out_row[:] = constant
     out_row[_SLOT], out_row[_POSITION], out_row[_TOKEN] = slot, position, token
-    out_row[_FLAGS] |= _LAST * last | _FRESH * fresh | _CONSTRAINED * grammar
+    out_row[_OFFSET], out_row[_DRAFT] = offset, -1 if draft is None else draft
+    out_row[_FLAGS] |= _LAST * (draft is None) | _FRESH * fresh | _CONSTRAINED * grammar
     if mu is not None:
         out_row.view(SAMPLE)["mu"] = mu
 
@@ -118,6 +121,7 @@ def _index(name: str) -> int:
 
 
 _FLAGS, _SLOT, _POSITION, _TOKEN = map(_index, ("flags", "slot", "position", "token"))
+_OFFSET, _DRAFT = _index("offset"), _index("draft")
 _LAST, _FRESH, _CONSTRAINED = BITS["last"], BITS["fresh"], BITS["constrained"]
 
 

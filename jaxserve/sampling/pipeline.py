@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Integer
 
-from jaxserve.sampling import chunks, draw, knobs, masses, records
+from jaxserve.sampling import chunks, drafts, draw, knobs, masses, records
 from jaxserve.sampling.columns import RowInputs
 from jaxserve.sampling.draw import Drawn, Tempered
 from jaxserve.sampling.logprobs import Scores, score
@@ -44,9 +44,9 @@ def sample(
 ) -> tuple[SlotState, Int32[Array, "N O"]]:
     """One token per active sample.
 
-    Several samples may belong to one slot (a row that draws at several positions). They all see the slot's state as it
-    was before the step, so not each other's tokens: neither in penalties nor in mirostat's mu. Afterwards the counts
-    hold all of their tokens; last token and mu come from the sample packed as `last`, of which a slot has at most one.
+    A slot may have several samples, each drawn as if the drafts before it were right (`drafts.py`). Afterwards its
+    state is that of the samples that count: up to the first that drew something else than its draft. A row that doesn't
+    go on where its slot is was launched before it was known that a draft was wrong: its samples are not active.
 
     Args:
         state: slot state; donate it.
@@ -60,6 +60,8 @@ def sample(
         (all are banned, or NaN) is marked as failed.
     """
     rows = unpack_rows(samples_NC)
+    expected = state.position[rows.slot] == rows.position - rows.offset
+    rows = rows._replace(active=rows.active & (rows.fresh | expected))
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
     # Three programs in one: a branch that passed the logits on unchanged would copy them (measured: a third of a step).
@@ -95,7 +97,7 @@ def _edit(state: SlotState, x_NV: jax.Array, rows: RowInputs, bitmask_NW: jax.Ar
     """The knobs that edit logits, each skipped when no row uses it."""
 
     def penalize(x: jax.Array) -> jax.Array:
-        counts = state.counts[rows.slot]
+        counts = drafts.count_along(state.counts[rows.slot], rows)
         x = knobs.apply_repetition(x, counts, rows.repetition, rows.penalized)
         return knobs.apply_frequency(x, counts, rows.frequency, rows.presence, rows.penalized)
 
@@ -137,18 +139,25 @@ def _choose(x_NV: jax.Array, rows: RowInputs, mu: jax.Array) -> Choice:
     with jax.named_scope("mass"):
         chunk_mass = _masses(tempered, rows.draws & (rows.top_k == 0))
         total = masses.add_up(chunk_mass)
+
+    def step(d: jax.Array) -> jax.Array:
+        """What a token of this d takes off mirostat's bound."""
+        surprise = (draw.log_mass(total, tempered.bits) - d) / draw.LN2
+        # Behind a choice, the product is rounded before it is subtracted, in every program and place alike.
+        return jnp.where(rows.mirostat & rows.draws, rows.learning_rate * (surprise - rows.tau), 0.0)
+
+    with jax.named_scope("drafts"):
+        mu = drafts.mu_along(rows, mu, lambda token: step(draw.d_of(tempered, token)))
     with jax.named_scope("draw"):
         drawn = _draw(tempered, chunk_max, chunk_mass, rows, mu)
     with jax.named_scope("argmax"):
         greedy = chunks.argmax(x, chunk_max)
     logprob = drawn.d - draw.log_mass(drawn.mass, tempered.bits)
-    surprise = (draw.log_mass(total, tempered.bits) - drawn.d) / draw.LN2
-    follows = rows.mirostat & rows.draws
     return Choice(
         jnp.where(rows.draws, drawn.token, greedy),
         _hopeless(tempered.maximum),
         jnp.where(rows.draws, logprob, 0.0),
-        jnp.where(follows, mu - rows.learning_rate * (surprise - rows.tau), mu),
+        mu - step(drawn.d),
     )
 
 
@@ -188,11 +197,13 @@ def _merge(on: jax.Array, a: Drawn, b: Drawn) -> Drawn:
 
 def _advance(state: SlotState, rows: RowInputs, choice: Choice) -> SlotState:
     """The slot state after the step; only slots of active samples change."""
-    slot = jnp.where(rows.active & rows.last, rows.slot, state.mu.shape[0])  # out of bounds: dropped
+    accepted = drafts.accept(rows, choice.token, choice.failed)
+    slot = jnp.where(accepted.leaves, rows.slot, state.mu.shape[0])  # out of bounds: dropped
     return state._replace(
         last_token=state.last_token.at[slot].set(choice.token, mode="drop"),
+        position=state.position.at[slot].set(rows.position + 1, mode="drop"),
         mu=state.mu.at[slot].set(choice.mu, mode="drop"),
-        counts=knobs.count_token(state.counts, rows.slot, choice.token, rows.active & rows.penalized),
+        counts=knobs.count_token(state.counts, rows.slot, choice.token, accepted.kept & rows.penalized),
     )
 
 

@@ -26,6 +26,8 @@ class SlotState(NamedTuple):
 
     last_token: Int32[Array, " S"]
     """The token each slot sampled last; the next forward pass reads it."""
+    position: Int32[Array, " S"]
+    """Index of the output token that the slot samples next; a row at another one counted on drafts that were wrong."""
     mu: Float32[Array, " S"]
     """mirostat's current bound on a token's surprise, in bits."""
     counts: UInt16[Array, "S V"]
@@ -42,6 +44,7 @@ def abstract_state(num_slots: int, vocab_size: int, sharding: Sharding | None = 
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     leaves = (
+        leaf((num_slots,), jnp.int32),
         leaf((num_slots,), jnp.int32),
         leaf((num_slots,), jnp.float32),
         leaf((num_slots, vocab_size), jnp.uint16),

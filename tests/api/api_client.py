@@ -36,6 +36,8 @@ def published(name: str) -> jsonschema.protocols.Validator | None:
     scores["items"] = {"anyOf": [scores["items"], {"type": "null"}]}
     # Every client needs the index of a streamed call.
     components["schemas"]["ChatCompletionMessageToolCall"]["properties"]["index"] = {"type": "integer"}
+    # OpenAI's clients look here for what became of a prediction.
+    components["schemas"]["UsageInfo"]["properties"]["completion_tokens_details"] = {"type": "object"}
     # So does a client of `functions` need its call where it looks for it.
     for message in ("ChatMessage", "DeltaMessage"):
         components["schemas"][message]["properties"]["function_call"] = {"type": "object"}

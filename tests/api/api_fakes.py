@@ -21,7 +21,7 @@ import numpy.typing as npt
 from jaxserve.api.app import create_app
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
-from jaxserve.engine.requests import Delta, FinishReason, Request, Sink, Timing, TokenLogprob
+from jaxserve.engine.requests import Delta, DraftCounts, FinishReason, Request, Sink, Timing, TokenLogprob
 from jaxserve.errors import Overloaded, TemplateError
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
@@ -337,10 +337,17 @@ class _Run:
                 None if len(self.open) > 1 or not reason else time.monotonic(),
             ),
             concurrent_requests=len(self.engine.running),
+            drafts=self._drafts(choice) if reason and request.prediction else None,
             activations=(self.activation(self.position),) if request.want_activations and token is not None else (),
             routing=(bytes([1, 2, 3, self.position]),) if request.want_routing and token is not None else (),
             prompt_routing=self._prompt_routing() if choice == 0 and self.position == 0 else (),
         )
+
+    def _drafts(self, choice: int) -> DraftCounts:
+        """As if every predicted token had been tried alone."""
+        hits = [a == b for a, b in zip(self.request.prediction, self.tokens[choice], strict=False)]
+        counts = sum(hits), len(hits)
+        return DraftCounts((counts,), counts)
 
     def activation(self, position: int) -> bytes:
         return struct.pack(f"<{self.engine.hidden_size}f", *range(position, position + self.engine.hidden_size))

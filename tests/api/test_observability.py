@@ -179,7 +179,8 @@ def test_models(make_api: MakeApi, prefix: str) -> None:
     assert (card["context_length"], card["vocab_size"], card["supports_chat"]) == (CONTEXT, VOCABULARY, True)
     assert "include_routing_matrix" in card["features"]
     assert "tools" in card["features"]
-    assert "speculation" not in card["features"]
+    assert {"speculation", "prediction"} <= set(card["features"])
+    assert "images" not in card["features"]
     missing = api.http.get(f"{prefix}/models/none")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 

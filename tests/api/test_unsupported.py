@@ -12,13 +12,6 @@ from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionReques
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 
-BOTH_ASK: list[tuple[str, dict[str, Any]]] = [
-    ("speculation", {"speculation": "text"}),
-    ("speculation", {"speculation": [1, 2]}),
-    ("prediction", {"prediction": "text"}),
-    ("prediction", {"prediction": {"type": "content", "content": "text"}}),
-    ("prediction", {"prediction": {"content": [{"type": "text", "text": "text"}]}}),
-]
 VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "max_frames": 4, "sample_fps": 0.5}}
 NEUTRAL: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}},
@@ -38,13 +31,6 @@ def assert_refused(body: dict[str, Any], field: str) -> None:
     assert body["error"]["param"] == field
     assert "not supported by this server yet" in body["error"]["message"]
     assert body["detail"][0]["loc"] == ["body", field]
-
-
-@BOTH
-@pytest.mark.proves("speculation", "prediction")
-@pytest.mark.parametrize(("field", "asks"), BOTH_ASK)
-def test_refused_on_both_endpoints(api: Api, endpoint: str, field: str, asks: dict[str, Any]) -> None:
-    assert_refused(api.refuse(endpoint, 422, **asks), field)
 
 
 def test_video_is_refused_by_its_name(api: Api) -> None:

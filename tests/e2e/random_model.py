@@ -112,19 +112,17 @@ class RandomModel:
     Args:
         directory: for the model's files.
         pages: KV pages of 16 positions.
+        options: of the engine.
     """
 
-    def __init__(self, directory: Path, pages: int = 4000) -> None:
+    def __init__(self, directory: Path, pages: int = 4000, **options: Any) -> None:
         write_model(directory)
         page_bytes = 16 * 2 * 2 * 16 * 4  # positions, keys and values, heads, dimensions, float32
-        options = EngineOptions(
-            directory,
-            max_num_seqs=16,
-            max_model_len=CONTEXT,
-            token_buckets=(16, 128),
-            kv_memory=pages * page_bytes,
-        )
-        self.started: Started = start(prepare(options))
+        if options.get("dtype") == "bfloat16":
+            page_bytes //= 2
+        sizes = {"max_num_seqs": 16, "max_model_len": CONTEXT, "token_buckets": (16, 128)}
+        options = {**sizes, "kv_memory": pages * page_bytes, **options}
+        self.started: Started = start(prepare(EngineOptions(directory, **options)))
         self._apps: dict[tuple[str, bool], Any] = {}
 
     def close(self) -> None:

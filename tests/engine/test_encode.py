@@ -12,7 +12,6 @@ import pytest
 
 from jaxserve.engine.batch import Layout, choose_layout
 from jaxserve.engine.command import Draw, Launch, Redraw, SlotLoads, from_words, to_words
-from jaxserve.engine.constraints import SequenceConstraints
 from jaxserve.engine.encode import Encoder
 from jaxserve.engine.plan import Plan, PlannedRow
 from jaxserve.engine.requests import Request
@@ -140,11 +139,3 @@ def test_commands_travel_between_processes(command: Launch | Draw | Redraw) -> N
 def test_words_that_are_no_command_are_refused() -> None:
     with pytest.raises(ValueError, match="no step command"):
         from_words(np.array([9, 0, 0, 0, 0], np.int32))
-
-
-def test_a_row_with_a_constraint_draws_one_token() -> None:
-    """Whose mask it is known for; more would be drawn without."""
-    constraints = SequenceConstraints(1, lambda sequence, error: None)
-    several = row(0, (1, 2), (0, [3]), samples=2, constraint=lambda: None)
-    with pytest.raises(ValueError, match="constraint and several samples"):
-        constraints.constraining(Plan((several,)))

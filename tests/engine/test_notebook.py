@@ -62,7 +62,7 @@ def test_prompts_of_every_kind_are_the_same(llm):
 
 @pytest.mark.parametrize(
     "prompt",
-    [b"text", bytearray(b"x"), None, 3, 1.5, [], [[]], "", [1.5], [True], ["a", 3], [None], {"role": "user"}, object()],
+    [b"text", bytearray(b"x"), None, 3, 1.5, [], [[]], "", [1.5], [True], ["a", 3], [None], {"role": "user"}, object],
     ids=repr,
 )
 def test_what_is_no_prompt_is_refused(llm, prompt):

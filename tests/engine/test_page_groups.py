@@ -36,8 +36,8 @@ class Watched(Scheduler):
         super().__init__(config)
         self.most = Counter()
 
-    def plan(self, newcomers=None):
-        plan = super().plan(newcomers)
+    def plan(self, *wishes):
+        plan = super().plan(*wishes)
         for sequence in self._running:
             for group, run in enumerate(sequence.pages.runs):
                 self.most[group] = max(self.most[group], len(run.pages))

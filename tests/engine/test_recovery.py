@@ -145,7 +145,7 @@ def test_a_property_of_a_constraint_that_raises_ends_its_request_only(readings):
 
 def test_a_failure_with_nobody_running_ends_the_engine():
     class Planless(Scheduler):
-        def plan(self, newcomers=None):
+        def plan(self, *wishes):
             raise KeyError("a defect")
 
     config = engine_config(max_model_len=256, num_pages=200)

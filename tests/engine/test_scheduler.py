@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 from engine_configs import engine_config
 
+from jaxserve.engine.drafting import Proposal
 from jaxserve.engine.plan import Advance, Plan, PlannedRow, RowResult, SampledToken
 from jaxserve.engine.requests import Request
 from jaxserve.engine.scheduler import Scheduler
@@ -193,11 +193,16 @@ def test_a_step_is_planned_before_the_one_before_is_committed() -> None:
 
 
 def planned_drafts(scheduler: Scheduler, sequence: Sequence, drafts: tuple[int, ...]) -> Plan:
-    """A plan whose one row decodes and verifies drafts, as if the scheduler had planned them."""
-    (row,) = planned(scheduler).rows
-    sequence.computed += len(drafts)
-    sequence.sampled += len(drafts)
-    return Plan((dataclasses.replace(row, tokens=(*row.tokens, *drafts), samples=1 + len(drafts)),))
+    """A plan whose one row has drafts, as many as may be."""
+    plan = scheduler.plan(None, lambda of, most: Proposal(drafts[:most], 1, "own text") if of is sequence else None)
+    assert plan is not None
+    return plan
+
+
+def drafted(plan: Plan, sequence: Sequence, *tokens: int, accepted: int) -> Advance:
+    """An advance of a row with drafts."""
+    count = len(row_of(plan, sequence).drafts)
+    return Advance(sequence, tuple(map(SampledToken, tokens)), drafted=count, accepted=accepted, origin="own text")
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3])
@@ -207,7 +212,7 @@ def test_a_row_may_yield_several_tokens_and_what_is_missing_is_computed_again(ke
     step(scheduler, 40)
     plan = planned_drafts(scheduler, sequence, (41, 42))
     tokens = (41, 42, 43)[:kept]
-    assert scheduler.commit(plan, [result(*tokens)]) == [advance(sequence, *tokens)]
+    assert scheduler.commit(plan, [result(*tokens)]) == [drafted(plan, sequence, *tokens, accepted=kept - 1)]
     assert sequence.output == [40, *tokens]
     scheduler.check()
     (row,) = planned(scheduler).rows
@@ -216,16 +221,17 @@ def test_a_row_may_yield_several_tokens_and_what_is_missing_is_computed_again(ke
 
 @pytest.mark.parametrize(
     ("tokens", "output", "reason"),
-    [((41, STOP, 43), [40, 41, STOP], "stop"), ((41, 42, 43), [40, 41, 42], "length")],
+    [((41, STOP, 43), [40, 41, STOP], "stop"), ((41, 42, 43), [40, 41, 42, 43], "length")],
 )
 def test_tokens_behind_the_one_that_ends_a_sequence_are_dropped(
     tokens: tuple[int, ...], output: list[int], reason: str
 ) -> None:
     scheduler = make()
-    (sequence,) = scheduler.add(ask("a", 5, max_tokens=3))
+    (sequence,) = scheduler.add(ask("a", 5, max_tokens=4))
     step(scheduler, 40)
-    plan = planned_drafts(scheduler, sequence, (41, 42))
-    assert scheduler.commit(plan, [result(*tokens)]) == [advance(sequence, *output[1:])]
+    plan = planned_drafts(scheduler, sequence, (41, 42, 43, 44))
+    assert row_of(plan, sequence).drafts == (41, 42), "what the budget leaves"
+    assert scheduler.commit(plan, [result(*tokens)]) == [drafted(plan, sequence, *output[1:], accepted=2)]
     assert (sequence.output, sequence.finish_reason) == (output, reason)
     scheduler.check()
 
@@ -236,7 +242,8 @@ def test_tokens_before_a_failed_one_count() -> None:
     step(scheduler, 40)
     plan = planned_drafts(scheduler, sequence, (41, 42))
     failed = RowResult((SampledToken(41), SampledToken(0, failed=True), SampledToken(43)))
-    assert scheduler.commit(plan, [failed]) == [Advance(sequence, (SampledToken(41),), failed=True)]
+    (advanced,) = scheduler.commit(plan, [failed])
+    assert (advanced.tokens, advanced.failed, advanced.accepted) == ((SampledToken(41),), True, 1)
     assert (sequence.output, sequence.finish_reason) == ([40, 41], "error")
     scheduler.check()
 

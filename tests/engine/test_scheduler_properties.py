@@ -4,7 +4,8 @@ The device's "model" is a hash: what it stores of a position is the page group a
 tokens up to there; the next token is a digest of the last entry. Plans are packed as for a real device, and for every
 position computed every key that its window lets it see is read back through the ring of its page group and compared
 with what must be there: one wrong page, offset, token or stale entry anywhere is seen at once, and every sequence must
-yield exactly what it yields alone.
+yield exactly what it yields alone. Of drafts, right and wrong ones, it keeps what a device keeps: the samples up to the
+first that differs from its draft, and nothing of a row that counted on a wrong one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from jaxserve.config import table_columns
 from jaxserve.engine.batch import Layout
+from jaxserve.engine.drafting import Proposal
 from jaxserve.engine.encode import Encoder
 from jaxserve.engine.plan import Plan, PlannedRow, RowResult, SampledToken
 from jaxserve.engine.requests import FinishReason, Request
@@ -71,11 +73,12 @@ class Device:
         self.columns = columns
         self.entries: dict[tuple[int, int], tuple[int, int]] = {}
         self.last: dict[int, int] = {}
+        self.position: dict[int, int] = {}
         self.digests: dict[Sequence, list[int]] = {}
 
     def launch(self, plan: Plan) -> list[RowResult]:
         writes: dict[tuple[int, int], tuple[int, int]] = {}
-        layout = Layout(plan.num_tokens, len(plan.rows), len(plan.rows), self.columns)
+        layout = Layout(plan.num_tokens, len(plan.rows), plan.num_samples, self.columns)
         tables = layout.split(Encoder((layout,)).launch(plan, draw=True).batch).page_tables
         results = [self._row(row, [t[i].tolist() for t in tables], writes) for i, row in enumerate(plan.rows)]
         self.entries.update(writes)
@@ -87,6 +90,7 @@ class Device:
         sequence, end = row.sequence, row.start + row.count
         if row.fresh:
             self.last.pop(sequence.slot, None)
+            self.position.pop(sequence.slot, None)
         digests = self._extend(row)
         for group, (ring, window) in enumerate(zip(rings, self.windows, strict=True)):
             # The first position computed sees furthest back; what this row computes itself is checked as it is written.
@@ -100,15 +104,26 @@ class Device:
                 writes[place] = group, digests[position]
             for position in range(row.start, end):
                 assert writes[self._place(ring, position)] == (group, digests[position])
-        if not row.samples:
+        if not row.samples or not self._goes_on(row):
             return RowResult()
-        self.last[sequence.slot] = next_token(digests[end - 1], sequence.choice, row.position)
-        return RowResult((SampledToken(self.last[sequence.slot]),))
+        tokens: list[int] = []
+        for index, draft in enumerate((*row.drafts, -1)):
+            tokens.append(next_token(digests[end - row.samples + index], sequence.choice, row.position + index))
+            if tokens[-1] != draft:
+                break
+        self.last[sequence.slot], self.position[sequence.slot] = tokens[-1], row.position + len(tokens)
+        return RowResult(tuple(map(SampledToken, tokens)))
+
+    def _goes_on(self, row: PlannedRow) -> bool:
+        return self.position.get(row.sequence.slot, row.position) == row.position
 
     def _extend(self, row: PlannedRow) -> list[int]:
         """Digests of a sequence's positions up to the end of this row; those before it may be from the cache."""
         sequence = row.sequence
         digests = self.digests.setdefault(sequence, [])
+        if not self._goes_on(row):
+            return [*digests[: row.start], *[-1] * (row.start + row.count - len(digests))]
+        del digests[row.start :]  # of wrong drafts
         known = sequence.tokens
         for position in range(len(digests), row.start + row.count):
             token = known[position] if position < row.start else row.tokens[position - row.start]
@@ -136,6 +151,8 @@ class Setting:
     windows: tuple[int | None, ...] = (None,)
     """Of each page group."""
     max_waiting: int = 1024
+    wrong: int | None = None
+    """None = no drafts; else one in so many is wrong."""
 
     def scheduler(self) -> Scheduler:
         return Scheduler(
@@ -177,6 +194,10 @@ class Traffic:
     """Rows that were left out until a commit gave their sequence pages back."""
     given_up: int = 0
     """Pages that were not held to the end."""
+    accepted: int = 0
+    """Drafts that were right."""
+    voids: int = 0
+    """Rows that counted on drafts that were wrong."""
     overtaken: int = 0
     """Times that one came in before an earlier arrival of lower rank."""
 
@@ -186,6 +207,8 @@ class Traffic:
         self.in_flight: deque[tuple[Plan, list[RowResult]]] = deque()
         self.computed_to: dict[Sequence, int] = {}
         self.committed_to: dict[Sequence, int] = {}
+        self.reached: dict[Sequence, int] = {}
+        self.random = random.Random(self.setting.slots)
         self.spells: dict[Sequence, int] = {}
 
     def add(self, request: Request) -> None:
@@ -201,7 +224,7 @@ class Traffic:
     def step(self) -> None:
         """Plan and launch, then commit what is too deep; the engine's loop."""
         self.steps += 1
-        plan = self.scheduler.plan()
+        plan = self.scheduler.plan(None, self.propose)
         self.scheduler.check()
         self.check_sharing()
         self.check_bounds()
@@ -213,6 +236,18 @@ class Traffic:
         if self.in_flight and (plan is None or len(self.in_flight) > self.setting.depth):
             self.commit()
 
+    def propose(self, sequence: Sequence, most: int) -> Proposal | None:
+        """What comes next, some tokens of it changed."""
+        if self.setting.wrong is None or self.random.random() < 0.2:
+            return None
+        output, _ = yields(sequence, self.setting)
+        first = sequence.sampled - 1
+        tokens = list(output[first : first + min(most, self.random.randint(1, 6))])
+        for place in range(len(tokens)):
+            if self.random.randrange(self.setting.wrong) == 0:
+                tokens[place] = (tokens[place] + 1) % VOCABULARY
+        return Proposal(tuple(tokens), self.random.randint(0, len(tokens)), "prediction") if tokens else None
+
     def commit(self) -> None:
         plan, results = self.in_flight.popleft()
         before = {row.sequence: (len(row.sequence.output), row.sequence.finish_reason) for row in plan.rows}
@@ -221,12 +256,20 @@ class Traffic:
         for advance in advanced:
             count, reason = before[advance.sequence]
             assert reason is None, "a row of a sequence that had ended is dropped"
-            assert advance.tokens == by_sequence[advance.sequence].sampled
+            sampled = by_sequence[advance.sequence].sampled
+            assert advance.tokens == sampled[: len(advance.tokens)]
+            assert len(advance.tokens) == len(sampled) or advance.sequence.finish_reason is not None
+            self.accepted += advance.accepted
             assert len(advance.sequence.output) == count + len(advance.tokens)
         heard_of = {advance.sequence for advance in advanced}
         for row in plan.rows:
             assert row.sequence in heard_of or len(row.sequence.output) == before[row.sequence][0]
-            self.committed_to[row.sequence] = row.start + row.count
+            self.voids += row.void
+            if not row.samples or by_sequence[row.sequence].sampled:
+                end = row.start + row.count - row.samples + len(by_sequence[row.sequence].sampled)
+                self.committed_to[row.sequence] = end
+                if end < row.start + row.count:
+                    self.computed_to[row.sequence] = end
         self.scheduler.check()
         self.check_bounds()
 
@@ -257,7 +300,7 @@ class Traffic:
         for sequence in held_up - {sequence for sequence in held_up if certain_to_end(sequence, setting)}:
             self.waits += 1
             assert sequence.in_flight, "a running sequence has no row"
-            assert any(setting.windows), "a running sequence has no row"
+            assert any(setting.windows) or sequence.drafted, "a running sequence has no row"
         assert 0 < plan.num_tokens <= setting.token_budget
         slots = [row.sequence.slot for row in plan.rows]
         assert slots == sorted(set(slots))
@@ -280,7 +323,8 @@ class Traffic:
     def check_row(self, row: PlannedRow) -> None:
         setting, sequence, request = self.setting, row.sequence, row.sequence.request
         end = row.start + row.count
-        assert row.count > 0
+        drafted = len(row.drafts)
+        assert row.count > drafted
         pages = [page for _, run in row.pages for page in run]
         assert 0 not in pages
         assert len(set(pages)) == len(pages)
@@ -298,14 +342,16 @@ class Traffic:
             assert row.start == self.computed_to[sequence], "each position is computed once in each spell"
         self.spells[sequence] = sequence.preemptions
         self.computed_to[sequence] = end
+        self.reached[sequence] = end if row.fresh else max(end, self.reached[sequence])
         known = sequence.tokens
-        for position, token in enumerate(row.tokens, row.start):
-            assert token == known[position] if position < len(known) else (token == -1 and position == end - 1)
+        for position, token in enumerate(row.tokens[: row.count - drafted], row.start):
+            last = position == end - drafted - 1
+            assert token == known[position] if position < len(known) else (token == -1 and last)
         length_before = sequence.length - row.samples
-        assert end <= length_before
-        assert row.samples == (end == length_before and request.max_tokens > 0)
-        assert row.start % setting.page_size == 0 or row.count == 1
-        assert end % setting.page_size == 0 or end == length_before
+        assert end - drafted <= length_before
+        assert (row.samples > 0) == (end - drafted == length_before and request.max_tokens > 0)
+        assert row.start % setting.page_size == 0 or row.count == drafted + 1
+        assert (end - drafted) % setting.page_size == 0 or end - drafted == length_before
         assert row.position == sequence.sampled - row.samples
         assert sequence.sampled <= min(request.max_tokens, setting.context - len(request.prompt))
         shared = {page for other in self.running() if other is not sequence for page in held_pages(other)}
@@ -333,7 +379,7 @@ class Traffic:
         """A group with a window holds what the committed and the planned steps need, and not a page more."""
         size = self.setting.page_size
         for sequence in self.running():
-            to, end = self.committed_to.get(sequence, 0), sequence.computed
+            to, end = self.committed_to.get(sequence, 0), max(sequence.computed, self.reached.get(sequence, 0))
             if sequence not in self.spells or self.spells[sequence] != sequence.preemptions:
                 continue  # planned in this very step
             for run, window in zip(sequence.pages.runs, self.setting.windows, strict=True):
@@ -348,20 +394,25 @@ class Traffic:
         assert self.scheduler.num_running == self.scheduler.num_waiting == 0
         assert self.setting.caching or self.scheduler.cached_pages == 0
         for sequence in self.sequences:
-            request = sequence.request
             assert sequence.in_flight == 0
-            output, reason = alone(
-                request.prompt,
-                request.cache_key,
-                sequence.choice,
-                request.max_tokens,
-                request.stop_token_ids,
-                self.setting.context,
-            )
+            output, reason = yields(sequence, self.setting)
             if sequence.finish_reason in ("abort", "error"):
                 assert tuple(sequence.output) == output[: len(sequence.output)]
             else:
                 assert (tuple(sequence.output), sequence.finish_reason) == (output, reason)
+
+
+def yields(sequence: Sequence, setting: Setting) -> tuple[tuple[int, ...], FinishReason]:
+    """What a sequence yields alone."""
+    request = sequence.request
+    return alone(
+        request.prompt,
+        request.cache_key,
+        sequence.choice,
+        request.max_tokens,
+        request.stop_token_ids,
+        setting.context,
+    )
 
 
 def held_pages(sequence: Sequence) -> list[int]:
@@ -388,6 +439,7 @@ SETTINGS = st.builds(
     caching=st.sampled_from([True, True, False]),
     windows=WINDOWS,
     max_waiting=st.sampled_from([1024, 1024, 1024, 2]),
+    wrong=st.sampled_from([None, 1, 2, 4, 1000]),
 )
 
 
@@ -468,6 +520,7 @@ def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
         depth=rng.randint(0, 2),
         caching=rng.random() < 0.8,
         windows=rng.choice([(None,), (None, 5), (None, 3, 3), (6,), (4, 11)]),
+        wrong=rng.choice([None, 2, 5, 1000]),
     )
     trace: list[tuple[str, tuple[int, ...]]] = []
     for _ in range(40):
@@ -491,6 +544,8 @@ def test_heavy_traffic_meets_every_situation() -> None:
         seen["preemptions"] += scheduler.preemptions
         seen["hits"] += scheduler.prefix_hit_tokens
         seen["forks"] += traffic.forks
+        seen["drafts"] += traffic.accepted
+        seen["voids"] += traffic.voids
         seen["overtaken"] += traffic.overtaken
         if any(traffic.setting.windows):
             seen["given up"] += traffic.given_up
@@ -500,4 +555,4 @@ def test_heavy_traffic_meets_every_situation() -> None:
         seen.update(s.finish_reason for s in traffic.sequences if s.finish_reason is not None)
         assert scheduler.prefix_hit_tokens <= scheduler.prefix_query_tokens
     assert min(seen.values()) >= 25, seen
-    assert len(seen) == 12, seen
+    assert len(seen) == 14, seen

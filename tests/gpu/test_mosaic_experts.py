@@ -10,8 +10,9 @@ from jax._src.pallas.mosaic_gpu.interpret.params import force_gpu_interpret_mode
 
 from jaxserve.models.config import GluSpec
 from jaxserve.models.kernels import grouped, mosaic_work
+from jaxserve.models.kernels.expert_blocks import cut_into_blocks
 from jaxserve.models.kernels.matmul_backend import Experts, Projection
-from jaxserve.models.kernels.mosaic_matmul import MosaicMatmul, cut_into_blocks
+from jaxserve.models.kernels.mosaic_matmul import MosaicMatmul, block_rows
 from jaxserve.models.kernels.xla import Xla
 from jaxserve.models.quantization import Weight
 
@@ -59,7 +60,7 @@ def test_like_the_universal_backend(tokens, bias):
 def test_each_assignment_has_a_row_of_its_expert(tokens):
     rng = np.random.default_rng(0)
     chosen = rng.integers(-1, COUNT + 1, (tokens, 4)).astype(np.int32)
-    blocks = jax.tree.map(np.asarray, cut_into_blocks(jnp.asarray(chosen), COUNT))
+    blocks = jax.tree.map(np.asarray, cut_into_blocks(jnp.asarray(chosen), COUNT, block_rows(chosen.size, COUNT)))
     assert np.array_equal(blocks.valid_TA, (chosen >= 0) & (chosen < COUNT))
     rows = [
         (blocks.block_TA[at], blocks.place_TA[at]) for at in np.argwhere(blocks.valid_TA).tolist() for at in [tuple(at)]

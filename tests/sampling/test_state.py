@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -120,33 +121,72 @@ def test_several_tokens_of_a_slot_are_counted_in_one_step(before: int) -> None:
     np.testing.assert_array_equal(after, expected)
 
 
-def test_samples_of_one_row_leave_the_last_ones_state() -> None:
-    """Three samples of one slot, each drawn as if alone: counts hold all three, token and mu are the last one's."""
-    row = Row(seed=3, frequency_penalty=0.5, mirostat_target=4.0, prompt=[5], output=[6])
-    logits = logits_of(4, 16)
-    logits[1] = logits[0] = np.where(np.arange(V) == 17, 60.0, logits[0])  # twice the same token
-    state = load(empty_state(64, V), 11, row)
-    constant = pack_params(params_of(row), 0, True)
-    mask = np.zeros((16, 32), np.int32)
-    alone = []
-    for index in range(3):
-        packed = np.zeros((16, NUM_COLUMNS), np.int32)
-        pack_row(packed[index], constant, 11, 4 + index, token=index, fresh=True)
-        alone.append(step(state, logits, packed, mask))
+DRAFTED = {
+    "greedy": Row(temperature=0),
+    "drawn": Row(seed=3, temperature=1.3),
+    "top_p": Row(seed=4, temperature=1.5, top_p=0.7, logit_bias=((9, 4.0),)),
+    "penalties": Row(seed=5, repetition_penalty=1.4, frequency_penalty=0.5, presence_penalty=0.4),
+    "greedy penalties": Row(temperature=0, frequency_penalty=1.9),
+    "mirostat": Row(seed=6, mirostat_target=4.0, mirostat_lr=0.7),
+    "all": Row(seed=7, mirostat_target=4.0, repetition_penalty=1.2, frequency_penalty=0.3, logit_bias=((17, 2.0),)),
+}
+LENGTH = 6
+
+
+def drafted(state, slot, row, logits, first, drafts, neighbour):
+    """One step of a row with drafts, behind another row with some: state and the results of its samples."""
     packed = np.zeros((16, NUM_COLUMNS), np.int32)
-    for index in range(3):
-        pack_row(packed[index], constant, 11, 4 + index, token=index, last=index == 2, fresh=True)
-    after, out = step(state, logits, packed, mask)
-    for index, (_, expected) in enumerate(alone):
-        np.testing.assert_array_equal(out[index], expected[index])
-    got = outputs(np.asarray(out))[:3]
-    assert got[0].token == got[1].token == 17 != got[2].token
-    assert int(after.last_token[11]) == got[2].token
-    assert float(after.mu[11]) == got[2].mu != got[0].mu
-    expected_counts = np.asarray(state.counts).copy()
-    for sample in got:
-        expected_counts[11, sample.token] += 1
-    np.testing.assert_array_equal(after.counts, expected_counts)
+    places = [(neighbour, 3, (1, 2)), (row, slot, drafts)]
+    x, index = np.zeros((16, V), np.float32), 0
+    for one, at, guesses in places:
+        constant = pack_params(params_of(one), 0, True)
+        for offset, draft in enumerate((*guesses, None)):
+            x[index] = logits[first + offset] if at == slot else 0
+            fresh = first == 0
+            pack_row(packed[index], constant, at, first + offset, token=index, offset=offset, draft=draft, fresh=fresh)
+            index += 1
+    state, out = step(state, x, packed, np.zeros((16, 32), np.int32))
+    return state, outputs(np.asarray(out))[3 : 4 + len(drafts)]
+
+
+@pytest.mark.parametrize("name", DRAFTED)
+def test_a_row_with_drafts_gives_what_single_steps_give(name: str) -> None:
+    """Tokens, log-probabilities and the slot's state, bit for bit, wherever the first wrong draft is."""
+    row = replace(DRAFTED[name], prompt=[5, 17], output=[6])
+    neighbour = Row(seed=8, mirostat_target=3.0, frequency_penalty=0.2)
+    logits = logits_of(4, LENGTH)
+    logits[[0, 1, 3]] += np.where(np.arange(V) == 17, 40.0, 0.0).astype(np.float32)  # several times the same token
+    fresh = load(load(empty_state(64, V), 11, row), 3, neighbour)
+    state, single, states = fresh, [], []
+    for position in range(LENGTH):
+        state, got = drafted(state, 11, row, logits, position, (), neighbour)
+        single += got
+        states.append(state)
+    for right, expected in enumerate(states):
+        drafts = [result.token for result in single[:-1]]
+        if right < LENGTH - 1:
+            drafts[right] = (drafts[right] + 1) % V
+        after, got = drafted(fresh, 11, row, logits, 0, drafts, neighbour)
+        assert got[: right + 1] == single[: right + 1]
+        for ours, theirs in zip(after[:3], expected[:3], strict=True):
+            np.testing.assert_array_equal(ours[11], theirs[11])
+
+
+def test_a_failed_sample_ends_its_row() -> None:
+    """Its token reads as 0, which is no hit for a draft of 0."""
+    row, logits = Row(temperature=0), logits_of(5, 3)
+    logits[0], logits[1] = np.where(np.arange(V) == 7, 90.0, logits[0]), -np.inf
+    after, got = drafted(empty_state(64, V), 11, row, logits, 0, (7, 0), Row())
+    assert [one.failed for one in got[:2]] == [False, True]
+    assert int(after.last_token[11]) == 0
+
+
+def test_counts_along_drafts_saturate() -> None:
+    row = Row(temperature=0, frequency_penalty=1e-9, output=[1] * 32766)
+    logits = np.where(np.arange(V) == 1, 90.0, logits_of(6, 3)).astype(np.float32)
+    after, got = drafted(load(empty_state(64, V), 11, row), 11, row, logits, 0, (1, 1), Row())
+    assert [one.token for one in got] == [1, 1, 1]
+    assert int(after.counts[11, 1]) == 32767
 
 
 def test_resumed_sequence_continues_exactly() -> None:

@@ -143,8 +143,10 @@ class GenerationRequest(ClientFields, SamplingFields, OutputFields):
     thinking: Annotated[ThinkingConfigEnabled | ThinkingConfigDisabled, Field(discriminator="type")] | None = Field(
         None, description="Reasoning in Anthropic's form; excludes `reasoning_effort`."
     )
-    speculation: str | list[TokenId] | None = Field(None, description="Text or tokens the output may resemble.")
-    prediction: PredictedOutput | str | None = Field(None, description="The same, in OpenAI's form.")
+    speculation: str | list[TokenId] | None = Field(
+        None, description="Text or tokens the output may resemble: where it does, the same output comes sooner."
+    )
+    prediction: PredictedOutput | str | None = Field(None, description="The same in OpenAI's form; not both.")
 
     @property
     def echoes(self) -> bool:

@@ -24,6 +24,14 @@ class PromptTokensDetails(TypedDict):
 
 
 @_closed
+class CompletionTokensDetails(TypedDict):
+    """What became of the request's prediction."""
+
+    accepted_prediction_tokens: Annotated[int, Field(description="Predicted tokens that came without a step each.")]
+    rejected_prediction_tokens: Annotated[int, Field(description="Predicted tokens that were tried and wrong.")]
+
+
+@_closed
 class UsageInfo(TypedDict):
     """Tokens of a request; a prompt counts once, however many choices it has."""
 
@@ -31,6 +39,9 @@ class UsageInfo(TypedDict):
     total_tokens: Annotated[int, Field(description="prompt_tokens + completion_tokens.")]
     completion_tokens: NotRequired[Annotated[int | None, Field(description="Generated tokens of all choices.")]]
     prompt_tokens_details: NotRequired[Annotated[PromptTokensDetails | None, Field(description="Cached share.")]]
+    completion_tokens_details: NotRequired[
+        Annotated[CompletionTokensDetails | None, Field(description="With `speculation` or `prediction`.")]
+    ]
 
 
 @_closed

@@ -52,7 +52,7 @@ class Blocked:
 
     def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> Work:
         """The items of prefill and the rows that decode."""
-        return list_work(meta, query_block(shape.heads // shape.kv_heads))
+        return list_work(meta, query_block(shape.heads // shape.kv_heads, meta.rows_T.shape[0]))
 
     def write_and_attend(
         self,

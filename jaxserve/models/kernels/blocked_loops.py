@@ -26,6 +26,8 @@ from jaxserve.models.metadata import AttentionMeta
 
 QUERY_BLOCK = 32
 """Queries per prefill item at most."""
+_FEWEST_QUERIES = 4
+"""Queries per prefill item at least, where the group allows it."""
 _QUERY_ROWS = 128
 """Query vectors per key/value head and item at most."""
 
@@ -64,10 +66,18 @@ def list_work(meta: AttentionMeta, block: int) -> Work:
     )
 
 
-def query_block(group: int) -> int:
-    """Queries per prefill item: a power of two, so that items stay aligned with key blocks and pages."""
+def query_block(group: int, tokens: int) -> int:
+    """Queries per prefill item: a power of two, so that items stay aligned with key blocks and pages.
+
+    In steps of few tokens an item has no more: rows with drafts then cost what their queries cost, not 32 queries
+    (a row of 4 new tokens behind 500: an eighth).
+
+    Args:
+        group: query heads of a key/value head.
+        tokens: T.
+    """
     block = QUERY_BLOCK
-    while block > 1 and block * group > _QUERY_ROWS:
+    while block > 1 and (block * group > _QUERY_ROWS or (block > tokens and block > _FEWEST_QUERIES)):
         block //= 2
     return block
 
@@ -157,7 +167,7 @@ def _prefill(
 ) -> jax.Array:
     """Rows with several new tokens, item after item -> [T, K, G, V]; other tokens are zero."""
     tokens, kv_heads, group, head_dim = q_TKGH.shape
-    block, meta, work = query_block(group), batch.meta, batch.work
+    block, meta, work = query_block(group, tokens), batch.meta, batch.work
     value_dim = options.value_dim or head_dim
     margin = ((block, block), (0, 0), (0, 0), (0, 0))
     padded_q = jnp.pad(q_TKGH, margin)

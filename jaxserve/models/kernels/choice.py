@@ -36,11 +36,13 @@ class Entry:
 
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
+    "pallas_tpu": Entry(_KERNELS + "tpu_attention", "PallasTpu", ("tpu",)),
     "native": Entry(_KERNELS + "native_attention", "NativeAttention", ("cpu",)),
     "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
+    "pallas_tpu": Entry(_KERNELS + "tpu_matmul", "TpuMatmul", ("tpu",)),
     "native": Entry(_KERNELS + "native_matmul", "NativeMatmul", ("cpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),

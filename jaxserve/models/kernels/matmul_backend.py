@@ -29,6 +29,8 @@ class Experts(NamedTuple):
     gate: Projection
     up: Projection
     down: Projection
+    layer: jax.Array | None = None
+    """int32: where the weights (not the biases) are those of all layers, [L, E, out, in], the layer that is meant."""
 
 
 class MatmulBackend(Protocol):
@@ -37,6 +39,11 @@ class MatmulBackend(Protocol):
     @property
     def name(self) -> str:
         """As in `choice.MATMUL`."""
+        ...
+
+    @property
+    def stacked_experts(self) -> bool:
+        """Whether scanned layers hand over the experts' weights of all layers, instead of copies of their own."""
         ...
 
     @property
@@ -62,6 +69,10 @@ class MatmulBackend(Protocol):
         Returns:
             [T, out].
         """
+        ...
+
+    def settle(self, y_TO: jax.Array) -> jax.Array:
+        """A projection's result that is cut into heads next, the same numbers."""
         ...
 
     def multiply_all(

@@ -61,7 +61,7 @@ class Mosaic(Blocked):
     def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> MosaicWork:  # type: ignore[override]
         """The splits of decoding, the tiles of prefill."""
         group, positions = shape.heads // shape.kv_heads, meta.page_table.shape[1] * meta.page_size
-        blocked = blocked_loops.list_work(meta, blocked_loops.query_block(group))
+        blocked = blocked_loops.list_work(meta, blocked_loops.query_block(group, meta.rows_T.shape[0]))
         if meta.rows_T.shape[0] <= _SINGLE_TOKENS:
             ends_T = jnp.where(meta.valid_T, meta.positions_T + 1, 0)
             return MosaicWork(list_splits(meta.rows_T, ends_T, positions, shape.window), None, blocked)

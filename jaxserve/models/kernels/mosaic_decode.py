@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from jaxserve.models.kernels.mosaic_combine import combine_kernel
 from jaxserve.models.kernels.mosaic_split import SplitShape, split_kernel
-from jaxserve.models.kernels.mosaic_work import LOG2_E, MASKED, SPLIT, spread
+from jaxserve.models.kernels.mosaic_work import LOG2_E, MASKED, SPLIT
+from jaxserve.models.kernels.work_list import spread
 
 
 class DecodeWork(NamedTuple):

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxserve.models.kernels.mosaic_tile import TILE_ROWS, TileShape, tile_kernel
-from jaxserve.models.kernels.mosaic_work import LOG2_E, MASKED, spread
+from jaxserve.models.kernels.mosaic_work import LOG2_E, MASKED
+from jaxserve.models.kernels.work_list import spread
 from jaxserve.models.metadata import AttentionMeta
 
 

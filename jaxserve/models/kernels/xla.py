@@ -21,6 +21,7 @@ class Xla:
     """See `MatmulBackend`."""
 
     name: str = "xla"
+    stacked_experts: bool = False
     widens: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
@@ -32,6 +33,10 @@ class Xla:
     ) -> jax.Array:
         """See `products.py`."""
         return multiply(x_TI, weight, dtype, local=local)
+
+    def settle(self, y_TO: jax.Array) -> jax.Array:
+        """See `MatmulBackend`."""
+        return y_TO
 
     def multiply_all(
         self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True

@@ -64,10 +64,15 @@ class ReasoningBudget:
         """The only token that may come next; None = any."""
         return self._forced[-1] if self._forced else None
 
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """All tokens that must come next."""
+        return tuple(reversed(self._forced))
+
     def advance(self, token: int) -> None:
         """Takes a token of the output."""
         if self._forced:
-            self._forced.pop()
+            self._forced = self._forced[:-1]  # not in place: copies share it
             return
         self._spent += self._inside
         self._look(self._rules.token_bytes(token))
@@ -186,6 +191,18 @@ class OutputConstraint:
             self._budget.advance(token)
         if self._matcher is not None and not self._matcher.consume(token):
             self._check(self._matcher)
+
+    def fork(self) -> OutputConstraint:
+        """A copy, to follow what may come."""
+        matcher = None if self._matcher is None else self._matcher.fork()
+        return OutputConstraint(matcher, copy(self._budget), self._withheld, self._place)
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Tokens that are likely next because hardly another is allowed; () = there is a choice."""
+        if self._budget is not None and self._budget.closing:
+            return self._budget.closing
+        return () if self._matcher is None else self._matcher.forced
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""Assignments of tokens to experts, sorted by expert and cut into blocks of one expert each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxserve.models.kernels.work_list import spread
+
+
+class Blocks(NamedTuple):
+    """T * A assignments in at most W blocks of R rows, each of one expert."""
+
+    experts_W: jax.Array
+    """int32."""
+    valid: jax.Array
+    """int32 [1]: valid blocks."""
+    tokens_WR: jax.Array
+    """int32: token of each row; any where a block has rows to spare."""
+    block_TA: jax.Array
+    """int32: block of each assignment."""
+    place_TA: jax.Array
+    """int32: its row there."""
+    valid_TA: jax.Array
+    """Whether the expert is one of those at hand; block and place are any where it is not."""
+
+
+def cut_into_blocks(experts_TA: jax.Array, count: int, rows: int) -> Blocks:
+    """Sort assignments by expert and cut them into blocks of `rows`; experts outside [0, count) are left out."""
+    tokens, choices = experts_TA.shape
+    total = tokens * choices
+    valid_TA = (experts_TA >= 0) & (experts_TA < count)
+    flat = jnp.where(valid_TA, experts_TA, count).reshape(-1)
+    order = jnp.argsort(flat, stable=True)
+    starts = jnp.sum(flat[:, None] < jnp.arange(count + 1), axis=0, dtype=jnp.int32)
+    blocks_E = (starts[1:] - starts[:-1] + rows - 1) // rows
+    experts_W, number_W, block_starts = spread(blocks_E, total // rows + min(count, total))
+    places_WR = (starts[experts_W] + number_W * rows)[:, None] + jnp.arange(rows)
+    rank = jnp.zeros(total, jnp.int32).at[order].set(jnp.arange(total, dtype=jnp.int32))
+    nearest = jnp.minimum(flat, count - 1)
+    within = rank - starts[nearest]
+    return Blocks(
+        experts_W=experts_W,
+        valid=block_starts[-1:],
+        tokens_WR=order[jnp.minimum(places_WR, total - 1)] // choices,
+        block_TA=jnp.minimum(block_starts[nearest] + within // rows, experts_W.shape[0] - 1).reshape(tokens, choices),
+        place_TA=(within % rows).reshape(tokens, choices),
+        valid_TA=valid_TA,
+    )

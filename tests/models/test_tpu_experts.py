@@ -1,0 +1,60 @@
+"""The TPU experts' kernel, interpreted, against the universal backend: every format, one layer of several."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxserve.models.config import GluSpec, WeightFormat
+from jaxserve.models.kernels.matmul_backend import Experts, Projection
+from jaxserve.models.kernels.tpu_matmul import TpuMatmul
+from jaxserve.models.kernels.xla import Xla
+from jaxserve.models.quantization import Weight, code_shape, scale_shape
+
+TOKENS, LAYERS, EXPERTS, CHOICES, WIDTH, INNER = 24, 3, 5, 2, 192, 320
+FORMATS = {
+    "plain": None,
+    "int8": WeightFormat("int8"),
+    "fp8": WeightFormat("e4m3", 128),
+    "mxfp4": WeightFormat("e2m1", 32, "e8m0"),
+}
+
+
+def stack(rng, outputs, inputs, form, bias):
+    shape = (LAYERS, EXPERTS, outputs, inputs)
+    biases = jnp.asarray(rng.standard_normal((EXPERTS, outputs)), jnp.float32) if bias else None
+    if form is None:
+        return Projection(Weight(jnp.asarray(rng.standard_normal(shape) * inputs**-0.5, jnp.float32)), biases)
+    codes = rng.integers(0, 256, code_shape(shape, form), np.uint8)
+    if form.code == "e4m3":
+        codes[codes & 127 == 127] = 0  # NaN
+    small = rng.random(scale_shape(shape, form)) * 0.01 + 0.001
+    scale = rng.integers(118, 123, scale_shape(shape, form), np.uint8) if form.scale == "e8m0" else np.float32(small)
+    codes = codes.view(np.int8) if form.code == "int8" else codes
+    return Projection(Weight(jnp.asarray(codes), jnp.asarray(scale), form), biases)
+
+
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [("plain", True), pytest.param("int8", False, marks=pytest.mark.slow), ("fp8", False), ("mxfp4", True)],
+)
+def test_one_layer_of_a_stack(name, bias):
+    rng, form, layer = np.random.default_rng(0), FORMATS[name], 1
+    sides = [stack(rng, o, i, form, bias) for o, i in ((INNER, WIDTH), (INNER, WIDTH), (WIDTH, INNER))]
+    alone = [s._replace(weight_EOI=jax.tree.map(lambda a: a[layer], s.weight_EOI)) for s in sides]
+    x = jnp.asarray(rng.standard_normal((TOKENS, WIDTH)), jnp.float32)
+    weights = jnp.asarray(rng.random((TOKENS, CHOICES)), jnp.float32)
+    chosen = rng.integers(-1, EXPERTS + 1, (TOKENS, CHOICES)).astype(np.int32)
+    chosen[:, 1] = (chosen[:, 0] + 2) % EXPERTS
+    glu = GluSpec("silu")
+
+    @jax.jit
+    def ours(x, weights, chosen, sides, layer):
+        return TpuMatmul(interpret=True).apply_experts(x, weights, chosen, Experts(*sides, layer), glu)
+
+    expected = np.asarray(jax.jit(Xla().apply_experts, static_argnums=4)(x, weights, chosen, Experts(*alone), glu))
+    out = np.asarray(ours(x, weights, jnp.asarray(chosen), sides, jnp.int32(layer)))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(out, expected, atol=2e-5 * np.abs(expected).max())
