@@ -52,7 +52,7 @@ def completion_prompts(
 def _items(request: CompletionRequest) -> Iterator[tuple[str, str | list[int]]]:
     given = request.prompt
     if isinstance(given, str) or isinstance(given[0], int):
-        yield "prompt", given  # type: ignore[misc]
+        yield "prompt", given
         return
     for index, item in enumerate(given):
         yield f"prompt.{index}", item  # type: ignore[misc]
