@@ -49,8 +49,8 @@ class EngineConfig:
     """Window of each page group, in the order of the model's `CacheLayout`; None = every position is kept."""
     mesh_shape: tuple[int, int, int]
     """Devices on the axes ('replica', 'kv', 'group'): see `models.sharding`."""
-    layer_loop: Literal["scan", "unroll"]
-    """How layers are looped: scan on TPU, unroll on CPU and GPU (measured: docs/decisions.md)."""
+    layer_loop: Literal["scan", "switch", "unroll"]
+    """How layers are looped: scan on TPU, switch on CPU, unroll on GPU (measured: docs/decisions.md)."""
     attention: str | None = None
     """Attention kernels by name (`models.kernels.choice.ATTENTION`); None = what the devices prefer."""
     matmul: str | None = None

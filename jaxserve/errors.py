@@ -53,6 +53,10 @@ class RequestFailed(JaxserveError):
     """This request alone failed while running (for example a bias that bans every token)."""
 
 
+class SlowClient(RequestFailed):
+    """The client did not read its answer, while more and more of it was there."""
+
+
 class InternalError(JaxserveError):
     """A defect of this package ended the request; the log has the details."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from jaxserve.api import sse
+from jaxserve.api.connection import writer_of
 from jaxserve.api.errors import as_api_error
 from jaxserve.api.lift import Chunk, Lifter
 from jaxserve.api.lower import Job
@@ -64,12 +65,12 @@ class GenerationResponse(Response):
             self._generation.abort()
 
     async def _chunks(self) -> AsyncIterator[list[Chunk]]:
-        """Chunks, in the bursts they come in; the last one is sealed with usage."""
+        """Chunks, in the bursts they come in; the last one is sealed with usage. None at all after a nudge."""
         async for deltas in self._generation:
             chunks = [chunk for delta in deltas for chunk in self._lifter.lift(delta)]
             if self._lifter.finished and chunks:
                 chunks[-1:] = self._lifter.seal(chunks[-1], self._ledger.perf_metrics(self._settings))
-            if chunks:
+            if chunks or not deltas:
                 yield chunks
 
     async def _whole(self, send: Send) -> None:
@@ -85,15 +86,24 @@ class GenerationResponse(Response):
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, scope: Scope, send: Send) -> None:
-        events = _with_pauses(self._chunks(), self._settings.keepalive_seconds)
-        first = await anext(events)
-        await _start(send, {**sse.HEADERS, **self._extra})
-        await _body(send, sse.KEEPALIVE if first is None else self._wire.events(first))
+        write, started = writer_of(scope), False
         try:
-            async for chunks in events:
-                await _body(send, sse.KEEPALIVE if chunks is None else self._wire.events(chunks))
+            with Pauses(self._settings.keepalive_seconds, self._generation.nudge) as pauses:
+                async for chunks in self._chunks():
+                    if not (chunks or pauses.over):
+                        continue
+                    if not started:
+                        await _start(send, {**sse.HEADERS, **self._extra})
+                        started = True
+                    body = self._wire.events(chunks) if chunks else sse.KEEPALIVE
+                    if not write(body):
+                        with self._generation.stalled():
+                            await send({"type": "http.response.body", "body": body, "more_body": True})
+                    pauses.end()
             tail = self._wire.end()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must learn that its stream has failed
+        except Exception as error:
+            if not started:
+                raise
             failure = as_api_error(error)
             record_of(scope).error = failure.body()["error"]["code"]
             if failure.status == 500:
@@ -102,39 +112,45 @@ class GenerationResponse(Response):
         await send({"type": "http.response.body", "body": tail, "more_body": False})
 
 
+class Pauses:
+    """Watches a stream for silence: calls `nudge` after every `interval` seconds of it. A context."""
+
+    def __init__(self, interval: float, nudge: Callable[[], None]) -> None:
+        self._interval = interval
+        self._nudge = nudge
+        self._loop = asyncio.get_running_loop()
+        self.end()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been silent for so long."""
+        return self._loop.time() - self._since >= self._interval
+
+    def end(self) -> None:
+        """Something has been said."""
+        self._since = self._loop.time()
+
+    def _check(self) -> None:
+        if self.over:
+            self._nudge()
+        self._wait()
+
+    def _wait(self) -> None:
+        """One timer for the whole stream, however much is said: it finds out how long to wait on."""
+        spent = self._loop.time() - self._since
+        self._timer = self._loop.call_later(max(self._interval - spent, 0) or self._interval, self._check)
+
+    def __enter__(self) -> Pauses:
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
 async def _start(send: Send, headers: Mapping[str, str]) -> None:
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": raw})
-
-
-async def _body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _with_pauses(bursts: AsyncIterator[T], interval: float) -> AsyncIterator[T | None]:
-    """The same items, with None for every `interval` seconds of silence."""
-    pending: asyncio.Task[T] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(_next(bursts))
-            done, _ = await asyncio.wait({pending}, timeout=interval)
-            if not done:
-                yield None
-                continue
-            try:
-                item = pending.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                pending = None
-            yield item
-    finally:
-        if pending is not None:
-            pending.cancel()
-
-
-async def _next(items: AsyncIterator[T]) -> T:
-    return await anext(items)
 
 
 class ClientGone(Exception):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import orjson
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -18,10 +21,38 @@ KEEPALIVE = b": keep-alive\n\n"
 
 _LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")
 """Characters that many clients' line splitters take for line ends although the protocol doesn't."""
+_LINE_BREAK_BYTES = re.compile(b"\x7f|\xc2\x85|\xe2\x80[\xa8\xa9]")
+"""The same, encoded."""
+
+_UNFINISHED = b'"finish_reason":null'
+"""Stands in every chunk but the last."""
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
-    """Compact JSON on one line, whatever a reader takes for a line end."""
+    """Compact JSON on one line, whatever a reader takes for a line end.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits
+        return _encode_anything(value)
+    if encoded.count(b"null") > encoded.count(_UNFINISHED) and _not_finite(value):
+        raise ValueError("a number is not finite")
+    return encoded if _LINE_BREAK_BYTES.search(encoded) is None else _encode_anything(value)
+
+
+def _not_finite(value: object) -> bool:
+    """orjson writes null for what JSON has no number for."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_not_finite, value.values()))
+    return isinstance(value, list | tuple) and any(map(_not_finite, value))
+
+
+def _encode_anything(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode("utf-8", "replace")
 

@@ -6,49 +6,119 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 from jaxserve.api.lower import Job
 from jaxserve.api.ports import EngineLike
 from jaxserve.engine.requests import Delta, Request
-from jaxserve.errors import EngineStopped, RequestFailed
+from jaxserve.errors import EngineStopped, RequestFailed, SlowClient
+
+MAX_PENDING = 1024
+"""Deltas of a choice that wait for a client that does not read; beyond them its request ends."""
 
 
-class DeltaQueue:
-    """Carries deltas from the engine thread into the event loop: one wake-up for each burst, no polling."""
+class Mailbox:
+    """Brings news from other threads into one event loop: one wake-up for each burst, whoever it is for; no polling."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._deltas: deque[Delta] = deque()
-        self._filled = asyncio.Event()
+        self._news: deque[DeltaQueue] = deque()
         self._waking = False
 
-    def put(self, delta: Delta) -> None:
-        """Called on any thread; never blocks, never raises."""
-        self._deltas.append(delta)
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
+        """The loop's own."""
+        box = _MAILBOXES.get(loop)
+        if box is None:
+            box = _MAILBOXES[loop] = cls(loop)
+        return box
+
+    def ring(self, queue: DeltaQueue) -> None:
+        """Has a queue's reader woken. Called on any thread; never blocks, never raises."""
+        self._news.append(queue)
         if not self._waking:
             self._waking = True
             try:
                 self._loop.call_soon_threadsafe(self._wake)
             except RuntimeError:  # the event loop has closed: nobody waits any more
-                self._deltas.clear()
+                self._news.clear()
 
     def _wake(self) -> None:
-        # Cleared before the deltas are read: whoever appends from now on wakes the loop again.
+        # Cleared before the news are read: whoever appends from now on wakes the loop again.
         self._waking = False
-        self._filled.set()
+        while self._news:
+            self._news.popleft().wake()
+
+
+_MAILBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+
+
+class DeltaQueue:
+    """One request's deltas, on their way from the engine thread to the event loop.
+
+    Args:
+        loop: where they are taken.
+        capacity: deltas it holds while it is `stalled`.
+        overflowed: called once, on the engine thread, when there are more.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        capacity: int = MAX_PENDING,
+        overflowed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loop = loop
+        self._mailbox = Mailbox.of(loop)
+        self._deltas: deque[Delta] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._rung = False
+        self._capacity = capacity
+        self._overflowed = overflowed
+        self.stalled = False
+        """Whether the reader waits for its client. Where the event loop is late itself, that is not the client's."""
+        self.full = False
+        """Whether deltas had to be dropped."""
+
+    def put(self, delta: Delta) -> None:
+        """Called on any thread; never blocks, never raises."""
+        if self.full or (self.stalled and len(self._deltas) >= self._capacity):
+            self._drop()
+            return
+        self._deltas.append(delta)
+        if not self._rung:
+            self._rung = True
+            self._mailbox.ring(self)
+
+    def _drop(self) -> None:
+        if not self.full:
+            self.full = True
+            self._overflowed()
+
+    def wake(self) -> None:
+        """On the event loop: the reader goes on, with or without deltas."""
+        self._rung = False  # before the deltas are read, as in `Mailbox`
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def take(self) -> list[Delta]:
-        """Everything that has arrived, at least one delta."""
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            taken = []
-            while self._deltas:
-                taken.append(self._deltas.popleft())
-            if taken:
-                return taken
+        """Everything that has arrived; waits for it. Nothing if `wake` was called without reason.
+
+        Raises:
+            SlowClient: deltas had to be dropped; what came before them has been taken.
+        """
+        if not self._deltas:
+            if self.full:
+                raise SlowClient("the client read too slowly: its request was ended")
+            self._reader = self._loop.create_future()
+            await self._reader
+        taken = []
+        while self._deltas:
+            taken.append(self._deltas.popleft())
+        return taken
 
 
 class Generation:
@@ -64,7 +134,8 @@ class Generation:
         self._engine = engine
         self._job = job
         self._owner = cache_owner
-        self._queue = DeltaQueue(asyncio.get_running_loop())
+        capacity = MAX_PENDING * sum(prompt.request.n for prompt in job.prompts)
+        self._queue = DeltaQueue(asyncio.get_running_loop(), capacity, self._give_up)
         self._open: dict[str, int] = {}
         """Choices still running, by request id."""
 
@@ -93,8 +164,23 @@ class Generation:
             self._engine.abort(request_id)
         self._open.clear()
 
+    def _give_up(self) -> None:
+        for request_id in tuple(self._open):
+            self._engine.abort(request_id)
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """While the client is waited for: then deltas do not pile up without a bound."""
+        self._queue.stalled = True
+        yield
+        self._queue.stalled = False
+
+    def nudge(self) -> None:
+        """On the event loop: whoever waits for deltas gets none, and may do something else in between."""
+        self._queue.wake()
+
     async def __aiter__(self) -> AsyncIterator[list[Delta]]:
-        """Deltas in the order they came, until every choice has ended.
+        """Deltas in the order they came, until every choice has ended; none after a `nudge`.
 
         Raises:
             Exception: the error that a delta carries, or EngineStopped when the engine gave a choice up.
@@ -102,7 +188,7 @@ class Generation:
         while self._open:
             deltas = await self._queue.take()
             good = list(itertools.takewhile(self._survives, deltas))
-            if good:
+            if good or not deltas:
                 yield good
             if len(good) < len(deltas):
                 raise _failure(deltas[len(good)])

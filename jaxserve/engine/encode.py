@@ -47,8 +47,11 @@ class Encoder:
         self._known: WeakKeyDictionary[Sequence, _Known] = WeakKeyDictionary()
 
     def launch(self, plan: Plan, *, draw: bool) -> Launch:
-        """The command that starts a step; without `draw` a `Draw` with masks must follow."""
-        layout = choose_layout(plan, self._layouts)
+        """The command that starts a step; without `draw` a `Draw` with masks must follow.
+
+        Few requests ask for scores of their prompt: only the largest bucket has a program for them.
+        """
+        layout = self._layouts[-1] if any(map(scored_positions, plan.rows)) else choose_layout(plan, self._layouts)
         loads = [_loads(row) for row in plan.rows if self._must_load(row)]
         command = Launch(
             layout=layout,

@@ -56,8 +56,8 @@ class Programs:
         self.forward: dict[Layout, Compiled] = {}
         self.sample: dict[int, Compiled] = {}
         """By N."""
-        self.score: dict[int, Compiled] = {}
-        """By T."""
+        self.score: Compiled = _missing
+        """Of the largest bucket, in which every step runs that scores."""
         self.image_layouts = image_layouts(config, model.config.vision)
         self.encode: dict[int, Compiled] = {}
         """By size of the image's buffer."""
@@ -104,18 +104,16 @@ class Programs:
 
     def _jobs(self) -> Iterator[_Job]:
         """All programs, the slowest to compile first."""
-        for layout in reversed(self.layouts):
-            keep = partial(self.forward.__setitem__, layout)
-            yield _Job(f"forward-{layout.tokens}", keep, partial(self._compile_forward, layout))
         for image in reversed(self.image_layouts):
             keep = partial(self.encode.__setitem__, image.size)
             yield _Job(f"encode-{image.size}", keep, partial(self._compile_encode, image))
-        for layout in reversed(self.layouts):
-            keep = partial(self.score.__setitem__, layout.tokens)
-            yield _Job(f"score-{layout.tokens}", keep, partial(self._compile_score, layout))
         for samples in sorted({layout.samples for layout in self.layouts}):
             keep = partial(self.sample.__setitem__, samples)
             yield _Job(f"sample-{samples}", keep, partial(self._compile_sample, samples))
+        for layout in reversed(self.layouts):
+            keep = partial(self.forward.__setitem__, layout)
+            yield _Job(f"forward-{layout.tokens}", keep, partial(self._compile_forward, layout))
+        yield _Job("score", partial(setattr, self, "score"), partial(self._compile_score, self.layouts[-1]))
         for name, function, columns in (
             ("write_history", write_history, HISTORY_COLUMNS),
             ("write_bias", write_bias, BIAS_COLUMNS),

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from jaxserve.engine.batch import Int32Array
 from jaxserve.engine.encode import scored_positions
 from jaxserve.engine.plan import Plan, PlannedRow, RowResult, SampledToken
-from jaxserve.engine.requests import TokenLogprob
+from jaxserve.engine.requests import Request, TokenLogprob
 from jaxserve.engine.sequence import Sequence
 from jaxserve.sampling.logprobs import unpack_scores
-from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, unpack_out
+from jaxserve.sampling.packing import MAX_TOP_LOGPROBS, unpack_out, unpack_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,27 @@ def row_results(output: StepOutput, plan: Plan, note_mu: Callable[[Sequence, flo
         note_mu: told mirostat's state of the sequences that use it.
     """
     results, token, sample = [], 0, 0
+    tokens, failed = unpack_tokens(output.out)
     for row in plan.rows:
+        if row.samples == 1 and not row.void and output.scores is None and _tells_only_tokens(row.sequence.request):
+            results.append(RowResult((SampledToken(tokens[sample], failed=failed[sample]),)))
+            token, sample = token + row.count, sample + 1
+            continue
         first = token + row.count - row.samples  # of the row's tokens, the last ones are sampled from
         sampled = () if row.void else tuple(_kept(output, sample, first, row, note_mu))
         scores = () if output.scores is None else _scores(output.scores, token, row)
         results.append(RowResult(sampled, scores, _prompt_routing(output.routing, token, row)))
         token, sample = token + row.count, sample + row.samples
     return results
+
+
+def _tells_only_tokens(request: Request) -> bool:
+    """Whether nothing else is read of a request's samples: of most. They take a tenth of the time of the others."""
+    return (
+        request.logprobs is None
+        and request.sampling.mirostat_target is None
+        and not (request.want_activations or request.want_routing)
+    )
 
 
 def _kept(

@@ -10,6 +10,7 @@ from jaxserve.engine import compilations
 from jaxserve.engine.command import Draw, Launch
 from jaxserve.engine.device import Device, Pending
 from jaxserve.engine.encode import Encoder
+from jaxserve.engine.host_memory import trim
 from jaxserve.engine.image_batch import ImageEncoder
 from jaxserve.engine.plan import Plan, RowResult
 from jaxserve.engine.programs import Programs
@@ -53,8 +54,10 @@ class Runner:
     def compile(
         self, progress: Callable[[int, int], None] = lambda done, total: None, stored: StoredPrograms | None = None
     ) -> None:
-        """Compiles every program there is, or loads them; `progress` gets (done, total)."""
+        """Compiles every program, or loads them; `progress` gets (done, total). Unused memory is given back."""
         self.programs.compile(progress, stored)
+        self._device.settle()
+        trim()
 
     def launch(self, plan: Plan, *, held: bool = False, masks: MaskMaker | None = None) -> Ticket:
         """Enqueues one step and returns at once. The sampling of a held step is left to `sample`."""

@@ -14,6 +14,11 @@ from jaxserve.options import EngineOptions
 
 _CPU_SHARE = 0.25
 """Share of the machine's memory that KV pages take at most on CPU, where the machine is somebody's own."""
+_CPU_BYTES = 1 << 30
+"""Memory of KV pages on CPU that needs no reason; beyond it there is one whole context at most. XLA fills the pages
+with zeros at start, which takes seconds a GiB on a small machine, even if they are given back at once."""
+_CPU_PREFIX_SHARE = 0.25
+"""Pages for the prefix cache on CPU, beside those that all slots can fill, as a share of them. Elsewhere as many."""
 _ACCELERATOR_SHARE = 0.90
 """Share of a device's memory that weights, pages and temporaries may fill together."""
 _GPU_SHARE = 0.97
@@ -94,7 +99,7 @@ def derive_config(
         buckets = (1, *buckets)
     check_sizes(options, model.context, device.platform)
     pages = _kv_bytes(options, model, device) // model.page_bytes
-    context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages)
+    context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages, device.platform)
     images = None
     if model.vision is not None:
         images = image_sizes(model.vision, chosen.max_image_tokens, options.image_cache_tokens, context, buckets[-1])
@@ -142,8 +147,10 @@ def _image_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts)
     return sizes.pool * model.vision.row_bytes + sizes.patch_buckets[-1] * model.vision.patch_bytes
 
 
-def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int) -> tuple[int, int]:
-    """Context length and number of pages: no more pages than all slots can fill twice (the rest is prefix cache)."""
+def _fit_context(
+    options: EngineOptions, model: ModelFacts, seqs: int, budget: int, pages: int, platform: str
+) -> tuple[int, int]:
+    """Context length and number of pages: what all slots can fill, and a share of it for the prefix cache."""
     wanted = options.max_model_len or model.context
 
     def needed(context: int) -> int:
@@ -162,7 +169,11 @@ def _fit_context(options: EngineOptions, model: ModelFacts, seqs: int, budget: i
             )
         wanted = fitting
     if options.kv_memory is None:
-        pages = min(pages, 2 * seqs * needed(wanted) + 1)
+        prefix_share = 1.0
+        if platform == "cpu":
+            prefix_share = _CPU_PREFIX_SHARE
+            pages = min(pages, max(_CPU_BYTES // model.page_bytes, needed(wanted) + 1))
+        pages = min(pages, int((1 + prefix_share) * seqs * needed(wanted)) + 1)
     return wanted, pages
 
 

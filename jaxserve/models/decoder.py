@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
+from jaxserve.models.choice import choose
 from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
@@ -70,12 +71,18 @@ class DecoderLayer(nnx.Module):
 
 
 class DecoderGroup(nnx.Module):
-    """A period of layers, run `repeats` times: by `lax.scan` over stacked parameters when it repeats."""
+    """A period of layers, run `repeats` times.
 
-    def __init__(self, build: Build, group: LayerGroup, width: int) -> None:
-        stacked = replace(build, stack=group.repeats if group.repeats > 1 else None)
-        self.layers = nnx.List([DecoderLayer(stacked, spec, width) for spec in group.period])
-        self.group = group
+    Its parameters are stacked and scanned over; or lie apart, and a loop chooses them by the layer's number
+    (`choice.py`), where all layers can be chosen so; or lie apart and are used one layer after the other.
+    """
+
+    def __init__(self, build: Build, group: LayerGroup, width: int, *, stacked: bool) -> None:
+        specs = group.period if stacked else group.period * group.repeats
+        build = replace(build, stack=group.repeats if stacked and group.repeats > 1 else None)
+        self.layers = nnx.List([DecoderLayer(build, spec, width) for spec in specs])
+        self.group, self.stacked = group, stacked
+        self.chosen = not stacked and build.rules.mesh.size == 1 and all(map(_can_be_chosen, group.period))
 
     def __call__(
         self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
@@ -84,9 +91,23 @@ class DecoderGroup(nnx.Module):
 
         The cache is carried, not scanned over: as a carry it is updated in place.
         """
+        group, size = self.group, len(self.group.period)
+        if group.repeats > 1 and self.stacked:
+            return self._scan(x_TD, cache, batch)
+        if group.repeats > 1 and self.chosen:
+            return self._choose(x_TD, cache, batch)
+        routing: Routing = ()
+        for repeat in range(group.repeats):
+            own = self.layers[size * repeat : size * (repeat + 1)]
+            x_TD, cache, chosen = _run(own, x_TD, cache, batch, group, repeat)
+            routing += chosen
+        return x_TD, cache, routing
+
+    def _scan(
+        self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
+        """One body over stacked parameters."""
         group = self.group
-        if group.repeats == 1:
-            return _run(self.layers, x_TD, cache, batch, group, 0)
         graphdef, whole, state = nnx.split(self.layers, self._whole, ...)  # type: ignore[misc]
 
         def body(
@@ -100,10 +121,33 @@ class DecoderGroup(nnx.Module):
         (x_TD, cache), stacked = lax.scan(body, (x_TD, cache), (state, repeats))
         return x_TD, cache, tuple(chosen[repeat] for repeat in range(group.repeats) for chosen in stacked)
 
+    def _choose(
+        self, x_TD: jax.Array, cache: dict[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], Routing]:
+        """One body that chooses each repetition's parameters where they lie. Such layers route nothing."""
+        group, size = self.group, len(self.group.period)
+        parts = [nnx.split(layer) for layer in self.layers]
+
+        def body(
+            repeat: jax.Array, carry: tuple[jax.Array, dict[str, jax.Array]]
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            states = [choose([state for _, state in parts[member::size]], repeat) for member in range(size)]
+            layers = [nnx.merge(graphdef, state) for (graphdef, _), state in zip(parts[:size], states, strict=True)]
+            x, cache, _ = _run(layers, *carry, batch, group, repeat)
+            return x, cache
+
+        x_TD, cache = lax.fori_loop(0, group.repeats, body, (x_TD, cache))
+        return x_TD, cache, ()
+
     def _whole(self, path: tuple[Any, ...], value: Any) -> bool:
         """Parameters that are not sliced by the scan: of experts, where the backend indexes them itself."""
         wanted = self.layers[0].build.backends.matmul.stacked_experts
         return wanted and "experts" in path and path[-1] in ("weight", "weight_scale")
+
+
+def _can_be_chosen(spec: LayerSpec) -> bool:
+    """Whether all matrices of a layer are used by `Linear` only."""
+    return not isinstance(spec.attention, LatentSpec) and not isinstance(spec.mlp, MoeSpec)
 
 
 @dataclass(frozen=True)
@@ -140,7 +184,7 @@ def attention_shape(spec: AttentionSpec | LatentSpec, rules: ShardingRules) -> A
 
 
 def _run(
-    layers: nnx.List[DecoderLayer],
+    layers: Sequence[DecoderLayer],
     x_TD: jax.Array,
     cache: dict[str, jax.Array],
     batch: Batch,
@@ -190,7 +234,10 @@ class Decoder(nnx.Module):
             *table, Init("normal", 1.0 if not config.tie_embeddings else config.hidden_size**-0.5)
         )
         self.groups = nnx.List(
-            [DecoderGroup(build, group, config.hidden_size) for group in layer_loops(config, layer_loop)]
+            [
+                DecoderGroup(build, group, config.hidden_size, stacked=layer_loop == "scan")
+                for group in layer_loops(config, layer_loop)
+            ]
         )
         self.norm = RMSNorm(build, config.hidden_size)
         self.lm_head = (

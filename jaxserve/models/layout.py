@@ -13,7 +13,7 @@ from typing import Literal
 
 from jaxserve.models.config import LayerGroup, ModelConfig, layer_groups
 
-LayerLoop = Literal["scan", "unroll"]
+LayerLoop = Literal["scan", "switch", "unroll"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def layer_loops(config: ModelConfig, loop: LayerLoop) -> tuple[LayerGroup, ...]:
         return [places[group.layer(repeat, member)].group for member in range(len(group.period))]
 
     loops: list[LayerGroup] = []
-    for group in layer_groups(config, loop):
+    for group in layer_groups(config, "unroll" if loop == "unroll" else "scan"):
         begin = 0
         for repeat in range(1, group.repeats + 1):
             if repeat == group.repeats or group_of(group, repeat) != group_of(group, begin):

@@ -152,7 +152,8 @@ def plan_model(
         if path[0] != "groups":
             return path, None
         group, member = groups[int(str(path[1]))], int(str(path[3]))
-        return path[4:], tuple(group.layer(repeat, member) for repeat in range(group.repeats))
+        repeats = group.repeats if layer_loop == "scan" else 1
+        return path[4:], tuple(group.layer(repeat, member) for repeat in range(repeats))
 
     graphdef, leaves = _taken_apart(decoder, rules, place)
     plan = Blueprint(config, graphdef, leaves, rules, backends)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxserve.models.choice import with_layer
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.quantization import (
@@ -157,7 +159,8 @@ def project(x_TI: jax.Array, *layers: Linear) -> tuple[jax.Array, ...]:
     """Each layer of the same [T, in] -> [T, out] each, in the dtype of x: one call of the kernels, where they can."""
     build = layers[0].build
     weights = [layer.held() for layer in layers]
-    products = build.backends.matmul.multiply_all(x_TI, weights, local=build.rules.mesh.size == 1)
+    multiply = partial(build.backends.matmul.multiply_all, x_TI, local=build.rules.mesh.size == 1)
+    products: tuple[jax.Array, ...] = with_layer(multiply, weights)
     biases = [layer.bias for layer in layers]
     return tuple(y if bias is None else y + bias[...] for y, bias in zip(products, biases, strict=True))
 

@@ -21,8 +21,9 @@ class PlatformDefaults:
 
     dtype: Dtype
     """XLA's bfloat16 matmuls are slow on CPU."""
-    layer_loop: Literal["scan", "unroll"]
-    """Scan on TPU: compiles several times faster, same speed. Elsewhere scan copies or slows."""
+    layer_loop: Literal["scan", "switch", "unroll"]
+    """Scan on TPU: compiles several times faster, same speed. Elsewhere scan copies or slows; on CPU a loop can choose
+    each layer's weights where they lie (`models/choice.py`)."""
     max_num_seqs: int
     max_num_batched_tokens: int
     max_image_tokens: int
@@ -33,7 +34,7 @@ class PlatformDefaults:
 
 
 _PLATFORMS = {
-    "cpu": PlatformDefaults("float32", "unroll", 16, 512, 1024, 4),
+    "cpu": PlatformDefaults("float32", "switch", 16, 128, 1024, 4),
     "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 4096, 8),
     "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 4096, 16),
 }
@@ -45,9 +46,11 @@ def platform_defaults(platform: str) -> PlatformDefaults:
 
 
 def _by_platform(name: str) -> str:
-    """'16 on CPU, 64 elsewhere', or each platform where they differ."""
+    """'16 on CPU, 64 elsewhere', or each platform where all differ."""
     cpu, gpu, tpu = (getattr(_PLATFORMS[platform], name) for platform in ("cpu", "gpu", "tpu"))
-    return f"{cpu} on CPU, {gpu} elsewhere" if gpu == tpu else f"{tpu} on TPU, {cpu} elsewhere"
+    if gpu == tpu:
+        return f"{cpu} on CPU, {gpu} elsewhere"
+    return f"{tpu} on TPU, {cpu} elsewhere" if gpu == cpu else f"{cpu} on CPU, {gpu} on GPU, {tpu} on TPU"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class EngineOptions(Options):
         commands=_PLANS,
         least=1,
         **SIZE,
-        default_text="a quarter of the machine's on CPU, else what weights and temporaries leave of 90%",
+        default_text="on CPU what all sequences and a prefix cache need, 1 GiB or one context at most; else what "
+        "weights and temporaries leave of 90%",
     )
     page_size: int = option(16, "Token positions of a KV page.", "Sizes", commands=(), least=1)
     max_num_batched_tokens: int | None = option(
@@ -124,7 +128,7 @@ class EngineOptions(Options):
         commands=_RUNS,
         default_text="predictions of requests and grammars only",
     )
-    layer_loop: Literal["scan", "unroll"] | None = option(
+    layer_loop: Literal["scan", "switch", "unroll"] | None = option(
         None, "How layers are looped.", "Devices", commands=(), default_text=_by_platform("layer_loop")
     )
     weights: Literal["keep", "dequantize"] = option(
@@ -177,5 +181,7 @@ class EngineOptions(Options):
     def chosen(self, platform: str) -> PlatformDefaults:
         """The platform's defaults, and in their place what was chosen."""
         defaults = platform_defaults(platform)
+        budget = max(defaults.max_num_batched_tokens, self.max_num_seqs or 0)
+        defaults = replace(defaults, max_num_batched_tokens=budget)
         given = {f.name: getattr(self, f.name, None) for f in fields(defaults)}
         return replace(defaults, **{name: value for name, value in given.items() if value is not None})

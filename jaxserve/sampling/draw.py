@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
-from jaxserve.sampling import chunks, masses
+from jaxserve.sampling import chunks, masses, threefry
 from jaxserve.sampling.chunks import Prefix
 from jaxserve.sampling.columns import RowInputs
 from jaxserve.sampling.masses import Mass
@@ -73,12 +73,10 @@ def random_words(rows: RowInputs) -> UInt32[Array, " N"]:
 
     The words of the folded threefry key itself: they don't depend on how jax shapes its random arrays.
     """
-
-    def one(seed: jax.Array, choice: jax.Array, position: jax.Array) -> jax.Array:
-        key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-        return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, choice), position))[0]
-
-    return jax.vmap(one)(rows.seed, rows.choice, rows.position)
+    key = (rows.seed[:, 0], rows.seed[:, 1])
+    for data in (rows.choice, rows.position):
+        key = threefry.fold_in(key, data.astype(jnp.uint32))
+    return key[0]
 
 
 def at_least_one(mass: Mass) -> Mass:

@@ -115,12 +115,13 @@ def pack_row(
         out_row.view(SAMPLE)["mu"] = mu
 
 
-def _index(name: str) -> int:
-    assert SAMPLE.fields is not None
-    return SAMPLE.fields[name][1] // 4
+def _index(name: str, record: Record = SAMPLE) -> int:
+    assert record.fields is not None
+    return record.fields[name][1] // 4
 
 
 _FLAGS, _SLOT, _POSITION, _TOKEN = map(_index, ("flags", "slot", "position", "token"))
+_OUT_TOKEN, _OUT_FAILED = _index("token", OUT), _index("failed", OUT)
 _OFFSET, _DRAFT = _index("offset"), _index("draft")
 _LAST, _FRESH, _CONSTRAINED = BITS["last"], BITS["fresh"], BITS["constrained"]
 
@@ -130,6 +131,11 @@ def unpack_rows(samples_NC: Int32[Array, "N C"]) -> RowInputs:
     columns = unpack(samples_NC, SAMPLE)
     flags = columns.pop("flags")
     return RowInputs(**columns, **{name: flags & bit != 0 for name, bit in BITS.items()})
+
+
+def unpack_tokens(out: Int32Array) -> tuple[list[int], list[bool]]:
+    """Of all rows of what `sample` returned: the tokens, and whether there was none to draw."""
+    return out[:, _OUT_TOKEN].tolist(), (out[:, _OUT_FAILED] != 0).tolist()
 
 
 def unpack_out(out: Int32Array, row: int, num_logprobs: int) -> RowOutput:

@@ -25,7 +25,7 @@ def test_pages_follow_from_the_memory_asked_for():
     assert config.num_pages == 1024
     assert config.max_model_len == 4096
     assert config.dtype == "float32"
-    assert config.layer_loop == "unroll"
+    assert config.layer_loop == "switch"
 
 
 def test_an_accelerator_gives_what_weights_and_temporaries_leave():
@@ -36,9 +36,19 @@ def test_an_accelerator_gives_what_weights_and_temporaries_leave():
     assert config.layer_loop == "scan"
 
 
-def test_no_more_pages_than_the_slots_can_use_twice():
+def test_no_more_pages_than_the_slots_and_the_prefix_cache_can_use():
     config = derive_config(options(max_num_seqs=1, max_model_len=64), MODEL, DeviceFacts("gpu", 80 << 30, 0), ONE)
     assert config.num_pages == 2 * 1 * 4 + 1
+    small = ModelFacts(context=4096, page_bytes=1 << 10, step_bytes=0)
+    config = derive_config(options(max_num_seqs=4, max_model_len=64), small, CPU, ONE)
+    assert config.num_pages == 4 * 4 * 5 // 4 + 1, "on CPU a bounded prefix cache, however large the machine"
+    assert derive_config(options(max_model_len=256), MODEL, CPU, ONE).num_pages == 20 * 16 + 1
+    assert derive_config(options(max_model_len=1024), MODEL, CPU, ONE).num_pages == 1024, "a GiB"
+
+
+def test_a_step_holds_a_token_of_each_slot():
+    config = derive_config(options(max_num_seqs=300, kv_memory=8 << 30), MODEL, CPU, ONE)
+    assert config.token_buckets == (4, 8, 16, 32, 64, 128, 256, 300)
 
 
 def test_the_context_shrinks_to_the_memory_unless_it_was_asked_for():

@@ -81,13 +81,19 @@ def test_fixture(name, model_fixtures, served, poison):
     np.testing.assert_array_equal(mixed[1], whole[3:20])
 
 
-@pytest.mark.parametrize("name", ["mistral_window", "glm4_moe", "gpt_oss", "deepseek_v32"])
-def test_scanned_layers_are_the_same(name, model_fixtures, make_session, served):
+LOOPED = [
+    *((name, "scan") for name in ("mistral_window", "glm4_moe", "gpt_oss", "deepseek_v32")),
+    *((name, "switch") for name in ("gemma3", "qwen2_bias", "glm4_moe")),
+]
+
+
+@pytest.mark.parametrize(("name", "loop"), LOOPED)
+def test_looped_layers_are_the_same(name, loop, model_fixtures, make_session, served):
     """One group, two groups (dense layers first), a period of two kinds of layers: bit for bit as unrolled."""
     ids = np.load(model_fixtures / name / "expected.npz")["ids"][:8]
-    scanned = make_session(models.load_model(model_fixtures / name, layer_loop="scan"))
-    np.testing.assert_array_equal(scanned.run([(0, 0, ids)], 8)[0], served(name).run([(0, 0, ids)], 8)[0])
-    np.testing.assert_array_equal(scanned.routing, served(name).routing)
+    looped = make_session(models.load_model(model_fixtures / name, layer_loop=loop))
+    np.testing.assert_array_equal(looped.run([(0, 0, ids)], 8)[0], served(name).run([(0, 0, ids)], 8)[0])
+    np.testing.assert_array_equal(looped.routing, served(name).routing)
 
 
 def check_golden(folder, session):

@@ -12,7 +12,15 @@ import numpy as np
 from sampling_oracle import Row
 
 from jaxserve.sampling.columns import NUM_COLUMNS
-from jaxserve.sampling.packing import RowOutput, pack_bias, pack_history, pack_params, pack_row, unpack_out
+from jaxserve.sampling.packing import (
+    RowOutput,
+    pack_bias,
+    pack_history,
+    pack_params,
+    pack_row,
+    unpack_out,
+    unpack_tokens,
+)
 from jaxserve.sampling.params import SamplingParams
 from jaxserve.sampling.pipeline import sample, write_bias, write_history
 from jaxserve.sampling.state import SlotState, init_state
@@ -84,4 +92,6 @@ def run(
 
 def outputs(out: Words, num_logprobs: int = 5) -> list[RowOutput]:
     """All rows unpacked."""
-    return [unpack_out(out, row, num_logprobs) for row in range(len(out))]
+    rows = [unpack_out(out, row, num_logprobs) for row in range(len(out))]
+    assert unpack_tokens(out) == ([row.token for row in rows], [row.failed for row in rows])
+    return rows

@@ -49,7 +49,7 @@ def block_runs(spec: VisionSpec, loop: LayerLoop) -> tuple[BlockRun, ...]:
     for block in range(spec.depth):
         windowed = spec.attends_within_windows(block)
         last = runs[-1] if runs else None
-        if last is None or loop == "unroll" or last.windowed != windowed or block - 1 in spec.taps:
+        if last is None or loop != "scan" or last.windowed != windowed or block - 1 in spec.taps:
             runs.append(BlockRun(block, 1, windowed))
         else:
             runs[-1] = replace(last, count=last.count + 1)
