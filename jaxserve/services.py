@@ -18,6 +18,7 @@ from jaxserve.text.formats import bind as bind_format
 
 if TYPE_CHECKING:
     from jaxserve.api.ports import TextServices
+    from jaxserve.images.processor import ImageServices
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,10 @@ def chat_format(
     return bind_format(chosen, tokenizer, template)
 
 
-def text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) -> TextServices:
-    """The format, and grammars where the tokenizer allows them; `closing` learns how to end their processes."""
+def text_services(
+    prepared: Prepared, bound: BoundFormat, closing: ExitStack, images: ImageServices | None
+) -> TextServices:
+    """The format, images, and grammars where the tokenizer allows; `closing` learns how to end their processes."""
     # Imported late: what the options get wrong is told without them.
     from jaxserve.api.ports import TextServices
     from jaxserve.text.grammar.constraint import ConstraintBuilder
@@ -61,10 +64,10 @@ def text_services(prepared: Prepared, bound: BoundFormat, closing: ExitStack) ->
         constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
-        return TextServices(prepared.tokenizer, bound)
+        return TextServices(prepared.tokenizer, bound, images=images)
     closing.callback(constraints.close)
     constraints.start()
-    return TextServices(prepared.tokenizer, bound, constraints)
+    return TextServices(prepared.tokenizer, bound, constraints, images)
 
 
 def model_info(started: Started, names: tuple[str, ...], sampling_defaults: Mapping[str, float]) -> ModelInfo:
@@ -75,6 +78,7 @@ def model_info(started: Started, names: tuple[str, ...], sampling_defaults: Mapp
         vocab_size=started.model_config.vocab_size,
         created=int(time.time()),
         returns_activations=True,
+        reads_images=started.images is not None,
         routed_experts=started.model_config.routed_experts,
         sampling_defaults=sampling_defaults,
     )

@@ -135,7 +135,7 @@ class Server:
         use_compilation_cache(self._serve.compilation_cache)
         started = start(self._prepared, progress=self._progress, on_death=self._died)
         self._started = started
-        text = text_services(self._prepared, self._format, self._closing)
+        text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
         app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
         # Full collections would go through all that was made so far, with every thread stopped.

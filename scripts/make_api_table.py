@@ -230,7 +230,7 @@ def effect(field: str, schema: dict[str, Any]) -> str:
     text = str(schema.get("description", ""))
     refusals = [entry.what for entry in UNSUPPORTED if entry.field == field]
     if refusals and field == "messages":
-        return f"{text} {' and '.join(refusals).capitalize()} are refused with 422 until built."
+        return f"{text} Refused with 422 until built: {', '.join(refusals)}."
     return f"Refused with 422 until built ({refusals[0]}). Meaning: {text}" if refusals else text
 
 

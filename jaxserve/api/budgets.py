@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxserve.api.prompts import PromptTokens
+from jaxserve.api.prompt_tokens import PromptTokens
 from jaxserve.api.schema.requests import GenerationRequest
 from jaxserve.api.settings import Settings
 from jaxserve.errors import ContextLengthExceeded, InvalidRequest

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxserve.api.images import ShownImage, with_images
 from jaxserve.api.lengths import beginning, check_fits
 from jaxserve.api.ports import ChatRenderer, TextServices, Tokenizer
-from jaxserve.api.prompts import PromptTokens
+from jaxserve.api.prompt_tokens import PromptTokens
 from jaxserve.api.safe_text import encode_safely, spells_control
 from jaxserve.api.schema.messages import ChatMessage
 from jaxserve.api.schema.requests import ChatCompletionRequest
 from jaxserve.api.wishes import Wishes
-from jaxserve.errors import ContextLengthExceeded, TemplateError
+from jaxserve.errors import ContextLengthExceeded, InvalidRequest, TemplateError
+from jaxserve.images.types import ImageMarkup
+from jaxserve.text.chat import image_mark, image_numbers
 from jaxserve.text.reading.reader import Markers
 
 TemplateMessage = dict[str, Any]
@@ -45,6 +48,10 @@ class Conversation:
     """Texts without any of these need no guarding; None = all are looked at."""
     tools: tuple[TemplateMessage, ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
+    markup: ImageMarkup | None = None
+    """How images stand in prompts; None = the model reads text only."""
+    images: Sequence[ShownImage] = ()
+    """Images by the numbers of their marks in the messages."""
 
     def render(self, messages: Sequence[TemplateMessage], *, add_generation_prompt: bool = True) -> str:
         """The prompt text of some messages."""
@@ -69,11 +76,27 @@ class Conversation:
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, messages: Sequence[TemplateMessage], limit: int) -> int:
-        """Tokens of some messages; any number above `limit` where there are more."""
+        """Tokens of some messages and their images; any number above `limit` where there are more."""
+        if not messages:
+            return 0
+        more = sum(shown.image.tokens - 1 for shown in self.shown(messages))
         try:
-            return len(self.encode(messages, limit)[1]) if messages else 0
+            return len(self.encode(messages, limit)[1]) + more
         except ContextLengthExceeded:
             return limit + 1
+
+    def shown(self, messages: Sequence[TemplateMessage]) -> list[ShownImage]:
+        """The images that stand in some messages, in order.
+
+        Raises:
+            InvalidRequest: a text looks like the mark of an image that isn't there.
+        """
+        if self.markup is None:
+            return []
+        numbers = [number for message in messages for number in image_numbers(message.get("content") or "")]
+        if any(number >= len(self.images) for number in numbers):
+            raise InvalidRequest("messages", "messages: a text holds the noncharacters U+FDD0 and U+FDD1")
+        return [self.images[number] for number in numbers]
 
     def _needs_guarding(self, messages: Sequence[TemplateMessage]) -> bool:
         if self.control is None:
@@ -93,7 +116,10 @@ class Conversation:
         text, ids = self.encode(messages, most)
         if not ids:
             raise TemplateError("messages", "messages: the chat template made an empty prompt of them")
-        return PromptTokens(tuple(ids), text, self._fragments(messages, text) if fragments else ())
+        prompt = PromptTokens(tuple(ids), text, self._fragments(messages, text) if fragments else ())
+        if self.markup is None:
+            return prompt
+        return with_images(prompt, self.shown(messages), self.markup, "messages")
 
     def _fragments(self, messages: Sequence[TemplateMessage], text: str) -> tuple[str, ...]:
         if len(messages) > _MAX_FRAGMENTS:
@@ -110,8 +136,17 @@ class Conversation:
         return tuple(text[a:b] for a, b in itertools.pairwise(bounds) if a < b)
 
 
-def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServices, context: int) -> PromptTokens:
+def chat_prompt(
+    request: ChatCompletionRequest, wishes: Wishes, text: TextServices, images: Sequence[ShownImage], context: int
+) -> PromptTokens:
     """The prompt of a chat request, cut to `prompt_truncate_len`.
+
+    Args:
+        request: the request.
+        wishes: what it wants of its outputs.
+        text: tokenizer, template, and how the model reads images.
+        images: of all messages, in order.
+        context: tokens that fit the model's context.
 
     Raises:
         TemplateError: there is no chat template, or it refused the messages.
@@ -126,15 +161,19 @@ def chat_prompt(request: ChatCompletionRequest, wishes: Wishes, text: TextServic
         control=text.format.control if request.safe_tokenization is None else None,
         tools=tuple(tool.for_template() for tool in wishes.tools.shown),
         template_args=wishes.reasoning.template_args,
+        markup=None if text.images is None else text.images.markup,
+        images=images,
     )
-    messages = text.format.prepare([template_message(message) for message in request.messages], wishes.reasoning)
+    numbers = itertools.count()
+    drafts = [template_message(message, numbers) for message in request.messages]
+    messages = text.format.prepare(drafts, wishes.reasoning)
     if request.prompt_truncate_len is not None:
         messages = truncate(conversation, messages, request.prompt_truncate_len)
     return conversation.prompt(messages, context, fragments=bool(request.raw_output))
 
 
-def template_message(message: ChatMessage) -> TemplateMessage:
-    """A message as chat templates read it."""
+def template_message(message: ChatMessage, numbers: Iterator[int]) -> TemplateMessage:
+    """A message as chat templates read it, with a mark in its text for each image; `numbers` counts these."""
     role = _ROLES.get(message.role, message.role)
     optional: Mapping[str, Any] = {
         "reasoning_content": message.reasoning_content if message.reasoning_content is not None else message.reasoning,
@@ -142,9 +181,20 @@ def template_message(message: ChatMessage) -> TemplateMessage:
         "name": message.name,
         "tool_calls": message.calls or None,
     }
-    return {"role": role, "content": message.text} | {
+    return {"role": role, "content": _content(message, numbers)} | {
         key: value for key, value in optional.items() if value is not None
     }
+
+
+def _content(message: ChatMessage, numbers: Iterator[int]) -> str:
+    """The parts of a message: texts joined by newlines, images where they stand."""
+    text, after_text = "", False
+    for part in message.content if isinstance(message.content, list) else ():
+        is_text = part.image_url is None
+        text += "\n" * (is_text and after_text)
+        text += part.text or part.refusal or "" if is_text else image_mark(next(numbers))
+        after_text = is_text
+    return text if isinstance(message.content, list) else message.text
 
 
 def truncate(conversation: Conversation, messages: Sequence[TemplateMessage], limit: int) -> list[TemplateMessage]:

@@ -189,6 +189,8 @@ class _Choice:
             "completion_token_ids": echoed + ids,
             "grammar": self.prompt.grammar,
         }
+        if self.prompt.tokens.image_urls:
+            raw["images"] = list(self.prompt.tokens.image_urls)
         if self.view.logprobs is not None:
             entries = self.echoed + [self._returned(entry) for entry in self.tokens]
             raw["completion_logprobs"] = logprobs.new(entries, self.view.top_logprobs, self.tokenizer)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from jaxserve.api.budgets import token_budgets
 from jaxserve.api.conversation import chat_prompt
 from jaxserve.api.echo import Echo, echo_of
+from jaxserve.api.images import read_images
 from jaxserve.api.ports import OutputRules, TextServices
 from jaxserve.api.prediction import predicted_tokens
-from jaxserve.api.prompts import PromptTokens, completion_prompts
+from jaxserve.api.prompt_tokens import PromptTokens
+from jaxserve.api.prompts import completion_prompts
 from jaxserve.api.rules import check
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest, Endpoint, GenerationRequest
 from jaxserve.api.settings import ModelInfo, Settings
@@ -74,7 +76,9 @@ def lower_chat(request: ChatCompletionRequest, text: TextServices, settings: Set
     request = in_our_words(request)
     check(request, settings)
     wishes = chat_wishes(request, text.format)
-    return _job(request, wishes, [chat_prompt(request, wishes, text, settings.model.context_length)], text, settings)
+    images = read_images(request, text, settings.limits)
+    prompt = chat_prompt(request, wishes, text, images, settings.model.context_length)
+    return _job(request, wishes, [prompt], text, settings)
 
 
 def lower_completion(request: CompletionRequest, text: TextServices, settings: Settings) -> Job:
@@ -87,7 +91,8 @@ def lower_completion(request: CompletionRequest, text: TextServices, settings: S
     request = in_our_words(request)
     check(request, settings)
     wishes = completion_wishes(request, text.format)
-    prompts = completion_prompts(request, text.tokenizer, settings.model.vocab_size, settings.model.context_length)
+    images = read_images(request, text, settings.limits)
+    prompts = completion_prompts(request, text, images, settings.model.vocab_size, settings.model.context_length)
     return _job(request, wishes, prompts, text, settings)
 
 
@@ -106,6 +111,7 @@ def _job(
         engine_request = Request(
             id=f"{job_id}-{index}",
             prompt=prompt.ids,
+            images=prompt.images,
             sampling=sampling,
             max_tokens=max_tokens,
             n=request.n,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxserve.engine.requests import ConstraintFactory, Request, Sink
+from jaxserve.images.types import ImageFile, ImageInput, ImageMarkup
 from jaxserve.text.formats import BoundFormat
 from jaxserve.text.grammar.wish import OutputWish
 from jaxserve.text.tokenizers.tokenizer import Tokenizer
@@ -14,7 +15,7 @@ from jaxserve.text.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["ChatRenderer", "EngineLike", "OutputRules", "TextServices", "Tokenizer", "WishCompiler"]
+__all__ = ["ChatRenderer", "EngineLike", "ImageReader", "OutputRules", "TextServices", "Tokenizer", "WishCompiler"]
 
 
 class EngineLike(Protocol):
@@ -95,6 +96,21 @@ class WishCompiler(Protocol):
         """The same for callers who must not wait: `build` raises `NotReady` where a grammar has to be compiled."""
 
 
+class ImageReader(Protocol):
+    """How the model reads images (`jaxserve.images.processor.ImageServices`)."""
+
+    @property
+    def markup(self) -> ImageMarkup:
+        """How images stand in prompts."""
+
+    def read(self, files: Sequence[ImageFile], most_pixels: int) -> tuple[ImageInput, ...]:
+        """Decodes images of at most so many pixels together. Takes milliseconds for each.
+
+        Raises:
+            InvalidRequest: one can't be read, or there are more pixels; names the part of the request.
+        """
+
+
 @dataclass(frozen=True)
 class TextServices:
     """Everything that turns text into tokens and back."""
@@ -104,6 +120,8 @@ class TextServices:
     """How the model writes reasoning and tool calls; holds its chat template, if there is one."""
     constraints: WishCompiler | None = None
     """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
+    images: ImageReader | None = None
+    """None: the model reads text only."""
 
     def known(self) -> TextServices:
         """The same, in so far as it takes no waiting."""

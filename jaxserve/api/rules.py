@@ -30,21 +30,12 @@ def _chat(test: Callable[[ChatCompletionRequest], bool]) -> Callable[[Generation
     return lambda request: isinstance(request, ChatCompletionRequest) and test(request)
 
 
-def _has_images(request: ChatCompletionRequest) -> bool:
-    contents = [message.content for message in request.messages if isinstance(message.content, list)]
-    return any(part.image_url is not None for content in contents for part in content)
-
-
 def _has_video(request: ChatCompletionRequest) -> bool:
     contents = [message.content for message in request.messages if isinstance(message.content, list)]
     return any(part.video_url is not None for content in contents for part in content)
 
 
-UNSUPPORTED: tuple[Unsupported, ...] = (
-    Unsupported("messages", "images", _chat(_has_images)),
-    Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),
-    Unsupported("images", "images", lambda request: isinstance(request, CompletionRequest) and bool(request.images)),
-)
+UNSUPPORTED: tuple[Unsupported, ...] = (Unsupported("messages", "video (a part of type video_url)", _chat(_has_video)),)
 
 
 def check(request: GenerationRequest, settings: Settings) -> None:
@@ -110,6 +101,9 @@ def _check_chat_conflicts(request: ChatCompletionRequest) -> None:
 def _check_capabilities(request: GenerationRequest, model: ModelInfo) -> None:
     if request.store:
         raise InvalidRequest("store", "store: this server keeps no outputs")
+    if not model.reads_images and count_images(request):
+        field = image_field(request)
+        raise InvalidRequest(field, f"{field}: {model.names[0]!r} reads text only, it can't be shown images")
     unknown = next((token for token in request.stop_token_ids or () if token >= model.vocab_size), None)
     if unknown is not None:
         raise InvalidRequest(
@@ -133,6 +127,10 @@ def _check_limits(request: GenerationRequest, limits: Limits) -> None:
         prompts = count_prompts(request)
         if prompts > limits.max_prompts:
             raise InvalidRequest("prompt", f"prompt: more than {limits.max_prompts} prompts")
+    if (images := count_images(request)) > limits.max_images:
+        raise InvalidRequest(
+            image_field(request), f"{image_field(request)}: {images} images, at most {limits.max_images}"
+        )
     if prompts * request.n > limits.max_choices:
         raise InvalidRequest("n", f"n: more than {limits.max_choices} choices over all prompts")
     _check_schema_sizes(request, limits.max_schema_bytes)
@@ -165,6 +163,19 @@ def count_prompts(request: CompletionRequest) -> int:
     """How many prompts the `prompt` field holds."""
     prompt = request.prompt
     return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+def image_field(request: GenerationRequest) -> str:
+    """The field that holds images."""
+    return "messages" if request.endpoint == "chat" else "images"
+
+
+def count_images(request: GenerationRequest) -> int:
+    """How many images the request holds."""
+    if isinstance(request, ChatCompletionRequest):
+        contents = (message.content for message in request.messages if isinstance(message.content, list))
+        return sum(part.image_url is not None for content in contents for part in content)
+    return len(request.images or ()) if isinstance(request, CompletionRequest) else 0
 
 
 def _refuse_unsupported(request: GenerationRequest) -> None:

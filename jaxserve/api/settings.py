@@ -30,6 +30,8 @@ class ModelInfo:
     """Whether the engine fills `Delta.activations`; otherwise `return_last_activation` is refused."""
     routed_experts: tuple[int, int] | None = None
     """(layers, experts per token) where the engine fills `Delta.routing`; None refuses `include_routing_matrix`."""
+    reads_images: bool = False
+    """Whether prompts may hold images; otherwise they are refused."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """Values of the sampling knobs that a request leaves open (see `generation_config`)."""
 

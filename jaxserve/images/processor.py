@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from jaxserve.errors import ModelLoadError
+from jaxserve.errors import InvalidRequest, ModelLoadError
+from jaxserve.images.decode import decode
 from jaxserve.images.sizes import shorter_side, smart_size
-from jaxserve.images.types import Detail, ImageInput, ImageMarkup, ImageShape, Picture, Style
+from jaxserve.images.types import Detail, ImageFile, ImageInput, ImageMarkup, ImageShape, Picture, Style
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, 3]."""
@@ -97,6 +98,30 @@ class ImageServices:
         """The same for images of at most so many tokens."""
         shape = replace(self.processor.shape, max_tokens=max_tokens)
         return ImageServices(replace(self.processor, shape=shape), self.markup)
+
+    def read(self, files: Sequence[ImageFile], most_pixels: int) -> tuple[ImageInput, ...]:
+        """Decodes the images of a request, one after the other; equal ones once.
+
+        Args:
+            files: in the order of the request.
+            most_pixels: of all of them together.
+
+        Raises:
+            InvalidRequest: one can't be read, or they have too many pixels; names the part of the request.
+        """
+        known: dict[tuple[bytes, Detail], ImageInput] = {}
+        for file in files:
+            if (file.data, file.detail) not in known:
+                picture = decode(file.data, file.where, most_pixels)
+                most_pixels -= picture.width * picture.height
+                known[file.data, file.detail] = self._process(picture, file)
+        return tuple(known[file.data, file.detail] for file in files)
+
+    def _process(self, picture: Picture, file: ImageFile) -> ImageInput:
+        try:
+            return self.processor.process(picture, file.detail)
+        except InvalidRequest as error:
+            raise InvalidRequest(file.where, f"{file.where}: {error.message}") from None
 
 
 def read_processor(model_dir: Path, shape: ImageShape) -> ImageProcessor:

@@ -40,6 +40,16 @@ class ImageMarkup:
     after: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """An image as a request holds it."""
+
+    where: str
+    """The part of the request that holds it."""
+    data: bytes = field(repr=False)
+    detail: Detail = "auto"
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded image: upright, without alpha."""

@@ -110,7 +110,7 @@ class Chats:
 
     def __init__(self, prepared: Prepared, started: Started) -> None:
         self._closing = ExitStack()
-        self._text = text_services(prepared, chat_format(prepared, self._closing), self._closing)
+        self._text = text_services(prepared, chat_format(prepared, self._closing), self._closing, started.images)
         directory = started.config.model_dir
         info = model_info(started, (directory.resolve().name,), sampling_defaults(directory))
         self._settings = Settings(model=info, max_waiting=started.config.max_waiting, slots=started.config.max_num_seqs)

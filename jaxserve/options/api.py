@@ -29,7 +29,9 @@ class Limits(Options):
     max_messages: int = option(4096, "Messages of a conversation.", "Limits", least=1)
     max_tools: int = option(1024, "Tools of a request.", "Limits", least=1)
     max_metadata: int = option(64, "Entries of `metadata`.", "Limits", least=0)
-    max_images: int = option(256, "Images of a request.", "Limits", least=0)
+    max_images: int = option(30, "Images of a request.", "Limits", least=0)
+    max_image_bytes: int = option(10 << 20, "Base64 of all images of a request together.", "Limits", least=1, **SIZE)
+    max_image_pixels: int = option(80_000_000, "Pixels of all images of a request together.", "Limits", least=1)
     max_schema_bytes: int = option(
         256 << 10,
         "JSON size of a schema or grammar, and of each tool's parameters.",

@@ -6,6 +6,7 @@ None and chat requests are refused; `--chat-template FILE` supplies one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
@@ -30,6 +31,20 @@ MAX_CHARS = 16_000_000
 
 Message = Mapping[str, Any]
 """A message as chat templates read it, in OpenAI's form."""
+
+
+_MARK = re.compile("\ufdd0([0-9]{1,4})\ufdd1")
+_ASKS_FOR_TEXT = re.compile(r"\bis\s+(not\s+)?(string|iterable|mapping|sequence)\b")
+
+
+def image_mark(number: int) -> str:
+    """What stands in a message's text in place of image `number`: noncharacters of Unicode, which texts don't hold."""
+    return f"\ufdd0{number}\ufdd1"
+
+
+def image_numbers(text: str) -> list[int]:
+    """The images that stand in a message's text, in order."""
+    return [int(number) for number in _MARK.findall(text)]
 
 
 class TemplateStopped(TemplateError):
@@ -79,6 +94,8 @@ class ChatTemplate:
         self._render = self._task.prepare()
         environment = BoundedEnvironment()
         trees = (environment.parse(source) for source in sources.values())
+        self._shows_images = any("image" in source for source in sources.values())
+        self._takes_text = not self._shows_images or any(map(_ASKS_FOR_TEXT.search, sources.values()))
         self._variables = frozenset().union(*(meta.find_undeclared_variables(tree) for tree in trees))
 
     def accepts(self, name: str) -> bool:
@@ -107,6 +124,13 @@ class ChatTemplate:
         }
         return {name: text for name, text in texts.items() if self.accepts(name)}
 
+    def _with_parts(self, message: Message) -> Message:
+        """The message with a list of parts for its content where it has images, or the template reads nothing else."""
+        content = message.get("content")
+        if not isinstance(content, str) or (self._takes_text and _MARK.search(content) is None):
+            return message
+        return {**message, "content": _parts(content)}
+
     def render(
         self,
         messages: Sequence[Message],
@@ -118,7 +142,8 @@ class ChatTemplate:
         """Prompt text of a conversation. Encode it with `add_special_tokens=False`: the template wrote BOS if any.
 
         Args:
-            messages: OpenAI-style messages (role, content, tool_calls ...), as the template expects them.
+            messages: OpenAI-style messages (role, content, tool_calls ...), as the template expects them; in texts,
+                `image_mark` stands for an image.
             tools: OpenAI-style tool definitions; None or empty = none.
             add_generation_prompt: end with the opening of an assistant turn.
             template_args: further variables of the template (`enable_thinking`, `documents` ...).
@@ -132,7 +157,7 @@ class ChatTemplate:
             "documents": None,
             **self._firefunction(tools),
             **template_args,
-            "messages": list(messages),
+            "messages": [self._with_parts(message) for message in messages] if self._shows_images else list(messages),
             "tools": list(tools) if tools else None,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -142,6 +167,16 @@ class ChatTemplate:
             kind = TemplateStopped if rendered.stopped else TemplateError
             raise kind("messages", f"The model's chat template {rendered.problem}")
         return rendered.text
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    pieces = _MARK.split(content)
+    parts = [
+        {"type": "image"} if index % 2 else {"type": "text", "text": piece}
+        for index, piece in enumerate(pieces)
+        if index % 2 or piece
+    ]
+    return parts or [{"type": "text", "text": ""}]
 
 
 def _rendered_by(workers: Workers, name: str, variables: dict[str, Any]) -> Rendered:

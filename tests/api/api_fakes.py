@@ -387,13 +387,14 @@ def build(
     **settings: Any,
 ) -> Any:
     """An app around a fake engine."""
-    model = settings.pop("model", None) or model_info(vocab_size=engine.vocabulary)
+    images = settings.pop("images", None)
+    model = settings.pop("model", None) or model_info(vocab_size=engine.vocabulary, reads_images=images is not None)
     tokenizer: Any = engine.tokenizer if bos else ByteTokenizer(None)
     chat: Any = (PlainTemplate() if template else None) if isinstance(template, bool) else template
     bound = bind(FORMATS[chat_format], tokenizer, chat)
     constraints = ConstraintBuilder(bound, vocab_size=engine.vocabulary)
     engine.owned.callback(constraints.close)
-    text = TextServices(tokenizer, bound, constraints)
+    text = TextServices(tokenizer, bound, constraints, images)
     return create_app(engine, text, Settings(model=model, **settings))
 
 

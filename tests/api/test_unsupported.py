@@ -11,12 +11,8 @@ from jaxserve.api.rules import UNSUPPORTED
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
 
 VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "max_frames": 4, "sample_fps": 0.5}}
-CHAT_ASKS: list[tuple[str, dict[str, Any]]] = [
-    ("messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
-]
 NEUTRAL: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}},
     {"response_format": None, "reasoning_effort": None, "speculation": None, "prediction": None},
@@ -35,11 +31,6 @@ def assert_refused(body: dict[str, Any], field: str) -> None:
     assert body["error"]["param"] == field
     assert "not supported by this server yet" in body["error"]["message"]
     assert body["detail"][0]["loc"] == ["body", field]
-
-
-@pytest.mark.parametrize(("field", "asks"), CHAT_ASKS)
-def test_refused_in_chat(api: Api, field: str, asks: dict[str, Any]) -> None:
-    assert_refused(api.refuse("chat", 422, **asks), field)
 
 
 def test_video_is_refused_by_its_name(api: Api) -> None:
@@ -63,13 +54,6 @@ def test_a_choice_of_tools_needs_tools(api: Api, field: str, value: Any, message
     error = api.refuse("chat", 422, **{field: value})["error"]
     assert error["param"] == field
     assert message in error["message"]
-
-
-@pytest.mark.proves("images")
-def test_images_are_refused(api: Api) -> None:
-    assert_refused(api.refuse("completions", 422, images=["data:image/png;base64,AAAA"]), "images")
-    api.complete(images=[])
-    api.complete(images=None)
 
 
 @BOTH

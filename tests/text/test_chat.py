@@ -15,6 +15,7 @@ import pytest
 
 from jaxserve.errors import ModelLoadError, TemplateError
 from jaxserve.text import ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
+from jaxserve.text.chat import image_mark, image_numbers
 
 USER: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -384,3 +385,31 @@ def test_a_conversation_turned_into_tokens_has_one_bos(fixtures: Path, tmp_path:
     assert ids.count(tokenizer.bos_id or -1) == 1
     assert ids[0] == tokenizer.bos_id
     assert ids[-1] == tokenizer.id_of("<|turn|>")
+
+
+PARTS_ONLY = (
+    "{% for m in messages %}{% for p in m.content | selectattr('type', 'equalto', 'image') %}<image>{% endfor %}"
+    "{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %};{% endfor %}"
+)
+TEXT_OR_PARTS = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+    "{{ '<image>' if p.type == 'image' else p.text }}{% endfor %}{% endif %};{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (PARTS_ONLY, "plain;<image><image>ab;"),
+        (TEXT_OR_PARTS, "plain;a<image>b<image>;"),
+        ("{% for m in messages %}{{ m.content }};{% endfor %}", f"plain;a{image_mark(0)}b{image_mark(12)};"),
+    ],
+)
+def test_images_are_parts_for_templates_that_show_them(source: str, shown: str) -> None:
+    template = ChatTemplate({"default": source}, {})
+    messages = [
+        {"role": "user", "content": "plain"},
+        {"role": "user", "content": f"a{image_mark(0)}b{image_mark(12)}"},
+    ]
+    assert template.render(messages) == shown
+    assert image_numbers(messages[1]["content"]) == [0, 12]

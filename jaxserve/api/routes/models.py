@@ -46,7 +46,7 @@ def router(context: Context) -> APIRouter:
 def card(context: Context, name: str) -> ModelCard:
     """What a client may know about the model."""
     model = context.settings.model
-    refused = {entry.field for entry in UNSUPPORTED}
+    refused = {entry.field for entry in UNSUPPORTED} | ({"images"} if not model.reads_images else set())
     features = [field for field in _FEATURES if field not in refused]
     features += ["return_last_activation"] if model.returns_activations else []
     features += ["include_routing_matrix"] if model.routed_experts is not None else []

@@ -230,4 +230,8 @@ class CompletionRequest(CompletionClientFields, GenerationRequest):
         description="The prompt, or several: a string, strings, token ids, or arrays of token ids.",
         examples=["Once upon a time", [1, 2, 3]],
     )
-    images: list[str] | None = Field(None, description="Images for the prompt, as base64 data URLs.")
+    images: list[str] | None = Field(
+        None,
+        description="Images as base64 data URLs, one for each `<image>` of a prompt or placeholder of the model's own,"
+        " in text or token ids. In order, of several prompts one after the other.",
+    )

@@ -1,0 +1,91 @@
+"""The images of a request: read once, then placed in its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from jaxserve.api.ports import TextServices, Tokenizer
+from jaxserve.api.prompt_tokens import PromptTokens
+from jaxserve.api.rules import image_field
+from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
+from jaxserve.errors import InvalidRequest
+from jaxserve.images.data_url import read_data_url
+from jaxserve.images.placing import expand
+from jaxserve.images.types import Detail, ImageFile, ImageInput, ImageMarkup
+from jaxserve.options import Limits
+
+GENERIC = "<image>"
+"""Where an image stands in the text of a completion's prompt, whatever the model's own placeholder is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownImage:
+    """An image and where it came from."""
+
+    image: ImageInput
+    url: str
+
+
+def read_images(
+    request: ChatCompletionRequest | CompletionRequest, text: TextServices, limits: Limits
+) -> tuple[ShownImage, ...]:
+    """The images of a request, in order.
+
+    Raises:
+        InvalidRequest: one can't be read, or they are too large; names the part of the request.
+    """
+    places = list(_chat_places(request) if isinstance(request, ChatCompletionRequest) else _places(request))
+    if text.images is None or not places:
+        return ()
+    if sum(len(url) for _, url, _ in places) > limits.max_image_bytes:
+        field = image_field(request)
+        raise InvalidRequest(field, f"{field}: the images have more than {limits.max_image_bytes} bytes of base64")
+    files = [ImageFile(where, read_data_url(url, where), detail) for where, url, detail in places]
+    inputs = text.images.read(files, limits.max_image_pixels)
+    return tuple(ShownImage(image, url) for image, (_, url, _) in zip(inputs, places, strict=True))
+
+
+def _places(request: CompletionRequest) -> Iterator[tuple[str, str, Detail]]:
+    for index, url in enumerate(request.images or ()):
+        yield f"images.{index}", url, "auto"
+
+
+def _chat_places(request: ChatCompletionRequest) -> Iterator[tuple[str, str, Detail]]:
+    for index, message in enumerate(request.messages):
+        for number, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if part.image_url is not None:
+                where = f"messages.{index}.content.{number}.image_url"
+                if message.role not in ("user", "tool"):
+                    raise InvalidRequest(where, f"{where}: a message of role {message.role} can't hold images")
+                yield where, part.image_url.url, part.image_url.detail or "auto"
+
+
+def in_the_models_words(text: str, markup: ImageMarkup, tokenizer: Tokenizer) -> str:
+    """The text of a prompt with the model's own placeholders in place of the generic ones."""
+    return text if own_placeholder(markup, tokenizer) == GENERIC else text.replace(GENERIC, spelled(markup, tokenizer))
+
+
+def spelled(markup: ImageMarkup, tokenizer: Tokenizer) -> str:
+    """An image as the model's prompts write it."""
+    return "".join(map(tokenizer.token_text, (*markup.before, markup.token, *markup.after)))
+
+
+def own_placeholder(markup: ImageMarkup, tokenizer: Tokenizer) -> str:
+    """The text of the model's own placeholder."""
+    return tokenizer.token_text(markup.token)
+
+
+def with_images(prompt: PromptTokens, images: Sequence[ShownImage], markup: ImageMarkup, field: str) -> PromptTokens:
+    """The prompt with each placeholder repeated for every token of its image.
+
+    Raises:
+        InvalidRequest: there are more or fewer placeholders than images.
+    """
+    count = prompt.ids.count(markup.token)
+    if count != len(images):
+        raise InvalidRequest(
+            field, f"{field}: the prompt has {count} image placeholders, and there are {len(images)} images for it"
+        )
+    ids, placed = expand(prompt.ids, [shown.image for shown in images], markup.token)
+    return replace(prompt, ids=ids, images=placed, image_urls=tuple(shown.url for shown in images))
