@@ -69,9 +69,7 @@ def test_other_names_are_told_what_is_served(api: Api, asked: str) -> None:
         assert "/v1" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/chat/completions", "/v2/models", "/v1/v1/v1/models", "/inference/models", "/v1/nothing"]
-)
+@pytest.mark.parametrize("path", ["/chat", "/v2/models", "/v1/v1/v1/models", "/inference/models", "/v1/nothing"])
 def test_other_paths_are_told_the_base_url(make_api: MakeApi, path: str) -> None:
     response = make_api().http.get(path)
     assert response.status_code == 404
@@ -79,7 +77,7 @@ def test_other_paths_are_told_the_base_url(make_api: MakeApi, path: str) -> None
     assert path in message
     assert "http://testserver/v1 or http://testserver/inference/v1" in message
     assert "'fake'" in message
-    assert "fake" not in make_api(api_keys=("key",)).http.get("/chat/completions").text
+    assert "fake" not in make_api(api_keys=("key",)).http.get("/chat").text
 
 
 @pytest.mark.parametrize("prefix", ["/v1/v1", "/inference/v1/v1"])

@@ -70,7 +70,7 @@ def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
 
 def test_readme_starts_with_the_two_commands_and_a_request() -> None:
     text = (ROOT / "README.md").read_text()
-    opening = text[: text.index("jaxserve is ")]
+    opening = text[: text.index("## Clients")]
     assert "make serve" in opening
     assert "make test" in opening
     assert "curl http://127.0.0.1:8000/v1/" in opening
