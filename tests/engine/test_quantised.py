@@ -17,4 +17,4 @@ def test_int8_generates_reproducibly():
         remarks = llm._started.remarks
     assert together == alone
     assert all(len(ids) == 20 for ids in together)
-    assert "weights are int8, a scale per row; all parameters take 3 MB" in remarks
+    assert "weights are int8, a scale per row; all parameters take 2 MB" in remarks
