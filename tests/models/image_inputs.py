@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import PAGE, Session
+from model_session import PAGE, Session
 
 from jaxserve import models
 

@@ -14,7 +14,7 @@ from jaxserve.models import orbax_store
 from jaxserve.models.model import plan_model
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Session
+from model_session import Session
 
 WITH_LOGITS = ("mistral_window", "gpt_oss")
 """Compiling costs seconds; equal parameters are enough for the others."""

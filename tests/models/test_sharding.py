@@ -35,7 +35,8 @@ def runs(model_fixtures):
     return measured(model_fixtures)
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0, 1])
 def test_every_golden_family_on_8_devices(part, shared_dir):
     """Logits, experts and greedy tokens with tensor and expert parallelism, on the mesh that a server would choose."""
     served = supported_model_types()

@@ -33,7 +33,8 @@ def test_tensor_parallel_over_a_v5e_slice(tokens):
     assert report["argument_bytes"] + report["temporary_bytes"] < 16 * GIB, "does not fit a v5e chip"
 
 
-@pytest.mark.parametrize("model", [pytest.param("deepseek_v3", marks=pytest.mark.slow), "deepseek_v32"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["deepseek_v3", "deepseek_v32"])
 def test_latent_attention_over_a_v5e_slice(model):
     """128 heads on 8 chips, each with the whole cache of latents; the experts' weights are turned over in every layer,
     which is what is temporary."""
