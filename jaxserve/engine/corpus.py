@@ -106,7 +106,7 @@ class OwnCorpus(Corpus):
         """As of any text; behind its end what lies between the place and the end is taken to repeat."""
         if self._next is None:
             return ()
-        known, guessed = self._tokens[self._next :], list[int]()
+        known, guessed = self._tokens[self._next : self._next + start + count], list[int]()
         for index in range(start + count):
             guessed.append(known[index] if index < len(known) else guessed[index - len(known)])
         return tuple(guessed[start:])

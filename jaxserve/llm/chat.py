@@ -23,8 +23,8 @@ from jaxserve.api.settings import Settings
 from jaxserve.api.usage import Ledger, Stopwatch
 from jaxserve.engine.requests import Delta
 from jaxserve.errors import InvalidRequest
-from jaxserve.llm.params import SamplingParams
-from jaxserve.sampling.params import KNOBS, NEUTRAL
+from jaxserve.llm.params import SamplingParams, completed
+from jaxserve.sampling.params import KNOBS
 from jaxserve.services import chat_format, model_info, text_services
 from jaxserve.startup import Prepared, Started
 
@@ -183,12 +183,11 @@ def _piece(choice: Mapping[str, Any]) -> ChatPiece:
 
 
 def _said(sampling: SamplingParams | None) -> dict[str, Any]:
-    """Request fields of what `sampling` chooses; what is left neutral there is left to the model's own defaults."""
+    """Request fields of everything that `sampling` says, so that the model's own defaults change none of it."""
     if sampling is None:
         return {}
-    chosen = {name: getattr(sampling, name) for name in KNOBS if getattr(sampling, name) not in (NEUTRAL[name], None)}
-    if sampling.seed is not None:
-        chosen["seed"] = sampling.seed
+    sampling = completed(sampling)
+    chosen = {name: value for name in KNOBS if (value := getattr(sampling, name)) not in (None, ())}
     if sampling.logit_bias:
         chosen["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
     more: dict[str, Any] = {"n": sampling.n, "max_tokens": sampling.max_tokens, "ignore_eos": sampling.ignore_eos}

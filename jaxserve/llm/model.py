@@ -7,7 +7,6 @@ import itertools
 import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from jaxserve.llm.chat import ChatAnswer, ChatPiece, Chats, Exchange, Messages
 from jaxserve.llm.completion import Completion
 from jaxserve.llm.inspection import FloatArray, Inspector, Score
 from jaxserve.llm.keywords import documented, engine_options
-from jaxserve.llm.params import SamplingParams
+from jaxserve.llm.params import SamplingParams, completed
 from jaxserve.llm.progress import Bars
 from jaxserve.llm.running import Running
 from jaxserve.options import EngineOptions
@@ -162,8 +161,7 @@ class LLM:
 
         Args:
             messages: a text, or messages as over HTTP; PIL images may be among the parts of a content.
-            sampling: knobs that the answer is drawn with; where neither it nor `fields` say something, the model's own
-                defaults hold.
+            sampling: how the answer is drawn, all of it; None = the model's own defaults, but for what `fields` say.
             fields: those of `POST /v1/chat/completions`: tools, tool_choice, response_format, reasoning_effort ...
 
         Raises:
@@ -314,7 +312,7 @@ class LLM:
     def _call(self, prompts: Prompts, sampling: Sampling | None, **changes: Any) -> _Call:
         ids = arguments.prompts(prompts, self.tokenizer, self._vocab_size)
         given = {name: value for name, value in changes.items() if value is not None}
-        params = [_changed(each, given) for each in _each(sampling, len(ids))]
+        params = [completed(each, given) for each in _each(sampling, len(ids))]
         requests = [self._request(*pair) for pair in zip(ids, params, strict=True)]
         return _Call(Running(self._started.engine, requests), requests, self.tokenizer)
 
@@ -371,23 +369,12 @@ class _Call:
         self._of[delta.request_id, delta.choice].add(delta)
 
 
-def _each(sampling: Sampling | None, count: int) -> list[knobs.SamplingParams]:
-    if sampling is None or isinstance(sampling, knobs.SamplingParams):
-        return [sampling or SamplingParams()] * count
-    if not isinstance(sampling, Sequence) or not all(isinstance(each, knobs.SamplingParams) for each in sampling):
-        raise InvalidRequest("sampling", f"sampling must be SamplingParams, got {type(sampling).__name__}")
+def _each(sampling: Sampling | None, count: int) -> list[knobs.SamplingParams | None]:
+    if not isinstance(sampling, Sequence):
+        return [sampling] * count
     if len(sampling) != count:
         raise InvalidRequest("sampling", f"sampling has {len(sampling)} entries for {count} prompts")
     return list(sampling)
-
-
-def _changed(sampling: knobs.SamplingParams, given: dict[str, Any]) -> SamplingParams:
-    if not isinstance(sampling, SamplingParams):
-        sampling = SamplingParams(**vars(sampling))
-    try:
-        return replace(sampling, **given)
-    except TypeError as error:
-        raise InvalidRequest("sampling", str(error).removeprefix("SamplingParams.__init__() ")) from None
 
 
 def _silent(stage: str, done: int, total: int) -> None:

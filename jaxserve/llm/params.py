@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import reprlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from jaxserve.errors import InvalidRequest
 from jaxserve.llm.arguments import texts, token_ids, whole
 from jaxserve.sampling import params as knobs
 from jaxserve.sampling.params import KNOBS
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 MAX_N = 128
 """Completions of one prompt, as over HTTP."""
@@ -63,3 +67,17 @@ class SamplingParams(knobs.SamplingParams):
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def completed(sampling: knobs.SamplingParams | None, changes: Mapping[str, Any] = _NOTHING) -> SamplingParams:
+    """What was given for `sampling`, or the defaults, with some fields changed.
+
+    Raises:
+        InvalidRequest: it is something else, or a change is of no field or out of range.
+    """
+    if sampling is not None and not isinstance(sampling, knobs.SamplingParams):
+        raise InvalidRequest("sampling", f"sampling must be SamplingParams, got {reprlib.repr(sampling)}")
+    unknown = [name for name in changes if name not in SamplingParams.__dataclass_fields__]
+    if unknown:
+        raise InvalidRequest(unknown[0], f"SamplingParams has no field {unknown[0]}")
+    return SamplingParams(**((vars(sampling) if sampling is not None else {}) | dict(changes)))

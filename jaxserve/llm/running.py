@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 
 from jaxserve.api.ports import EngineLike
 from jaxserve.api.submission import DeltaQueue
@@ -46,7 +47,8 @@ class Running:
 
     def _submit(self, sink: Sink) -> None:
         for request in self._requests:
-            self._engine.submit(request, sink)
+            # As one call: however many there are, none is turned away because others of it wait.
+            self._engine.submit(replace(request, call=self._requests[0].id), sink)
             self._open[request.id] = request.n
 
     def _noted(self, delta: Delta) -> Delta:

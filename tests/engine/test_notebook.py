@@ -20,7 +20,8 @@ import pytest
 from jaxserve import LLM, SamplingParams
 from jaxserve.errors import ContextLengthExceeded, EngineStopped, InvalidRequest, ModelLoadError
 from jaxserve.llm.completion import Completion
-from jaxserve.sampling.params import KNOBS
+from jaxserve.sampling.params import KNOBS, NEUTRAL
+from jaxserve.sampling.params import SamplingParams as EngineParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 PROMPT = "Once upon a time"
@@ -28,7 +29,7 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def llm():
-    with LLM(max_num_seqs=4, max_model_len=320, token_buckets=(4, 32), kv_memory=64 << 20) as made:
+    with LLM(max_num_seqs=4, max_model_len=320, token_buckets=(4, 32), kv_memory=64 << 20, max_waiting=2) as made:
         yield made
 
 
@@ -111,6 +112,28 @@ def test_wrong_params_are_refused_by_name(field, wrong):
         with pytest.raises(InvalidRequest) as caught:
             SamplingParams(**{field: value})
         assert caught.value.field == field
+
+
+def test_all_of_sampling_holds_in_a_conversation(llm, monkeypatch):
+    """Neutral values too, whatever the model's own defaults say; without `sampling` these hold."""
+    asked = []
+    submit = llm._started.engine.submit
+
+    def noted(request, sink):
+        asked.append(request)
+        submit(request, sink)
+
+    monkeypatch.setattr(llm._started.engine, "submit", noted)
+    own = llm._chats._settings.model.sampling_defaults
+    assert own, "the bundled model has defaults of its own"
+    llm.chat("A cat", max_tokens=1)
+    llm.chat("A cat", SamplingParams(max_tokens=1))
+    llm.chat("A cat", EngineParams(seed=3), max_tokens=1)
+    for name, value in own.items():
+        assert [getattr(request.sampling, name) for request in asked] == [value, NEUTRAL[name], NEUTRAL[name]]
+    for wrong in (0.7, {"temperature": 1}, "hot"):
+        with pytest.raises(InvalidRequest, match="sampling must be"):
+            llm.chat("A cat", wrong)
 
 
 def test_wrong_arguments_of_a_call_are_refused(llm):
