@@ -177,6 +177,12 @@ def test_seeds(llm):
     assert first == second
 
 
+def test_a_call_of_many_prompts_waits_as_one(llm):
+    assert llm.config.max_waiting == 2
+    assert len(llm.generate([PROMPT] * 20, GREEDY, max_tokens=1)) == 20
+    assert len(llm.score([PROMPT] * 20)) == 20
+
+
 def test_n_and_params_for_each_prompt(llm):
     params = [SamplingParams(n=3, seed=1, max_tokens=6), SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)]
     done = llm.generate([PROMPT, "One day"], params)
