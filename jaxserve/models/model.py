@@ -204,8 +204,9 @@ def _hold_weights(decoder: Decoder) -> None:
     """Declare the projections' weights in the formats that the layers' specs say."""
     for layer in (layer for group in decoder.groups for layer in group.layers):
         for path, module in nnx.iter_modules(layer):
-            if isinstance(module, Linear | ExpertLinear) and ".".join(map(str, path)) not in layer.spec.unquantised:
-                module.hold(layer.spec.weights)
+            name, own = ".".join(map(str, path)), dict(layer.spec.formats)
+            if isinstance(module, Linear | ExpertLinear) and name not in layer.spec.unquantised:
+                module.hold(own.get(name, layer.spec.weights))
 
 
 def abstract_leaves(
