@@ -189,8 +189,8 @@ class WeightFormat:
     """How the weight of a projection is held: as codes of 4 or 8 bits, each times the scale of its row and block."""
 
     code: Literal["int8", "uint4", "e4m3", "e2m1"]
-    """Whole numbers of 8 or 4 bits (0 to 15), or floating-point numbers of 8 (OCP FP8) or 4 bits (OCP MX, two in a byte,
-    the first in the low half)."""
+    """Whole numbers of 8 or 4 bits (0 to 15), or floating-point numbers of 8 (OCP FP8) or 4 bits (OCP MX, two in a
+    byte, the first in the low half)."""
     block: int | None = None
     """Neighbouring inputs that share a scale; None = all of a row. The last block of a row may be short."""
     scale: Literal["float32", "float16", "e8m0"] = "float32"

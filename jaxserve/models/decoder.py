@@ -15,7 +15,16 @@ from jax import lax
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
 from jaxserve.models.choice import choose
-from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec, WeightFormat
+from jaxserve.models.config import (
+    AttentionSpec,
+    LatentSpec,
+    LayerGroup,
+    LayerSpec,
+    ModelConfig,
+    MoeSpec,
+    RopeSpec,
+    WeightFormat,
+)
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
 from jaxserve.models.metadata import ImageMeta, StepMeta
@@ -239,9 +248,7 @@ class Decoder(nnx.Module):
             ]
         )
         self.norm = RMSNorm(build, config.hidden_size)
-        head, head_scale = (
-            (None, None) if config.tie_embeddings else _table(build, config, config.head_weights, small)
-        )
+        head, head_scale = (None, None) if config.tie_embeddings else _table(build, config, config.head_weights, small)
         self.lm_head, self.lm_head_scale = nnx.data(head), nnx.data(head_scale)
         self.config, self.rules, self.backends, self.dtype = config, build.rules, build.backends, build.dtype
 
@@ -304,7 +311,9 @@ def _table(
 ) -> tuple[nnx.Param[jax.ShapeDtypeStruct], nnx.Param[jax.ShapeDtypeStruct] | None]:
     """Declare a matrix [V, D] as it is held: values or codes, and scales."""
     shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
-    return (build.parameter(shape, axes, Init("normal", std)), None) if form is None else build.weight(shape, axes, form)
+    return (
+        (build.parameter(shape, axes, Init("normal", std)), None) if form is None else build.weight(shape, axes, form)
+    )
 
 
 def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array]:

@@ -121,10 +121,11 @@ class Weight:
     def rows(self, index_T: jax.Array, dtype: DTypeLike) -> jax.Array:
         """[T, in]: rows of [out, in] by their numbers, clipped to those that there are."""
         if self.format is None:
-            return jnp.take(self.values, index_T, axis=0, mode="clip").astype(dtype)
+            plain: jax.Array = jnp.take(self.values, index_T, axis=0, mode="clip").astype(dtype)
+            return plain
         if self.format.tiled:
             return tiles.take_rows(self.values, self.scale, self.format, index_T).astype(dtype)
-        part = jax.tree.map(lambda array: jnp.take(array, index_T, axis=0, mode="clip"), self)
+        part: Weight = jax.tree.map(lambda array: jnp.take(array, index_T, axis=0, mode="clip"), self)
         return part.dequantised(dtype)
 
     def halves(self, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
@@ -216,7 +217,9 @@ def spread(scale: jax.Array, block: int, inputs: int) -> jax.Array:
 
 def aligned(form: WeightFormat, inputs: int, parts: int) -> WeightFormat:
     """The format with blocks so short that cutting the inputs into `parts` cuts no block."""
-    return form if form.block is None or form.tiled or parts == 1 else replace(form, block=math.gcd(form.block, inputs // parts))
+    if form.block is None or form.tiled or parts == 1:
+        return form
+    return replace(form, block=math.gcd(form.block, inputs // parts))
 
 
 def align_blocks(weight: Weight, parts: int) -> Weight:

@@ -39,7 +39,12 @@ def test_codes_and_scales_give_the_numbers_of_the_package(kind, tmp_path):
     raw = random_blocks(rng, kind, 64, 512)
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     writer.add_tensor("t", raw, raw_dtype=kind_of)
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
         write()
     tensor, expected = open_gguf([tmp_path / "a.gguf"]).tensors["t"], gguf.dequantize(raw, kind_of)
     for rows in (None, rng.permutation(64)[:48]):

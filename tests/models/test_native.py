@@ -12,8 +12,7 @@ import pytest
 from test_attention import oracle
 
 from jaxserve import models
-from jaxserve.models import tiles
-from jaxserve.models import AttentionMeta
+from jaxserve.models import AttentionMeta, tiles
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.quantization import code_dtype, dequantise_host, packed
 from jaxserve.native import calls
@@ -111,7 +110,7 @@ def test_products_with_offsets(library, pairs):
     ],
 )
 def test_products_with_tiles(library, code, group, scale, offsets):
-    """The rounding of inputs that is promised, extreme codes, rows of zeros; a row's bits don't depend on the others."""
+    """The promised rounding of inputs, extreme codes, rows of zeros; a row's bits don't depend on the others."""
     rng, (outputs, inputs) = np.random.default_rng(11), (208, 288)
     form = WeightFormat(code, group, scale, offsets=offsets, tiled=True)
     low, high = (0, 16) if code == "uint4" else (-128, 128)

@@ -1,4 +1,4 @@
-"""Blocks of a GGUF file as codes with a scale, and perhaps an offset, for each 16 or 32 inputs: the same numbers exactly.
+"""Blocks of a GGUF file as codes with a scale, and perhaps an offset, for each 16 or 32 inputs: the same numbers.
 
 The scales of K-quants are products of a float16 and 6 bits, exact in float32. What blocks look like is written in the
 ggml project's `ggml-common.h`; the tests compare with the package `gguf`.
@@ -18,6 +18,8 @@ from jaxserve.models.config import AttentionSpec, LayerSpec, MlpSpec, ModelConfi
 from jaxserve.models.gguf.file import GgufTensor
 from jaxserve.models.tiles import TILE, code_shape, scale_shape, tile_codes, tile_scales
 
+_FOUR = np.uint8(4)
+"""Bits of a half byte."""
 Raw = NDArray[np.uint8]
 """[rows, blocks, bytes]."""
 _TILE_BYTES = 8 << 20
@@ -52,7 +54,7 @@ def _nibbles(raw: Raw) -> Raw:
 def _fives(raw: Raw, first: int) -> Raw:
     """32 codes of five bits: the highest of each in four bytes, then the others."""
     highest = np.unpackbits(np.ascontiguousarray(raw[..., first : first + 4]), axis=-1, bitorder="little")
-    return _nibbles(raw[..., first + 4 :]) | highest << 4
+    return _nibbles(raw[..., first + 4 :]) | highest << _FOUR
 
 
 def _signed(codes: Raw, zero: int) -> NDArray[np.int8]:
@@ -84,8 +86,8 @@ def _q6_k(raw: Raw) -> NDArray[np.int8]:
     low = raw[..., :128].reshape(*raw.shape[:-1], 2, 1, 64)
     low = np.concatenate([low & 15, low >> 4], axis=-2).reshape(*raw.shape[:-1], 256)
     shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    high = raw[..., 128:192].reshape(*raw.shape[:-1], 2, 1, 32) >> shifts & 3
-    return _signed(low | high.reshape(*raw.shape[:-1], 256) << 4, 32)
+    high: Raw = raw[..., 128:192].reshape(*raw.shape[:-1], 2, 1, 32) >> shifts & np.uint8(3)
+    return _signed(low | high.reshape(*raw.shape[:-1], 256) << _FOUR, 32)
 
 
 def _looked_up(table: Sequence[int], first: int) -> Callable[[Raw], NDArray[np.int8]]:
@@ -191,7 +193,9 @@ def hold_blocks(config: ModelConfig, tensor_of: Callable[[str, int], GgufTensor 
         return blocks.format if blocks is not None else None
 
     def held(number: int, layer: LayerSpec) -> LayerSpec:
-        found = {name: form(f"{name}.weight", number) for name, outputs in _projections(config, layer) if not outputs % TILE}
+        found = {
+            name: form(f"{name}.weight", number) for name, outputs in _projections(config, layer) if not outputs % TILE
+        }
         return replace(layer, formats=tuple((name, held) for name, held in found.items() if held is not None))
 
     tables = config.vocab_size % TILE == 0
@@ -219,5 +223,3 @@ def _projections(config: ModelConfig, layer: LayerSpec) -> list[tuple[str, int]]
 def has_blocks(config: ModelConfig) -> bool:
     """Whether `hold_blocks` found any."""
     return any((*(layer.formats for layer in config.layers), config.embed_weights, config.head_weights))
-
-
