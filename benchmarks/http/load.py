@@ -88,7 +88,8 @@ async def _stream(client: httpx.AsyncClient, server: Server, prompt: str, new: i
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    begin, times, usage = time.perf_counter(), [], {}
+    begin, times = time.perf_counter(), list[float]()
+    usage: dict[str, Any] = {}
     async with client.stream("POST", server.base + "/v1/completions", json=body) as response:
         response.raise_for_status()
         async for line in response.aiter_lines():
