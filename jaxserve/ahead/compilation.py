@@ -12,7 +12,7 @@ from jaxserve.ahead import compiler
 from jaxserve.ahead.chips import HERE, Topology, parse_topology
 from jaxserve.ahead.plan import make_plan
 from jaxserve.config import EngineConfig
-from jaxserve.engine import stored_programs
+from jaxserve.engine import compilations, stored_programs
 from jaxserve.engine.machine import Machine, check_machine
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.sizing import DeviceFacts, derive_config
@@ -40,7 +40,8 @@ def compile_programs(options: EngineOptions, topology: str, out: Path, progress:
         devices = compiler.described_devices(wanted)
         model, config = _there(options, wanted, devices)
     programs = Programs(config, model)
-    programs.compile(progress)
+    with compilations.afresh():
+        programs.compile(progress)
     stored_programs.write(out, programs.by_name.items(), config, model.config, devices[0])
     return config
 
