@@ -10,7 +10,7 @@ import pytest
 from model_session import Session
 
 from jaxserve import models
-from jaxserve.models import tiles
+from jaxserve.models import tiles_on_device
 from jaxserve.models.gguf.codes import BLOCKS, Coded
 from jaxserve.models.gguf.file import open_gguf
 from jaxserve.models.gguf.pieces import block_size
@@ -55,8 +55,8 @@ def test_codes_and_scales_give_the_numbers_of_the_package(kind, tmp_path):
             coded.read(WHOLE, parts[-1])
         held = tuple(map(jnp.asarray, parts))
         own = expected if rows is None else expected[rows]
-        np.testing.assert_array_equal(tiles.dequantised(*held, BLOCKS[kind].format), own)
-        picked = tiles.take_rows(*held, BLOCKS[kind].format, jnp.asarray([3, 0, 99, 17]))
+        np.testing.assert_array_equal(tiles_on_device.dequantised(*held, BLOCKS[kind].format), own)
+        picked = tiles_on_device.take_rows(*held, BLOCKS[kind].format, jnp.asarray([3, 0, 99, 17]))
         np.testing.assert_array_equal(picked, own[[3, 0, len(own) - 1, 17]])
 
 

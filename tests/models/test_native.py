@@ -12,7 +12,7 @@ import pytest
 from test_attention import oracle
 
 from jaxserve import models
-from jaxserve.models import AttentionMeta, tiles
+from jaxserve.models import AttentionMeta, tiles, tiles_on_device
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.quantization import code_dtype, dequantise_host, packed
 from jaxserve.native import calls
@@ -122,7 +122,7 @@ def test_products_with_tiles(library, code, group, scale, offsets):
     x = x.astype(np.float32)
     multiply = jax.jit(lambda x: calls.matmul_blocks(library, x, [weight] * 3, group=group, offsets=offsets)[2])
     y = np.asarray(multiply(x))
-    exact = np.asarray(tiles.dequantised(*weight, form), np.float64)
+    exact = np.asarray(tiles_on_device.dequantised(*weight, form), np.float64)
     rounded = _rounded_to_bytes(x)
     bound = 1e-6 * (np.abs(rounded) @ np.abs(exact).T + np.abs(rounded) @ np.abs(exact - codes).T)
     assert (np.abs(y - rounded @ exact.T) <= bound).all()

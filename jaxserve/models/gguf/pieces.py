@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -18,8 +18,10 @@ from jaxserve.models.family import Cut, Source
 from jaxserve.models.gguf.codes import Coded, hold_blocks
 from jaxserve.models.gguf.file import GgufFile, GgufTensor
 from jaxserve.models.gguf.names import STORAGE, Storage
-from jaxserve.models.model import Blueprint, Leaf, LeafKey
 from jaxserve.models.sources import Piece, Pieces, Readable, listed
+
+if TYPE_CHECKING:
+    from jaxserve.models.model import Blueprint, Leaf, LeafKey
 
 _PLAIN: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),

@@ -17,7 +17,7 @@ from jaxserve.models.config import LayerSpec, ModelConfig, MoeSpec
 from jaxserve.models.kernels.attention_backend import AttentionBackend
 from jaxserve.models.kernels.matmul_backend import MatmulBackend
 from jaxserve.models.kernels.target import Target
-from jaxserve.models.quantization import held_formats
+from jaxserve.models.weight_choice import held_formats
 
 
 @dataclass(frozen=True)
