@@ -165,7 +165,16 @@ def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: La
     rules, split = plan.rules, len(leaves) - plan.tower_leaves
     tower = None if plan.tower is None else LoadedTower(plan.tower, leaves[split:])
     return LoadedModel(
-        plan.config, plan.graphdef, leaves[:split], rules.mesh, dtype, layer_loop, plan.backends, rules.remarks, tower
+        plan.config,
+        plan.graphdef,
+        leaves[:split],
+        rules.mesh,
+        dtype,
+        layer_loop,
+        plan.backends,
+        rules.remarks,
+        tower,
+        plan.num_parameters,
     )
 
 

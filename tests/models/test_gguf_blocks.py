@@ -100,6 +100,7 @@ def test_logits_and_bits_of_a_row(quantised):
     assert models.describe_weights(model.config) == "int4, blocks of 32 and int8, blocks of 32"
     plain = models.load_model(quantised, weights="dequantize")
     assert models.describe_weights(plain.config) is None
+    assert model.num_parameters == plain.num_parameters == sum(leaf.size for leaf in plain.leaves)
     ids = np.random.default_rng(2).integers(0, 96, 40).tolist()
     logits = Session(model).chunks(ids, [40], 64)
     exact = Session(plain).chunks(ids, [40], 64)
