@@ -44,7 +44,7 @@ def create_app(
     """
     lanes = Lanes(text, settings.lower_threads)
     admission = Admission(engine, settings)
-    context = Context(engine, text, settings, Metrics(engine), admission, lanes, leaving)
+    context = Context(engine, text, settings, Metrics(engine, settings.model.names[0]), admission, lanes, leaving)
     app = FastAPI(
         title="jaxserve",
         version=jaxserve.__version__,
