@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=400)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
-    options = EngineOptions(args.model, max_model_len=1024, token_buckets=(4, 8, 16, 64), kv_memory=1 << 30)
+    options = EngineOptions(args.model, max_model_len=1024, max_num_batched_tokens=64, kv_memory=1 << 30)
     started = start(prepare(options))
     bench, rng = Bench(started, args.new, args.rounds), random.Random(0)
     found = {

@@ -77,6 +77,7 @@ class Scheduler:
         """Prefill chunks start and end at multiples of it (the last one ends with the prompt): boundaries that don't
         depend on load keep results so."""
         self._token_budget = config.max_num_batched_tokens
+        self._mixed_budget = config.max_num_mixed_tokens or self._token_budget
         self._room = Room.of(config)
         self._prefix_caching = config.prefix_caching
         self._max_waiting = config.max_waiting
@@ -281,6 +282,9 @@ class Scheduler:
             or (missing == 1 and (sequence.drafted or self._unfinished(sequence)))
         ]
         decoding = sum(missing == 1 for _, missing in wanting)
+        if decoding:
+            # A prompt under way always gets a chunk, so that a small budget holds nobody up.
+            step.budget = min(step.budget, max(self._mixed_budget, decoding + self._page_size))
         for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to one of higher rank in this loop

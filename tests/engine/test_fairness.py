@@ -127,3 +127,21 @@ def test_turns_survive_preemptions() -> None:
     for client in "abc":
         began = [first[name] for name in sorted((n for n in first if n[0] == client), key=lambda n: int(n[1:]))]
         assert began == sorted(began)
+
+
+def test_prompts_leave_growing_answers_most_of_a_step() -> None:
+    """While one decodes, prompts get what the small budget leaves, at least a page; alone they get all there is."""
+    scheduler = Scheduler(engine_config(max_num_batched_tokens=32, max_num_mixed_tokens=10, prefix_caching=False))
+    ask(scheduler, "a", prompt=30, max_tokens=30)
+    assert step(scheduler) == ["a"]
+    ask(scheduler, "b", prompt=40)
+    chunks = []
+    while scheduler.has_work and (plan := scheduler.plan()) is not None:
+        chunks += [row.count for row in plan.rows if row.sequence.request.id == "b"]
+        scheduler.commit(plan, [RowResult((SampledToken(7),) * row.samples) for row in plan.rows])
+        scheduler.check()
+    assert chunks == [8] * 5
+    ask(scheduler, "b", prompt=40)
+    plan = scheduler.plan()
+    assert plan is not None
+    assert plan.num_tokens == 32

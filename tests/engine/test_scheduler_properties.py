@@ -153,6 +153,8 @@ class Setting:
     max_waiting: int = 1024
     wrong: int | None = None
     """None = no drafts; else one in so many is wrong."""
+    mixed: int | None = None
+    """Token budget of a step in which sequences decode."""
 
     def scheduler(self) -> Scheduler:
         return Scheduler(
@@ -162,6 +164,7 @@ class Setting:
                 num_pages=self.num_pages,
                 page_size=self.page_size,
                 max_num_batched_tokens=self.token_budget,
+                max_num_mixed_tokens=self.mixed,
                 page_windows=self.windows,
                 prefix_caching=self.caching,
                 max_waiting=self.max_waiting,
@@ -302,6 +305,9 @@ class Traffic:
             assert sequence.in_flight, "a running sequence has no row"
             assert any(setting.windows) or sequence.drafted, "a running sequence has no row"
         assert 0 < plan.num_tokens <= setting.token_budget
+        if setting.mixed and any(row.start >= len(row.sequence.request.prompt) for row in plan.rows):
+            planned = plan.num_tokens - sum(len(row.drafts) for row in plan.rows)
+            assert planned <= max(setting.mixed, setting.slots + setting.page_size), "prompts hold answers up"
         slots = [row.sequence.slot for row in plan.rows]
         assert slots == sorted(set(slots))
         assert slots[0] >= 0
@@ -442,6 +448,7 @@ SETTINGS = st.builds(
     windows=WINDOWS,
     max_waiting=st.sampled_from([1024, 1024, 1024, 2]),
     wrong=st.sampled_from([None, 1, 2, 4, 1000]),
+    mixed=st.sampled_from([None, None, 1, 6]),
 )
 
 
@@ -524,6 +531,7 @@ def random_trace(seed: int) -> tuple[Setting, list[tuple[str, tuple[int, ...]]]]
         caching=rng.random() < 0.8,
         windows=rng.choice([(None,), (None, 5), (None, 3, 3), (6,), (4, 11)]),
         wrong=rng.choice([None, 2, 5, 1000]),
+        mixed=(None, 1, 9)[seed % 3],
     )
     trace: list[tuple[str, tuple[int, ...]]] = []
     for _ in range(40):
