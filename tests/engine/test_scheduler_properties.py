@@ -305,8 +305,8 @@ class Traffic:
             assert sequence.in_flight, "a running sequence has no row"
             assert any(setting.windows) or sequence.drafted, "a running sequence has no row"
         assert 0 < plan.num_tokens <= setting.token_budget
-        if setting.mixed and any(row.start >= len(row.sequence.request.prompt) for row in plan.rows):
-            planned = plan.num_tokens - sum(len(row.drafts) for row in plan.rows)
+        planned = plan.num_tokens - sum(len(row.drafts) for row in plan.rows)
+        if setting.mixed and any(self.decodes(row) for row in plan.rows):
             assert planned <= max(setting.mixed, setting.slots + setting.page_size), "prompts hold answers up"
         slots = [row.sequence.slot for row in plan.rows]
         assert slots == sorted(set(slots))
@@ -315,6 +315,10 @@ class Traffic:
         self.check_turn([row.sequence for row in plan.rows if row.fresh and row.sequence not in self.spells])
         for row in plan.rows:
             self.check_row(row)
+
+    def decodes(self, row: PlannedRow) -> bool:
+        """Whether it computes the one token that its sequence lacks, and did not come in with this step."""
+        return row.start >= len(row.sequence.request.prompt) and row.count == 1 + len(row.drafts) and not row.fresh
 
     def check_turn(self, newcomers: list[Sequence]) -> None:
         """Nobody comes in before one of a higher rank that waits."""
