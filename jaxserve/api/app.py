@@ -26,20 +26,27 @@ from jaxserve.api.request_log import record_of
 from jaxserve.api.routes import dialects, generate, models, page, probes, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
+from jaxserve.images.fetch import ImageFetcher
 
 
-def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> FastAPI:
+def create_app(
+    engine: EngineLike, text: TextServices, settings: Settings, fetcher: ImageFetcher | None = None
+) -> FastAPI:
     """Builds the server around a running engine.
 
     Args:
         engine: takes requests; its owner closes it after the app has stopped.
         text: tokenizer and chat template of the served model.
         settings: everything that can be chosen.
+        fetcher: of images, where `settings.allow_image_urls`; None = one for public addresses.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    lanes = Lanes(text, settings.lower_threads)
+    limits = settings.limits
+    if settings.allow_image_urls and fetcher is None:
+        fetcher = ImageFetcher(limits.max_image_url_bytes, limits.image_url_timeout)
+    lanes = Lanes(text, settings.lower_threads, fetcher if settings.allow_image_urls else None)
     admission = Admission(engine, settings)
     context = Context(engine, text, settings, Metrics(engine), admission, lanes)
     app = FastAPI(

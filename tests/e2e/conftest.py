@@ -16,6 +16,7 @@ import pytest
 
 # Tests are imported by path, so the modules they share must be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 
 START_SECONDS = 240
 
