@@ -233,6 +233,7 @@ def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:
         row_bytes=(1 + len(vision.taps)) * width * (4 if dtype == "float32" else 2),
         patch_bytes=4 * (vision.inputs + 8 * vision.width + 3 * vision.inner + 512 * vision.num_heads),
         rotary_axes=vision.axes,
+        whole=vision.whole,
     )
 
 
@@ -242,7 +243,7 @@ def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | Non
         return None
     side = None if vision.side is None else vision.side * vision.patch
     shape = ImageShape(vision.style, vision.patch, vision.merge, side, vision.extra_tokens)
-    markup = ImageMarkup(vision.image_token, vision.before, vision.after)
+    markup = ImageMarkup(vision.image_token, vision.before, vision.after, vision.around, vision.template_token)
     return ImageServices(read_processor(model_dir, shape), markup)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -93,12 +94,24 @@ def _chat_places(request: ChatCompletionRequest) -> Iterator[_Place]:
 
 def in_the_models_words(text: str, markup: ImageMarkup, tokenizer: Tokenizer) -> str:
     """The text of a prompt with the model's own placeholders in place of the generic ones."""
-    return text if own_placeholder(markup, tokenizer) == GENERIC else text.replace(GENERIC, spelled(markup, tokenizer))
+    if own_placeholder(markup, tokenizer) != GENERIC:
+        text = text.replace(GENERIC, spelled(markup, tokenizer))
+    return templates_completed(text, markup, tokenizer)
+
+
+def templates_completed(text: str, markup: ImageMarkup, tokenizer: Tokenizer) -> str:
+    """The text of a prompt with images whole where a template writes one token of what stands for them."""
+    if markup.template_token is None:
+        return text
+    written, placeholder = tokenizer.token_text(markup.template_token), own_placeholder(markup, tokenizer)
+    whole = spelled(markup, tokenizer)
+    return re.sub(f"{re.escape(written)}(?!{re.escape(placeholder)})", lambda _: whole, text)
 
 
 def spelled(markup: ImageMarkup, tokenizer: Tokenizer) -> str:
     """An image as the model's prompts write it."""
-    return "".join(map(tokenizer.token_text, (*markup.before, markup.token, *markup.after)))
+    tokens = "".join(map(tokenizer.token_text, (*markup.before, markup.token, *markup.after)))
+    return f"{markup.around}{tokens}{markup.around}"
 
 
 def own_placeholder(markup: ImageMarkup, tokenizer: Tokenizer) -> str:
