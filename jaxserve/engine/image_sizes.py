@@ -67,7 +67,7 @@ def least_step(facts: VisionFacts, seqs: int, page: int) -> int:
     image, what is before and behind it in its pages, and one for every other sequence."""
     if not facts.whole or facts.fixed is None:
         return 0
-    return -(-(facts.fixed[1] + page - 1) // page) * page + seqs - 1
+    return facts.fixed[1] + 2 * (page - 1) + seqs - 1
 
 
 def _buckets(largest: int, block: int) -> tuple[int, ...]:

@@ -342,6 +342,8 @@ class Scheduler:
             rows = None if cut or self.images is None else self.images.place(key, placed.image)
             if rows is None:
                 end = placed.start // self._page_size * self._page_size
+                if self._whole_images and any(image.start < end < image.start + len(image.rows) for image in images):
+                    end = placed.start  # the boundary lies within an image before
                 return max(0, end - start), tuple(image for image in images if image.start < end)
             images.append(PlannedImage(placed.start, rows))
         return count, tuple(images)

@@ -24,10 +24,8 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "return_token_ids":
 
 
 @pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    sizes: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 160, "token_buckets": (32,), "kv_memory": 4 << 20}
-    with LLM(MODEL, progress=False, dtype="float32", max_image_tokens=64, **sizes) as made:
-        yield made
+def llm(seeing: LLM) -> LLM:
+    return seeing
 
 
 @pytest.fixture(scope="module")
