@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from PIL import Image
 from seeing import END, ONE, PAD, SERVICES, START, THREE, TOKENIZER, TWO, Showing, part, text, url_of, user
 
 from jaxserve.images.processor import ImageServices
+from jaxserve.images.types import ImageMarkup
 from jaxserve.options import Limits
 
 MakeApi = Callable[..., Api]
@@ -259,3 +260,28 @@ def test_images_in_other_apis(seeing: Api) -> None:
     assert [one.image.tokens for one in seeing.last().images] == [6]
     counted = seeing.http.post("/v1/tokenize", json={"model": "fake", "messages": [user(part(ONE))]}).json()
     assert counted["tokens"].count(PAD) == 6
+
+
+class ShowingTheBeginning(Showing):
+    """Writes one token for an image, as Gemma 3's template does: the rest is left to the server."""
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
+        return (
+            super().render(messages, **more).replace("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|>")
+        )
+
+
+@pytest.mark.parametrize("asks", ["chat", "<image>", "<|vision_start|>", "<|image_pad|>"])
+def test_images_of_a_template_that_writes_their_beginning(make_api: MakeApi, asks: str) -> None:
+    markup = ImageMarkup(PAD, (START,), (END,), around="\n\n", template_token=START)
+    images = ImageServices(SERVICES.processor, markup)
+    api = make_api(FakeEngine(tokenizer=TOKENIZER), images=images, template=ShowingTheBeginning())
+    whole = ids("\n\n") + image(6) + ids("\n\n")
+    if asks == "chat":
+        api.chat(messages=[user(text("a<|vision_start|>"), part(ONE))])
+        spelled = TOKENIZER.encode("<|vision_start|>", add_special_tokens=False, parse_special=False)
+        wanted = ids("<s><|user|>a") + spelled + whole + ids("<|end|><|assistant|>")
+    else:
+        api.complete(f"a{asks}b", images=[ONE])
+        wanted = [BOS, *ids("a"), *([PAD] * 6 if asks == "<|image_pad|>" else whole), *ids("b")]
+    assert list(api.last().prompt) == wanted
