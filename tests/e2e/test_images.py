@@ -92,7 +92,7 @@ def test_every_way_in_gives_the_same_answer(llm: LLM, http: TestClient) -> None:
 
 def test_an_image_is_encoded_once_for_all_ways(llm: LLM, http: TestClient) -> None:
     before = llm.stats().images_encoded
-    messages = asked(picture(3), picture(3))
+    messages = asked(picture(303), picture(303))
     first = post(http, "/v1/chat/completions", messages=messages)
     second = post(http, "/v1/chat/completions", messages=messages)
     assert first["choices"] == second["choices"]
