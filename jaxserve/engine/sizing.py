@@ -107,9 +107,11 @@ def derive_config(
     if options.token_buckets is None and model.single_tokens:
         buckets = (1, *buckets)
     check_sizes(options, model.context, device.platform)
-    pages = _kv_bytes(options, model, device, buckets[-1]) // model.page_bytes
+    images = _image_sizes(options, model, device, options.max_model_len or model.context, buckets[-1])
+    pages = _kv_bytes(options, model, device, images) // model.page_bytes
     context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages, device.platform)
-    images = None if model.vision is None else _image_sizes(options, model.vision, device, context, buckets[-1])
+    if images is not None and images.max_tokens >= context:  # the context was shortened to less than an image
+        images = _image_sizes(options, model, device, context, buckets[-1])
     return EngineConfig(
         model_dir=options.model_dir,
         dtype=chosen.dtype,
@@ -130,32 +132,28 @@ def derive_config(
     )
 
 
-def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts, step_tokens: int) -> int:
+def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts, images: ImageSizes | None) -> int:
     if options.kv_memory is not None:
         return options.kv_memory
     if device.memory_limit is None:
         return int(_machine_memory() * _CPU_SHARE)
     share = _GPU_SHARE if device.platform == "gpu" else _ACCELERATOR_SHARE
-    return (
-        int(device.memory_limit * share)
-        - device.memory_in_use
-        - model.step_bytes
-        - _image_bytes(options, model, device, step_tokens)
-    )
+    return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes - _image_bytes(model, images)
 
 
 def _image_sizes(
-    options: EngineOptions, vision: VisionFacts, device: DeviceFacts, context: int, step_tokens: int
-) -> ImageSizes:
-    most = options.chosen(device.platform).max_image_tokens
-    return image_sizes(vision, most, options.image_cache_tokens, context, step_tokens)
-
-
-def _image_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts, step_tokens: int) -> int:
-    """The pool of embeddings and the temporaries of the tower's largest program, at the longest context."""
+    options: EngineOptions, model: ModelFacts, device: DeviceFacts, context: int, step_tokens: int
+) -> ImageSizes | None:
     if model.vision is None:
+        return None
+    most = options.chosen(device.platform).max_image_tokens
+    return image_sizes(model.vision, most, options.image_cache_tokens, context, step_tokens)
+
+
+def _image_bytes(model: ModelFacts, sizes: ImageSizes | None) -> int:
+    """The pool of embeddings and the temporaries of the tower's largest program."""
+    if model.vision is None or sizes is None:
         return 0
-    sizes = _image_sizes(options, model.vision, device, model.context, step_tokens)
     return sizes.pool * model.vision.row_bytes + sizes.patch_buckets[-1] * model.vision.patch_bytes
 
 
