@@ -17,20 +17,19 @@ ROWS = ((0, 40), (299, 1), (250, 37), (0, 1), (127, 2))
 """(start, new tokens) of each row."""
 
 
-def oracle(q, k, v, positions, scale, window, softcap, sinks, lasts=None):
-    """float64 attention of one row: q [n, N, H] at `positions` over k, v [S, K, H], each up to its last position."""
+def oracle(q, k, v, positions, scale, window, softcap, sinks):
+    """float64 attention of one row: q [n, N, H] at `positions` over k, v [S, K, H]."""
     out = np.zeros(q.shape)
     for i, position in enumerate(positions):
         low = 0 if window is None else max(0, position - window + 1)
-        end = 1 + (position if lasts is None else lasts[i])
         for head in range(q.shape[1]):
             shared = head // (q.shape[1] // k.shape[1])
-            s = k[low:end, shared] @ q[i, head] * scale
+            s = k[low : position + 1, shared] @ q[i, head] * scale
             if softcap is not None:
                 s = softcap * np.tanh(s / softcap)
             extra = [] if sinks is None else [sinks[head]]
             e = np.exp(np.concatenate([s, extra]) - max(s.max(), *extra, s.max()))
-            out[i, head] = (e / e.sum())[: len(s)] @ v[low:end, shared]
+            out[i, head] = (e / e.sum())[: len(s)] @ v[low : position + 1, shared]
     return out
 
 

@@ -38,8 +38,6 @@ class Case:
     dtype: str = "float32"
     columns: int = 20
     """Of the page table."""
-    images: tuple[tuple[int, int, int], ...] = ()
-    """(row, first position, position behind the last) of images that are read in one piece."""
 
 
 CASES = {
@@ -50,7 +48,6 @@ CASES = {
     "one head, bfloat16, long pages": Case(heads=7, kv_heads=1, page=64, columns=5, dtype="bfloat16"),
     "many heads, sinks": Case(heads=9, kv_heads=9, dim=24, sinks=True),
     "a ring": Case(window=60, columns=9),
-    "images": Case(window=20, images=((0, 2, 30), (0, 33, 40), (2, 248, 270))),
 }
 
 
@@ -69,16 +66,15 @@ class Layer:
     def place(self, row, position):
         return self.first + self.table[row, position // self.page % self.columns], position % self.page
 
-    def batch(self, shape, lasts=None):
+    def batch(self, shape):
         lens = np.array([start + n for start, n in ROWS] + [0], np.int32)
         meta = AttentionMeta.from_rows(
             jnp.asarray(self.cu), jnp.asarray(lens), jnp.asarray(self.table), TOKENS, self.page
         )
-        meta = meta if lasts is None else dataclasses.replace(meta, lasts_T=jnp.asarray(lasts))
         return LayerBatch(meta, BACKEND.prepare(meta, shape), self.first)
 
 
-_QUICK = ("images", "packed heads of 64, sinks, window", "one head, bfloat16, long pages")
+_QUICK = ("packed heads of 64, sinks, window", "one head, bfloat16, long pages")
 """Of all runs; interpreted kernels take seconds to compile."""
 
 
@@ -93,7 +89,7 @@ def test_grouped_query_attention(name):
     q = rng.standard_normal((TOKENS, case.heads, case.dim)).astype(dtype)
     new = np.zeros((2, TOKENS, case.kv_heads, case.dim), dtype)
     sinks = rng.standard_normal(case.heads).astype(np.float32) if case.sinks else None
-    expected, lasts = np.zeros(q.shape), np.zeros(TOKENS, np.int32)
+    expected = np.zeros(q.shape)
     offset = lanes.value_offset(case.dim)
     for row, (start, n) in enumerate(ROWS):
         kv = rng.standard_normal((2, start + n, case.kv_heads, case.dim)).astype(dtype)
@@ -105,16 +101,11 @@ def test_grouped_query_attention(name):
         span = slice(layer.cu[row], layer.cu[row + 1])
         new[:, span] = kv[:, start:]
         exact = (x.astype(np.float64) for x in (q[span], *kv))
-        lasts[span] = range(start, start + n)
-        for image_row, begin, end in case.images:
-            inside = (lasts[span] >= begin) & (lasts[span] < end) & (image_row == row)
-            lasts[span] = np.where(inside, end - 1, lasts[span])
-        expected[span] = oracle(*exact, range(start, start + n), 0.3, case.window, case.softcap, sinks, lasts[span])
+        expected[span] = oracle(*exact, range(start, start + n), 0.3, case.window, case.softcap, sinks)
 
     @jax.jit
     def run(q, k, v, array):
-        shape = AttentionShape(case.heads, case.kv_heads, case.dim, case.dim, case.window)
-        batch = layer.batch(shape, lasts if case.images else None)
+        batch = layer.batch(AttentionShape(case.heads, case.kv_heads, case.dim, case.dim, case.window))
         return BACKEND.write_and_attend(
             q, k, v, {"kv": array}, batch, scale=0.3, window=case.window, softcap=case.softcap, sinks_N=sinks
         )

@@ -46,8 +46,6 @@ class Form:
     scale: float
     window: int | None
     softcap: float | None
-    whole_images: bool = False
-    """Queries see up to the positions that `attend` is given, instead of up to their own."""
 
     @property
     def pages(self) -> int:
@@ -63,7 +61,6 @@ def attend(
     q_RNH: jax.Array,
     q_TNH: jax.Array,
     sinks_KM: jax.Array | None,
-    lasts_T: jax.Array | None,
     pages: jax.Array,
     *,
     interpret: bool = False,
@@ -78,7 +75,6 @@ def attend(
         q_RNH: query of each row that decodes, as wide as a key.
         q_TNH: all queries, with as many rows behind as an item has.
         sinks_KM: logit of each of an item's M = queries x group vectors that joins the softmax without a value.
-        lasts_T: last position that each query sees, with as many behind as an item has; None = its own.
         pages: [S*P, K, page, W].
         interpret: without a TPU, slowly.
 
@@ -91,15 +87,11 @@ def attend(
     vectors = queries * form.group
     first = jnp.asarray(first_page, jnp.int32).reshape(1)
 
-    def at_item(step: jax.Array, counts: Any, rows: Any, first: Any, ends: Any, tokens: Any, *_: Any) -> Any:
+    def at_item(step: jax.Array, counts: Any, rows: Any, first: Any, lengths: Any, tokens: Any, *_: Any) -> Any:
         last = tokens.shape[0] - 1
         return tokens[jnp.minimum(counts[0] + jnp.maximum(step - 1, 0), last)], 0, 0
 
     whole = pl.BlockSpec(memory_space=pltpu.VMEM)
-    by_query = (pl.Element(queries), pl.Element(form.group), pl.Element(LANES))
-    lasts = jnp.zeros((1, 8, LANES), jnp.int32)
-    if lasts_T is not None:
-        lasts = jnp.broadcast_to(lasts_T[:, None, None], (len(lasts_T), form.group, LANES))
     out: tuple[jax.Array, jax.Array] = pl.pallas_call(
         partial(_body, form, sinks_KM is not None),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -107,7 +99,6 @@ def attend(
             grid=(1 + tasks.counts[1] - tasks.counts[0],),
             in_specs=[
                 whole,
-                whole if lasts_T is None else pl.BlockSpec(by_query, at_item),
                 whole,
                 pl.BlockSpec((pl.Element(queries), pl.Element(heads), pl.Element(key)), at_item),
                 pl.BlockSpec(memory_space=pl.ANY),
@@ -138,12 +129,11 @@ def attend(
         tasks.counts,
         tasks.rows_W,
         tasks.first_W,
-        tasks.ends_W,
+        tasks.lengths_W,
         tasks.tokens_W,
         page_table.reshape(-1),
         first,
         _wide_sinks(sinks_KM),
-        lasts,
         q_RNH,
         q_TNH,
         pages,
@@ -166,11 +156,10 @@ class _Kernel:
     counts: Any
     rows: Any
     first: Any
-    ends: Any
+    lengths: Any
     table: Any
     first_page: Any
     sinks: Any
-    lasts: Any
     pages: Any
     blocks: Any
     here: Any
@@ -188,8 +177,8 @@ class _Kernel:
         return jnp.int32(0) if window is None else jnp.maximum(first - window + 1, 0)
 
     def end(self, task: jax.Array) -> jax.Array:
-        """Behind the last position that any query of a task sees."""
-        end: jax.Array = self.ends[task]
+        """Positions up to its last query."""
+        end: jax.Array = self.first[task] + self.lengths[task]
         return end
 
     def page_range(self, task: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -322,10 +311,7 @@ class _Kernel:
         shape = (1 if queries == 1 else queries * form.group, form.keys)
         key = block * form.keys + lax.broadcasted_iota(jnp.int32, shape, 1)
         query = self.first[task] + lax.broadcasted_iota(jnp.int32, shape, 0) // form.group
-        last = query
-        if form.whole_images and queries > 1:
-            last = self.lasts[...].reshape(queries * form.group, LANES)[:, :1]
-        seen: jax.Array = key <= last
+        seen: jax.Array = key <= query
         return seen if form.window is None else seen & (key > query - form.window)
 
     def fold(self, head: Any, slot: jax.Array, queries: int, allowed: jax.Array) -> None:
@@ -362,12 +348,11 @@ def _body(
     counts: Any,
     rows: Any,
     first: Any,
-    ends: Any,
+    lengths: Any,
     tokens: Any,
     table: Any,
     first_page: Any,
     sinks: Any,
-    lasts: Any,
     q_rows: Any,
     q_item: Any,
     pages: Any,
@@ -384,8 +369,8 @@ def _body(
     gone: Any,
 ) -> None:
     kernel = _Kernel(
-        form, has_sinks, counts, rows, first, ends, table, first_page, sinks, lasts, pages, blocks, here, slot, peak,
-        total, values, queries,
+        form, has_sinks, counts, rows, first, lengths, table, first_page, sinks, pages, blocks, here, slot, peak, total,
+        values, queries,
     )  # fmt: skip
     step = pl.program_id(0)
 

@@ -52,6 +52,8 @@ class PallasTpu(blocked.Blocked):
         """Other devices than TPUs, heads that are wider than any model's."""
         if target.platform != "tpu" and not self.interpret:
             return "needs a TPU"
+        if isinstance(spec, AttentionSpec) and spec.whole_images:
+            return "has no attention to what is behind a token in its image"
         if isinstance(spec, AttentionSpec) and spec.head_dim > _WIDEST_HEAD:
             return f"needs heads of {_WIDEST_HEAD} dimensions at most, not {spec.head_dim}"
         return None
@@ -146,7 +148,6 @@ class PallasTpu(blocked.Blocked):
             scale,
             window,
             softcap,
-            batch.meta.lasts_T is not None,
         )
 
     def _attend(
@@ -156,7 +157,6 @@ class PallasTpu(blocked.Blocked):
         meta, tasks = batch.meta, batch.work.tpu.tasks
         tokens = q_TNH.shape[0]
         q_RNH = q_TNH[jnp.minimum(meta.cu_q_lens[:-1], tokens - 1)]
-        lasts_T = None if meta.lasts_T is None else jnp.pad(meta.lasts_T, (0, form.queries))
         by_head = None if sinks_N is None else sinks_N.reshape(form.kv_heads, form.group)
         o_RNV, o_TNV = attend(
             form,
@@ -166,7 +166,6 @@ class PallasTpu(blocked.Blocked):
             q_RNH,
             jnp.pad(q_TNH, ((0, form.queries), (0, 0), (0, 0))),
             None if by_head is None else jnp.tile(by_head, (1, form.queries)),
-            lasts_T,
             pages,
             interpret=self.interpret,
         )

@@ -82,8 +82,8 @@ class Tasks(NamedTuple):
     rows_W: jax.Array
     first_W: jax.Array
     """Position of the first query."""
-    ends_W: jax.Array
-    """Behind the last position that any query sees."""
+    lengths_W: jax.Array
+    """Queries."""
     tokens_W: jax.Array
     """Packed token of the first query."""
     decodes_T: jax.Array
@@ -150,15 +150,11 @@ def list_tasks(meta: AttentionMeta, block: int) -> Tasks:
     early_W = index_W < decoding
     row_W = jnp.where(early_W, row_D[jnp.minimum(index_W, rows - 1)], row_I[item_W])
     before_W = jnp.where(early_W, 0, first_I[item_W])
-    token_W, length_W = meta.cu_q_lens[row_W] + before_W, jnp.where(early_W, 1, length_I[item_W])
-    ends_W = starts_R[row_W] + before_W + length_W
-    if meta.lasts_T is not None:  # they ascend within a row
-        ends_W = jnp.maximum(ends_W, meta.lasts_T[jnp.clip(token_W + length_W - 1, 0, tokens - 1)] + 1)
     return Tasks(
         jnp.stack([decoding, decoding + item_starts[-1]]),
         row_W,
         starts_R[row_W] + before_W,
-        ends_W,
-        token_W,
+        jnp.where(early_W, 1, length_I[item_W]),
+        meta.cu_q_lens[row_W] + before_W,
         single_R[meta.rows_T] & meta.valid_T,
     )
