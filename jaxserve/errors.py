@@ -14,6 +14,8 @@ class ExitCode(IntEnum):
     """The model, an option or the address can't be used: starting again changes nothing."""
     ENGINE_DIED = 3
     """The engine ended by itself while serving (the device is gone): start again."""
+    HOST_LOST = 4
+    """Another host of the group is lost or has failed: start them all again."""
 
 
 class JaxserveError(Exception):
@@ -65,5 +67,16 @@ class DeviceLost(JaxserveError):
     """The device failed while it ran a program; what it held is gone, and the process must be started again."""
 
 
+class HostLost(DeviceLost):
+    """Another host that holds a part of the model is gone, silent, or has failed: so is what the devices hold."""
+
+
 class ModelLoadError(JaxserveError):
     """The model directory can't be served; the message is one clear sentence (exit code 2)."""
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """How a process ends that ends of this."""
+    if isinstance(error, HostLost):
+        return ExitCode.HOST_LOST
+    return ExitCode.CANNOT_SERVE if isinstance(error, ModelLoadError) else ExitCode.ENGINE_DIED

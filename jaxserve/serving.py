@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -24,7 +25,8 @@ import uvicorn
 
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.settings import Settings
-from jaxserve.errors import ExitCode, ModelLoadError
+from jaxserve.errors import ExitCode, ModelLoadError, exit_code
+from jaxserve.hosts.leader import Leader
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.services import chat_format, model_info, text_services
 from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
@@ -65,6 +67,7 @@ class Server:
         api: options of the API; keys from `serve.api_key_file` join its own.
         progress: see `startup.Progress`.
         on_ready: gets the start-up summary once requests are served.
+        leader: the other hosts that hold parts of the model; None = there are none.
 
     Raises:
         ModelLoadError: the model or an option can't be used.
@@ -78,7 +81,9 @@ class Server:
         *,
         progress: Progress,
         on_ready: Callable[[dict[str, str]], None],
+        leader: Leader | None = None,
     ) -> None:
+        self._leader = leader
         self._serve = serve
         self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
         self._prepared = prepare(engine)
@@ -123,9 +128,9 @@ class Server:
             raise self._failure
         if self._started is None:
             return ExitCode.FINE
-        died = self._started.engine.failure is not None
+        failure = self._started.engine.failure
         self._started.engine.close()
-        return ExitCode.ENGINE_DIED if died else ExitCode.FINE
+        return ExitCode.FINE if failure is None else exit_code(failure)
 
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
@@ -133,8 +138,11 @@ class Server:
 
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
-        started = start(self._prepared, progress=self._progress, on_death=self._died)
+        started = start(self._prepared, progress=self._progress, on_death=self._died, leader=self._leader)
         self._started = started
+        if self._leader is not None:
+            self._leader.on_loss = started.engine.abandon
+            self._leader.on_leave = partial(os.kill, os.getpid(), signal.SIGTERM)
         text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
         app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))

@@ -18,6 +18,8 @@ from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
 from jaxserve.engine.stored_programs import StoredPrograms
 from jaxserve.errors import ModelLoadError
+from jaxserve.hosts.follower import Follower
+from jaxserve.hosts.leader import Leader
 from jaxserve.images.processor import ImageServices, read_processor
 from jaxserve.images.types import ImageMarkup, ImageShape
 from jaxserve.models import (
@@ -108,6 +110,8 @@ def prepare(options: EngineOptions) -> Prepared:
         raise ModelLoadError(
             f"--device-memory is a share of a GPU's memory, and the device here is a {device.platform}"
         )
+    if options.programs is not None and jax.process_count() > 1:
+        raise ModelLoadError("--programs is for one host: several compile, or find their programs in the cache")
     check_sizes(options, model_config.max_position_embeddings, device.platform)
     shape = mesh_shape(model_config, options.mesh)
     layers = choose_weights(model_config, options.weights, options.quantize).layers
@@ -121,6 +125,7 @@ def start(
     *,
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
+    leader: Leader | None = None,
 ) -> Started:
     """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
 
@@ -128,13 +133,27 @@ def start(
         prepared: of `prepare`.
         progress: see `Progress`.
         on_death: called on the engine thread if the loop dies.
+        leader: the other hosts that hold parts of the model; None = there are none.
+
+    Raises:
+        ModelLoadError: the model can't be served; one clear sentence.
+        HostLost: another host is gone.
+    """
+    model, options = load(prepared, progress), prepared.options
+    return start_loaded(
+        model, prepared.tokenizer, options, prepared.mesh_shape, progress, on_death, prepared.images, leader
+    )
+
+
+def load(prepared: Prepared, progress: Progress) -> LoadedModel:
+    """Reads the weights: each host those of its own devices.
 
     Raises:
         ModelLoadError: the model can't be served; one clear sentence.
     """
     options, shape = prepared.options, prepared.mesh_shape
     chosen = options.chosen(jax.devices()[0].platform)
-    model = load_model(
+    return load_model(
         options.model_dir,
         mesh=make_mesh(shape),
         dtype=chosen.dtype,
@@ -144,7 +163,6 @@ def start(
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
-    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death, prepared.images)
 
 
 def start_loaded(
@@ -155,16 +173,11 @@ def start_loaded(
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
     images: ImageServices | None = None,
+    leader: Leader | None = None,
 ) -> Started:
     """As `start`, for a model already on the devices."""
     device = jax.devices()[0]
-    config = derive_config(options, model_facts(model, options), _device_facts(model), shape)
-    stored = None
-    if options.programs is not None:
-        stored = StoredPrograms.open(options.programs, model.config, device)
-        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
-    runner = Runner(config, model)
-    runner.compile(lambda done, total: progress("programs", done, total), stored)
+    config, runner = make_runner(model, options, shape, progress, leader)
     engine = Engine(
         Scheduler(config),
         runner,
@@ -188,16 +201,42 @@ def start_loaded(
     )
 
 
-def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
-    """The mesh over this machine's devices that `--mesh` asks for.
+def make_runner(
+    model: LoadedModel, options: EngineOptions, shape: MeshShape, progress: Progress, group: Leader | Follower | None
+) -> tuple[EngineConfig, Runner]:
+    """Sizes and compiles, where there are several hosts together with them.
 
     Raises:
-        ModelLoadError: it has fewer.
+        ModelLoadError: the sizes don't fit, or programs can't be loaded.
+        HostLost: another host is gone.
     """
+    config, stored = derive_config(options, model_facts(model, options), _device_facts(model), shape), None
+    if options.programs is not None:
+        stored = StoredPrograms.open(options.programs, model.config, jax.devices()[0])
+        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
+    if group is not None:
+        config = group.agree(config)
+    runner = Runner(config, model, relay=group.send) if isinstance(group, Leader) else Runner(config, model)
+    runner.compile(lambda done, total: progress("programs", done, total), stored)
+    if group is not None:
+        group.ready()
+    return config, runner
+
+
+def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
+    """The mesh over the devices there are that `--mesh` asks for: several hosts use all that they have.
+
+    Raises:
+        ModelLoadError: there are fewer, or hosts would be without work.
+    """
+    have, hosts = len(jax.devices()), jax.process_count()
+    wanted = have if hosts > 1 and wanted == 1 else wanted
     shape = derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted
-    size, have = shape[0] * shape[1] * shape[2], len(jax.devices())
+    size = shape[0] * shape[1] * shape[2]
     if size > have:
         raise ModelLoadError(f"--mesh asks for {size} devices, this machine has {have}")
+    if hosts > 1 and size < have:
+        raise ModelLoadError(f"--mesh asks for {size} devices, the {hosts} hosts have {have}: leave it out")
     return shape
 
 
@@ -247,7 +286,7 @@ def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | Non
 
 
 def _device_facts(model: LoadedModel) -> DeviceFacts:
-    devices = list(model.mesh.devices.flat)
+    devices = [each for each in model.mesh.devices.flat if each.process_index == jax.process_index()]
     stats = [device.memory_stats() or {} for device in devices]
     limits = [stat["bytes_limit"] for stat in stats if "bytes_limit" in stat]
     return DeviceFacts(
