@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 SMALL = ("--max-num-seqs", "2", "--max-model-len", "512", "--max-num-batched-tokens", "16")
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+"""Compiling, which every process of a group does on CPU, is what takes the time."""
 HOST_LOST = 4
 PLAIN = {"model": "story", "prompt": "Once upon a time", "max_tokens": 24, "temperature": 0}
 BODIES: list[dict[str, Any]] = [
@@ -78,7 +80,7 @@ def start(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             command += ["--coordinator", f"127.0.0.1:{coordinator}", "--num-hosts", str(hosts), "--host-id", str(host)]
             command += ["--host-secret-file", str(secret), *flags(host)]
             with log.open("wb") as output:
-                env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)}
+                env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), **QUICK}
                 running.append(subprocess.Popen(command, stdout=output, stderr=output, env=env))
         return Group(running[-hosts:], f"http://127.0.0.1:{port}", logs)
 
@@ -128,7 +130,6 @@ def stream_until(url: str, act: Callable[[], None]) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_two_hosts_give_the_tokens_of_one_and_end_when_one_is_lost(start, serve):
-    """One start for both: compiling for two processes is what takes the time."""
     group = start(2)
     group.until_ready()
     assert "of 7.2 MB" in group.log(1)
@@ -139,7 +140,7 @@ def test_two_hosts_give_the_tokens_of_one_and_end_when_one_is_lost(start, serve)
     assert lines[-1] != "data: [DONE]"
     assert "error" in json.loads(lines[-1].removeprefix("data: "))
     assert "host 1 is gone" in group.log(0)
-    alone = serve(None, *SMALL)
+    alone = serve(None, *SMALL, env=QUICK)
     assert found == answers(alone.url)
     alone.stop()
 
@@ -182,7 +183,7 @@ def test_four_hosts_give_the_tokens_of_one_and_end_together(start, serve):
     found = answers(group.url)
     group.processes[0].terminate()
     assert group.codes(40) == [0] * 4
-    alone = serve(None, *SMALL)
+    alone = serve(None, *SMALL, env=QUICK)
     assert found == answers(alone.url)
     alone.stop()
 
