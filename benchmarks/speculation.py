@@ -28,8 +28,9 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.requests import ConstraintFactory, Delta, Request
 from jaxserve.engine.runner import Ticket
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import prepare
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import Started, prepare, start
+from jaxserve.startup import Started, start
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.wish import OutputWish

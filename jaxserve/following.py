@@ -16,7 +16,8 @@ from jaxserve.hosts.follower import Follower
 from jaxserve.hosts.place import Place
 from jaxserve.models import LoadedModel
 from jaxserve.options import EngineOptions
-from jaxserve.startup import Progress, load, make_runner, prepare
+from jaxserve.prepared import prepare
+from jaxserve.startup import Progress, load, make_runner
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order.
 
-The HTTP room and the grammars are imported once the options have been checked: a wrong one is told a second sooner.
+jax, the engine, the HTTP room and the grammars are imported once the options have been checked: a wrong one is told
+seconds sooner.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ import uvicorn
 
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.settings import Settings
+from jaxserve.described import describe
 from jaxserve.errors import ExitCode, ModelLoadError, exit_code
-from jaxserve.hosts.leader import Leader
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.services import chat_format, model_info, text_services
-from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from jaxserve.hosts.leader import Leader
+    from jaxserve.startup import Progress, Started
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -86,16 +89,17 @@ class Server:
         self._leader = leader
         self._serve = serve
         self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
-        self._prepared = prepare(engine)
+        described = describe(engine, 1 if leader is None else leader.hosts)
         self._closing = ExitStack()
         """Ends the processes that work for requests."""
-        self._format = chat_format(
-            self._prepared, self._closing, template_file=serve.chat_template, name=serve.chat_format
-        )
+        self._format = chat_format(described, self._closing, template_file=serve.chat_template, name=serve.chat_format)
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
+        from jaxserve.prepared import fit
+
+        self._prepared = fit(described)
         from jaxserve.api.connection import guarded
         from jaxserve.api.starting import StartingApp
 
@@ -135,6 +139,7 @@ class Server:
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
         from jaxserve.api.generation_config import sampling_defaults
+        from jaxserve.startup import start, use_compilation_cache
 
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)

@@ -9,21 +9,21 @@ from typing import Any
 import jax
 
 from jaxserve.ahead import compiler
-from jaxserve.ahead.chips import Topology, parse_topology
+from jaxserve.ahead.chips import HERE, Topology, parse_topology
 from jaxserve.ahead.plan import make_plan
 from jaxserve.config import EngineConfig
 from jaxserve.engine import compilations, stored_programs
+from jaxserve.engine.machine import Machine, check_machine
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.sizing import DeviceFacts, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import LoadedModel, Target, choose_backends, choose_weights, load_config, make_mesh
 from jaxserve.models.model import plan_model
 from jaxserve.options import EngineOptions
-from jaxserve.startup import mesh_shape, model_facts
+from jaxserve.prepared import mesh_shape
+from jaxserve.startup import model_facts
 
 Progress = Callable[[int, int], None]
-HERE = "here"
-"""Instead of a topology: the devices of this machine."""
 
 
 def compile_programs(options: EngineOptions, topology: str, out: Path, progress: Progress) -> EngineConfig:
@@ -57,6 +57,7 @@ def _model(options: EngineOptions, shape: tuple[int, int, int], devices: list[An
 
 
 def _here(options: EngineOptions, devices: list[Any]) -> tuple[LoadedModel, EngineConfig]:
+    check_machine(options, Machine(devices[0].platform, len(devices)))
     shape = mesh_shape(load_config(options.model_dir), options.mesh)
     model = _model(options, shape, devices)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from json.decoder import JSONArray, JSONDecoder, JSONObject  # type: ignore[attr-defined]
@@ -15,6 +16,9 @@ _VALUES_AT_ONCE = 200_000
 """What the C scanner may read: it holds the interpreter's lock from beginning to end, 1.2 us a key and 0.12 us a
 number (2-core EPYC), so a million keys would silence every stream for more than a second."""
 
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""That of UTF-32 LE begins as that of UTF-16 LE does."""
+
 
 def parse_json(body: bytes, max_values: int = 500_000) -> dict[str, Any]:
     """The JSON object in `body`: UTF-8, finite numbers, no half surrogate pairs.
@@ -26,6 +30,8 @@ def parse_json(body: bytes, max_values: int = 500_000) -> dict[str, Any]:
     Raises:
         ApiError: 422 that says what is wrong and where.
     """
+    if body.startswith(_MARKS):
+        raise _malformed("it begins with a byte order mark (BOM), which it must not: send UTF-8 without one")
     try:
         value = _decoder(body, max_values).decode(body.decode("utf-8"))
         if b"\\ud" in body or b"\\uD" in body:

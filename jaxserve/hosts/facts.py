@@ -12,6 +12,7 @@ from typing import Any
 from jaxserve import __version__
 from jaxserve.config import EngineConfig
 from jaxserve.errors import ModelLoadError
+from jaxserve.models.config_file import load_config
 from jaxserve.options import EngineOptions, declared
 
 _MEMORY = ("num_pages", "max_model_len")
@@ -30,8 +31,6 @@ def facts(options: EngineOptions, hosts: int) -> dict[str, Any]:
 
 
 def _fingerprint(options: EngineOptions) -> str:
-    from jaxserve.models import load_config
-
     return hashlib.sha256(repr(load_config(options.model_dir)).encode()).hexdigest()[:16]
 
 

@@ -37,6 +37,7 @@ class Leader:
     """
 
     def __init__(self, place: Place, facts: Mapping[str, Any]) -> None:
+        self.hosts = place.hosts
         self._place = place
         self._facts = facts
         self._links: dict[int, Link] = {}

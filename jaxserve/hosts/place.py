@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxserve.errors import ModelLoadError
@@ -80,11 +81,16 @@ def _from_pod() -> tuple[str, int, int] | None:
 def _tpu_clusters() -> tuple[Any, ...]:
     """jax has no public name for what `jax.distributed.initialize()` detects, and initialising waits for the others:
     too late to tell a host that its flags differ."""
-    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu" or not _has_tpu():
         return ()
     from jax._src.clusters import cloud_tpu_cluster as tpu
 
     return (tpu.GkeTpuCluster, tpu.GceTpuCluster)
+
+
+def _has_tpu() -> bool:
+    """Whether device nodes say so: jax is not imported for the question."""
+    return any(True for pattern in ("accel[0-9]*", "vfio/[0-9]*") for _ in Path("/dev").glob(pattern))
 
 
 def _secret(options: HostsOptions) -> bytes:

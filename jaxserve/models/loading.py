@@ -23,20 +23,21 @@ from numpy.typing import NDArray
 from jaxserve.models.bucket import is_remote, open_remote
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
+from jaxserve.models.config_file import load_config
 from jaxserve.models.gguf.directory import has_gguf, open_listed
 from jaxserve.models.gguf.pieces import match_gguf
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
+from jaxserve.models.hub_quantization import read_stored_weights
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.layout import LayerLoop
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, LoadedTower, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
-from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
 from jaxserve.models.recoding import recode
-from jaxserve.models.registry import find_family, model_type_of
+from jaxserve.models.registry import find_family
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces, match_tensors
+from jaxserve.models.weight_choice import Quantize, WeightMode, choose_weights
 
 _ALIGNMENT = 64
 """Bytes."""
@@ -49,19 +50,6 @@ _FACTORS = frozenset(
 Spans = tuple[tuple[int, int], ...]
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while parameters are loaded."""
-
-
-def load_config(model_dir: Path) -> ModelConfig:
-    """Read `config.json`, in the hub's style or that of transformers v5; weights are held as they are stored.
-
-    Raises:
-        ModelLoadError: missing or malformed file, unknown family, or a setting that is not supported.
-    """
-    raw = HubConfig.read(Path(model_dir))
-    model_type = model_type_of(raw)
-    family = find_family(model_type)
-    config = family.read(HubConfig({**raw.fields, "model_type": model_type}, raw.path))
-    return with_stored_weights(config, read_stored_weights(raw), family)
 
 
 def load_model(

@@ -147,16 +147,16 @@ class EngineOptions(Options):
         metavar="MESH",
     )
 
-    attention: str | None = option(
+    attention: Literal["native", "blocked", "mosaic", "pallas_tpu"] | None = option(
         None,
-        "Attention kernels by name: native, blocked, mosaic or pallas_tpu.",
+        "Attention kernels.",
         "Devices",
         commands=_PLANS,
         default_text="what the devices prefer",
     )
-    matmul: str | None = option(
+    matmul: Literal["native", "xla", "mosaic", "pallas_tpu"] | None = option(
         None,
-        "Kernels of matrix products by name: native, xla, mosaic or pallas_tpu.",
+        "Kernels of matrix products.",
         "Devices",
         commands=_PLANS,
         default_text="what the devices prefer",

@@ -10,9 +10,10 @@ import jax
 
 from jaxserve.hosts.devices import connect_devices, disconnect_devices
 from jaxserve.hosts.place import Place
-from jaxserve.models import load_config, load_model, loading, make_mesh
+from jaxserve.models import load_model, loading, make_mesh
+from jaxserve.models.config_file import load_config
+from jaxserve.prepared import mesh_shape
 from jaxserve.resolve import bundled_model_dir
-from jaxserve.startup import mesh_shape
 
 read = 0
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jaxserve.config import EngineConfig
 from jaxserve.engine.command import Draw
 from jaxserve.errors import ExitCode, HostLost, ModelLoadError
 from jaxserve.hosts import follower as follower_module
@@ -21,7 +22,6 @@ from jaxserve.hosts.leader import Leader
 from jaxserve.hosts.place import Place
 from jaxserve.options import EngineOptions
 from jaxserve.resolve import bundled_model_dir
-from jaxserve.startup import EngineConfig
 
 SECRET = b"a secret of enough length"
 FACTS = {"jaxserve": "1", "--max-num-seqs": 8}

@@ -93,6 +93,8 @@ def test_a_pod_says_it_by_itself(monkeypatch):
 def test_jaxs_detection_is_what_it_was(monkeypatch):
     """Its classes have no public name: this tells when they change."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert place_module._tpu_clusters() == () or place_module._has_tpu()
+    monkeypatch.setattr(place_module, "_has_tpu", lambda: True)
     gke, gce = place_module._tpu_clusters()
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost,localhost")
     monkeypatch.setenv("TPU_WORKER_ID", "1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -17,8 +17,10 @@ from jaxserve.models.config import LatentSpec, ModelConfig
 from jaxserve.models.family import Cut, Source
 from jaxserve.models.gguf.file import GgufFile, GgufTensor
 from jaxserve.models.gguf.names import STORAGE, Storage
-from jaxserve.models.model import Blueprint, Leaf
 from jaxserve.models.sources import Piece, Pieces, Readable, listed
+
+if TYPE_CHECKING:
+    from jaxserve.models.model import Blueprint, Leaf
 
 _PLAIN: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
