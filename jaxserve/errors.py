@@ -14,8 +14,13 @@ class ExitCode(IntEnum):
     """The model, an option or the address can't be used: starting again changes nothing."""
     ENGINE_DIED = 3
     """The engine ended by itself while serving (the device is gone): start again."""
-    HOST_LOST = 4
+    HOST_LOST = 5
     """Another host of the group is lost or has failed: start them all again."""
+
+    @property
+    def faulty(self) -> bool:
+        """Whether the process does not end because it was asked to: others then must not wait for its farewell."""
+        return self in (ExitCode.CANNOT_SERVE, ExitCode.ENGINE_DIED, ExitCode.HOST_LOST)
 
 
 class JaxserveError(Exception):

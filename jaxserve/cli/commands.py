@@ -103,7 +103,7 @@ def _serve(
     with leading(place, engine) as leader:
         server = serving.Server(engine, process, api, progress=progress, on_ready=on_ready, leader=leader)
         code = leader.finish(server.run(bound))
-    if code == ExitCode.FINE:
+    if not code.faulty:
         disconnect_devices()
     return code
 
@@ -123,7 +123,7 @@ def _leaving(*, at_once: bool) -> Iterator[None]:
     try:
         yield
     except typer.Exit as leaving:
-        if at_once and leaving.exit_code != ExitCode.FINE:
+        if at_once and ExitCode(leaving.exit_code).faulty:
             logging.shutdown()
             sys.stderr.flush()
             os._exit(leaving.exit_code)

@@ -112,7 +112,7 @@ class Leader:
         while code == ExitCode.ENGINE_DIED and self.loss is None and time.monotonic() < deadline:
             time.sleep(0.05)
         code = code if self.loss is None else exit_code(self.loss)
-        self.end(code, "host 0 has ended")
+        self.end(code if code.faulty else ExitCode.FINE, "host 0 has ended")
         return code
 
     def end(self, code: ExitCode, reason: str = "") -> None:
