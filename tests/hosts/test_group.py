@@ -178,6 +178,7 @@ def test_a_closed_connection_ends_the_group(group):
 def test_silence_ends_the_group(group, monkeypatch):
     monkeypatch.setattr(leader_module, "SERVING", 1.5)
     group.serving()
+    time.sleep(1.5)  # a frame ends the wait that began under the limit of the start
     group.followers[1]._pulse.stop()  # alive, but it says nothing any more
     until(lambda: group.leader.loss is not None)
     assert "host 2 has been silent" in str(group.leader.loss)
