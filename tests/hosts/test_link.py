@@ -14,10 +14,17 @@ from jaxserve.hosts.link import PROTOCOL, admit, greet
 SECRET = b"a secret of enough length"
 
 
+def both_ends() -> tuple[socket.socket, socket.socket]:
+    """The accepted end first."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = socket.create_connection(listening.getsockname())
+        return listening.accept()[0], there
+
+
 @pytest.fixture
 def pair():
     """Both sides of a connection, and their sockets."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = both_ends()
     with ours, theirs:
         with ThreadPoolExecutor() as pool:
             there = pool.submit(greet, theirs, SECRET, "host 0")
@@ -40,7 +47,7 @@ def test_frames_arrive_as_they_were_sent(pair):
 
 
 def test_another_secret_is_refused_by_both():
-    ours, theirs = socket.socketpair()
+    ours, theirs = both_ends()
     with ours, theirs, ThreadPoolExecutor() as pool:
         there = pool.submit(greet, theirs, b"another secret of length", "host 0")
         here = pool.submit(admit, ours, SECRET, "host 1")
@@ -51,7 +58,7 @@ def test_another_secret_is_refused_by_both():
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", PROTOCOL[:-1] + b"0" + bytes(32)])
 def test_strangers_get_nothing_but_a_closed_door(said):
-    ours, theirs = socket.socketpair()
+    ours, theirs = both_ends()
     with ours, theirs:
         theirs.sendall(said)
         with pytest.raises(ModelLoadError, match="speaks another protocol"):
@@ -63,7 +70,7 @@ def test_strangers_get_nothing_but_a_closed_door(said):
 
 def test_an_echo_of_the_leaders_proof_is_no_proof():
     """Who knows no secret can send back what it was sent."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = both_ends()
     with ours, theirs, ThreadPoolExecutor() as pool:
         here = pool.submit(admit, ours, SECRET, "a stranger")
         theirs.sendall(PROTOCOL + bytes(32))
