@@ -114,7 +114,8 @@ class Server:
             log_level="warning",
             timeout_graceful_shutdown=int(serve.shutdown_timeout) + 2,
         )
-        self._uvicorn = _Uvicorn(config, self._begin_shutdown)
+        self._leaving = threading.Event()
+        self._uvicorn = _Uvicorn(config, self._on_signal)
 
     def run(self, bound: socket.socket) -> ExitCode:
         """Serves until SIGINT or SIGTERM, or until the engine dies. Returns how the process should end.
@@ -132,9 +133,12 @@ class Server:
             raise self._failure
         if self._started is None:
             return ExitCode.FINE
-        failure = self._started.engine.failure
-        self._started.engine.close()
-        return ExitCode.FINE if failure is None else exit_code(failure)
+        engine = self._started.engine
+        failure = engine.failure
+        engine.close()
+        if failure is not None:
+            return exit_code(failure)
+        return ExitCode.REQUESTS_CUT if engine.cut else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
@@ -150,7 +154,12 @@ class Server:
             self._leader.on_leave = partial(os.kill, os.getpid(), signal.SIGTERM)
         text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
-        app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
+        app = create_app(
+            started.engine,
+            text,
+            _settings(self._api, started, self._names(), sampling),
+            leaving=self._leaving.is_set,
+        )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
         gc.freeze()
@@ -163,22 +172,41 @@ class Server:
 
     def _died(self, error: BaseException) -> None:
         """On the engine's thread: requests have had their error, and nothing can be served any more."""
-        self._uvicorn.should_exit = True
+        if self._serve.on_engine_death == "exit":
+            self._uvicorn.should_exit = True
 
-    def _begin_shutdown(self) -> None:
-        """On the first signal: running requests get their time, then an error instead of silence.
-
-        Beyond that, the kernel ends the process, whatever its threads do.
-        """
+    def _on_signal(self, count: int) -> None:
+        """On the main thread, at the first signal and at each later one."""
+        if count > 1:
+            self._uvicorn.force_exit = True
+            self._end_requests(within=0)
+            return
+        self._leaving.set()
+        drain = self._serve.drain_seconds if self._started is not None else 0.0
+        # Whatever the threads do, the kernel ends the process then.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, self._serve.shutdown_timeout + OVERTIME)
+        signal.setitimer(signal.ITIMER_REAL, drain + self._serve.shutdown_timeout + OVERTIME)
+        if drain:
+            _log.info("asked to end: not ready any more, serving on for %g seconds", drain)
+            _later(drain, partial(self._end_requests, within=self._serve.shutdown_timeout))
+        else:
+            self._end_requests(within=self._serve.shutdown_timeout)
+
+    def _end_requests(self, *, within: float) -> None:
+        """Takes no more; what runs gets its time, then an error instead of silence."""
+        self._uvicorn.should_exit = True
         self._closing.close()
         if self._started is not None:
-            close = partial(self._started.engine.close, self._serve.shutdown_timeout)
-            threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
+            _later(0, partial(self._started.engine.close, within))
 
     def _names(self) -> tuple[str, ...]:
         return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
+
+
+def _later(seconds: float, function: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
 
 
 def _allow_files(count: int) -> None:
@@ -190,16 +218,16 @@ def _allow_files(count: int) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn that tells when the first signal comes."""
+    """uvicorn that leaves it to others when to end: `on_signal` gets how many signals have come."""
 
-    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[int], None]) -> None:
         super().__init__(config)
         self._on_signal = on_signal
+        self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self.should_exit:
-            self._on_signal()
-        super().handle_exit(sig, frame)
+        self._signals += 1
+        self._on_signal(self._signals)
 
 
 def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ def derive_config(
         page_size=options.page_size,
         num_pages=pages,
         max_num_batched_tokens=buckets[-1],
+        max_num_mixed_tokens=min(chosen.max_num_mixed_tokens, buckets[-1]),
         token_buckets=buckets,
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,

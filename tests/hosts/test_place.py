@@ -98,6 +98,8 @@ def test_jaxs_detection_is_what_it_was(monkeypatch):
     gke, gce = place_module._tpu_clusters()
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost,localhost")
     monkeypatch.setenv("TPU_WORKER_ID", "1")
+    for name, value in (("COORDINATOR_ADDRESS", "localhost:1"), ("NUM_SLICES", "1"), ("SLICE_ID", "0")):
+        monkeypatch.setenv(f"MEGASCALE_{name}", value)  # else it asks the machine's metadata
     for cluster in (gke, gce):
         assert all(callable(getattr(cluster, name)) for name in vars(Pod) if name.startswith(("get_", "is_")))
     assert gke.get_process_count() == 2

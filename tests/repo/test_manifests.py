@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from jaxserve.api.metrics import Metrics
 from jaxserve.cli.parameters import OPTIONS
+from jaxserve.engine.engine import EngineStats
 from jaxserve.options import Declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,19 +128,18 @@ def test_selectors_and_references_meet():
     assert claims == set(named("PersistentVolumeClaim"))
 
 
-def test_autoscaling_reads_a_metric_that_there_is(metrics_text):
+def test_autoscaling_and_routing_read_metrics_that_there_are(metrics):
     (scaler,) = found("HorizontalPodAutoscaler")
     wanted = {metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"]}
-    shown = {sample.name for family in text_string_to_metric_families(metrics_text) for sample in family.samples}
-    assert wanted <= shown
+    gateway = (ROOT / "deploy" / "kubernetes" / "inference-gateway.yaml").read_text()
+    pickers = set(re.findall(r"vllm:[a-z_]+", gateway))
+    assert len(pickers) == 3
+    assert wanted | pickers <= metrics
 
 
 @pytest.fixture
-def metrics_text() -> str:
-    from prometheus_client import generate_latest
-
-    from jaxserve.api.metrics import Metrics
-    from jaxserve.engine.engine import EngineStats
+def metrics() -> set[str]:
+    """Names that `/metrics` shows."""
 
     class Idle:
         healthy = ready = True
@@ -146,8 +148,8 @@ def metrics_text() -> str:
             return EngineStats(**dict.fromkeys(EngineStats.__dataclass_fields__, 0))
 
     engine: Any = Idle()
-    made = Metrics(engine, "m") if "model" in Metrics.__init__.__annotations__ else Metrics(engine)
-    return generate_latest(made.registry).decode()
+    text = generate_latest(Metrics(engine, "m").registry).decode()
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
 def test_nothing_is_served_on_the_cpu_by_accident():
