@@ -143,6 +143,7 @@ class Server:
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
         from jaxserve.api.generation_config import sampling_defaults
+        from jaxserve.profiling import Profiler
         from jaxserve.startup import start, use_compilation_cache
 
         begun = time.monotonic()
@@ -159,6 +160,7 @@ class Server:
             text,
             _settings(self._api, started, self._names(), sampling),
             leaving=self._leaving.is_set,
+            profile=None if self._serve.profile_directory is None else Profiler(self._serve.profile_directory).record,
         )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()

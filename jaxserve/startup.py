@@ -151,7 +151,7 @@ def start_loaded(
         model_config=model.config,
         config=config,
         backends=model.backends,
-        num_parameters=sum(leaf.size for leaf in model.parameters),
+        num_parameters=model.num_parameters,
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
         images=None if images is None or config.images is None else images.limited(config.images.max_tokens),
         remarks=_remarks(model, tokenizer, options, config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -23,13 +24,18 @@ from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
-from jaxserve.api.routes import dialects, generate, models, page, probes, tokens
+from jaxserve.api.routes import dialects, generate, models, page, probes, profiling, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
 
 
 def create_app(
-    engine: EngineLike, text: TextServices, settings: Settings, *, leaving: Callable[[], bool] = lambda: False
+    engine: EngineLike,
+    text: TextServices,
+    settings: Settings,
+    *,
+    leaving: Callable[[], bool] = lambda: False,
+    profile: Callable[[float], Path] | None = None,
 ) -> FastAPI:
     """Builds the server around a running engine.
 
@@ -38,6 +44,7 @@ def create_app(
         text: tokenizer and chat template of the served model.
         settings: everything that can be chosen.
         leaving: whether the process has been asked to end: `/ready` then says no.
+        profile: records for so many seconds what the process does, and returns where that lies; None = nobody may ask.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
@@ -59,6 +66,8 @@ def create_app(
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
     app.include_router(page.router())
+    if profile is not None:
+        app.include_router(profiling.router(profile))
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))

@@ -72,6 +72,8 @@ def serve(**options: Any) -> None:
         from jaxserve.api.log_format import LoggedProgress, use_json
         from jaxserve.resolve import default_model_dir
 
+        if process.log_level != "info":  # --verbose has said so
+            logging.getLogger().setLevel(process.log_level.upper())
         if process.log_format == "json":
             use_json()
         engine = _engine_options(options, default_model_dir)

@@ -93,7 +93,7 @@ class Scheduler:
         self._running: dict[Sequence, None] = {}  # by rank
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
         self._calls: Counter[str] = Counter()  # unfinished requests of each call
-        self._unstarted: set[str] = set()  # calls none of whose choices has ever run
+        self._unstarted: dict[str, str] = {}  # the client of each call none of whose choices has ever run
         self._stuck: tuple[Sequence, int] | None = None  # head of the queue and the pages that were too few for it
 
     @property
@@ -128,15 +128,16 @@ class Scheduler:
             Its `n` sequences, in order of their choice.
 
         Raises:
-            Overloaded: `max_waiting` calls wait already, and this request belongs to another one.
+            Overloaded: `max_waiting` calls wait already, and this request belongs to another one. A client of whom
+                none waits still finds a place, until twice as many wait: nobody fills the queue for all others.
             ContextLengthExceeded: the prompt leaves no room for a token within max_model_len.
             InvalidRequest: an empty prompt, no choice, or the id of a request that has not ended.
         """
         self._check_request(request)
         if request.call not in self._calls:
-            if len(self._unstarted) >= self._max_waiting + len(self._slots):
+            if self._is_full(request.client):
                 raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
-            self._unstarted.add(request.call)
+            self._unstarted[request.call] = request.client
         self._calls[request.call] += 1
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
         self._waiting.join(sequences)
@@ -210,11 +211,17 @@ class Scheduler:
             del self._live[sequence.request.id]
             self._leave(sequence.request.call)
 
+    def _is_full(self, client: str) -> bool:
+        beyond = len(self._unstarted) - len(self._slots)
+        if beyond < self._max_waiting:
+            return False
+        return beyond >= 2 * self._max_waiting or client in self._unstarted.values()
+
     def _leave(self, call: str) -> None:
         self._calls[call] -= 1
         if not self._calls[call]:
             del self._calls[call]
-            self._unstarted.discard(call)
+            self._unstarted.pop(call, None)
 
     def abort(self, request_id: str) -> list[Sequence]:
         """End every choice of a request that has not ended, with reason 'abort'.
@@ -267,7 +274,7 @@ class Scheduler:
             raise RuntimeError("the unfinished sequences are not those that run or wait")
         if self._calls != Counter(choices[0].request.call for choices in self._live.values()):
             raise RuntimeError("the calls are not those of the unfinished requests")
-        if not self._unstarted <= self._calls.keys():
+        if not self._unstarted.keys() <= self._calls.keys():
             raise RuntimeError("a request that is over counts as waiting")
 
     # Planning
@@ -496,7 +503,7 @@ class Scheduler:
         self._running[sequence] = None
         if sequence.request.priority:
             self._running = dict.fromkeys(sorted(self._running, key=attrgetter("rank")))
-        self._unstarted.discard(sequence.request.call)
+        self._unstarted.pop(sequence.request.call, None)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
 

@@ -23,6 +23,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from jaxserve.models import tiles, tiles_on_device
 from jaxserve.models.config import WeightFormat
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -50,7 +51,7 @@ class Weight:
     def outputs(self) -> int:
         """Rows."""
         length: int = self.values.shape[-2]
-        return length
+        return tiles_on_device.outputs(self.values) if self.format is not None and self.format.tiled else length
 
     def dequantised(self, dtype: DTypeLike) -> jax.Array:
         """[..., out, in] as numbers of `dtype`, the product of code and scale made in float32."""
@@ -58,10 +59,22 @@ class Weight:
         if form is None:
             plain: jax.Array = self.values
             return plain
+        if form.tiled:
+            return tiles_on_device.dequantised(self.values, self.scale, form).astype(dtype)
         codes = decode(self.values, form, jnp.float32)
         factors: jax.Array = scales(self.scale, form)
         factors = factors[..., None] if form.block is None else spread(factors, form.block, codes.shape[-1])
         return (codes * factors).astype(dtype)
+
+    def rows(self, index_T: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """[T, in]: rows of [out, in] by their numbers, clipped to those that there are."""
+        if self.format is None:
+            plain: jax.Array = jnp.take(self.values, index_T, axis=0, mode="clip").astype(dtype)
+            return plain
+        if self.format.tiled:
+            return tiles_on_device.take_rows(self.values, self.scale, self.format, index_T).astype(dtype)
+        part: Weight = jax.tree.map(lambda array: jnp.take(array, index_T, axis=0, mode="clip"), self)
+        return part.dequantised(dtype)
 
     def halves(self, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
         """Of codes that are two in a byte: the even and the odd columns of `dequantised`, [..., out, in / 2] each."""
@@ -75,17 +88,21 @@ class Weight:
 
 def code_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
     """Shape of the codes of a weight [..., out, in]."""
+    if form.tiled:
+        return tiles.code_shape(shape, form)
     return (*shape[:-1], shape[-1] // packed(form))
 
 
 def scale_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
     """Shape of its scales."""
+    if form.tiled:
+        return tiles.scale_shape(shape, form)
     return tuple(shape[:-1]) if form.block is None else (*shape[:-1], -(-shape[-1] // form.block))
 
 
 def packed(form: WeightFormat) -> int:
     """Codes in one element."""
-    return 2 if form.code == "e2m1" else 1
+    return 2 if form.code in ("e2m1", "uint4") else 1
 
 
 def code_dtype(form: WeightFormat) -> str:
@@ -95,7 +112,7 @@ def code_dtype(form: WeightFormat) -> str:
 
 def scale_dtype(form: WeightFormat) -> str:
     """Type of the array of scales."""
-    return "float32" if form.scale == "float32" else "uint8"
+    return "uint8" if form.scale == "e8m0" else form.scale
 
 
 def decode(codes: jax.Array, form: WeightFormat, dtype: DTypeLike) -> jax.Array:
@@ -148,7 +165,9 @@ def spread(scale: jax.Array, block: int, inputs: int) -> jax.Array:
 
 def aligned(form: WeightFormat, inputs: int, parts: int) -> WeightFormat:
     """The format with blocks so short that cutting the inputs into `parts` cuts no block."""
-    return form if form.block is None or parts == 1 else replace(form, block=math.gcd(form.block, inputs // parts))
+    if form.block is None or form.tiled or parts == 1:
+        return form
+    return replace(form, block=math.gcd(form.block, inputs // parts))
 
 
 def align_blocks(weight: Weight, parts: int) -> Weight:

@@ -51,5 +51,11 @@ def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelCon
 
 def describe_weights(config: ModelConfig) -> str | None:
     """How quantised weights are held, in words; None where there are none."""
-    formats = dict.fromkeys(str(layer.weights) for layer in config.layers if layer.weights is not None)
-    return " and ".join(formats) or None
+    return " and ".join(dict.fromkeys(map(str, held_formats(config)))) or None
+
+
+def held_formats(config: ModelConfig) -> tuple[WeightFormat, ...]:
+    """The formats of a model's quantised weights, the tower's aside."""
+    layers = [form for layer in config.layers for form in (layer.weights, *(form for _, form in layer.formats))]
+    found = dict.fromkeys([*layers, config.embed_weights, config.head_weights])
+    return tuple(form for form in found if form is not None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
+import pytest
 from engine_configs import engine_config
 
 from jaxserve.engine.plan import RowResult, SampledToken
 from jaxserve.engine.requests import Request
 from jaxserve.engine.scheduler import Scheduler
+from jaxserve.errors import Overloaded
 from jaxserve.sampling.params import SamplingParams
 
 
@@ -109,6 +112,24 @@ def test_new_clients_without_end_do_not_keep_an_old_one_waiting() -> None:
         ask(scheduler, f"{chr(1000 + index)}", prompt=1)
         seen += step(scheduler)
     assert "a4" in seen
+
+
+def test_one_client_does_not_fill_the_queue_for_all() -> None:
+    """It is refused where `max_waiting` wait; each other one finds a place, until twice as many wait."""
+    scheduler = Scheduler(engine_config(max_num_seqs=1, max_waiting=3, prefix_caching=False))
+    for index in range(4):
+        ask(scheduler, f"a{index}")
+    for client in "abc":
+        with pytest.raises(Overloaded) if client == "a" else nullcontext():
+            ask(scheduler, f"{client}9")
+    for again in ("b10", "c10"):
+        with pytest.raises(Overloaded):
+            ask(scheduler, again)
+    ask(scheduler, "d0")
+    with pytest.raises(Overloaded):
+        ask(scheduler, "e0")
+    scheduler.check()
+    assert sorted(order(scheduler)) == ["a0", "a1", "a2", "a3", "b9", "c9", "d0"]
 
 
 def test_turns_survive_preemptions() -> None:
