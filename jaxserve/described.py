@@ -31,14 +31,18 @@ class Described:
     """None = the model knows text only."""
 
 
-def describe(options: EngineOptions) -> Described:
+def describe(options: EngineOptions, hosts: int = 1) -> Described:
     """Reads the model's small files and checks the options against them.
+
+    Args:
+        options: what was chosen.
+        hosts: machines like this one that serve the model together.
 
     Raises:
         ModelLoadError: the model can't be served so; one clear sentence.
     """
     config = check_model(options)
-    if (machine := told_machine()) is not None:
+    if (machine := told_machine(hosts)) is not None:
         check_sizes(options, config.max_position_embeddings, machine.platform)
         check_machine(options, machine)
     return Described(options, config, load_tokenizer(options.model_dir), _image_services(options.model_dir, config))
