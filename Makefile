@@ -22,7 +22,7 @@ serve: ## serve a model: MODEL=directory, .gguf, hub id or story (default: SmolL
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 sanitize: ## the C++ kernels' tests with the address sanitizer
@@ -31,7 +31,7 @@ sanitize: ## the C++ kernels' tests with the address sanitizer
 	  "$(BIN)/python" -m pytest -q tests/models/test_native.py $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 judges: ## run other people's tests against a server: ARGS='--url http://127.0.0.1:8000'
@@ -41,7 +41,7 @@ judges: ## run other people's tests against a server: ARGS='--url http://127.0.0
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 
 check-env:
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 
 check-format: check-env
 	"$(BIN)/ruff" format --check .

@@ -8,12 +8,14 @@ of effect. Imports only `config` and `errors`.
 from jaxserve.options.api import ApiOptions, Limits
 from jaxserve.options.declaration import Declared, Options, build, declared
 from jaxserve.options.engine import EngineOptions, platform_defaults
+from jaxserve.options.hosts import HostsOptions
 from jaxserve.options.serve import ServeOptions
 
 __all__ = [
     "ApiOptions",
     "Declared",
     "EngineOptions",
+    "HostsOptions",
     "Limits",
     "Options",
     "ServeOptions",
