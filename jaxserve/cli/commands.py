@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 
 from jaxserve import __version__
-from jaxserve.cli.parameters import ignore_service_links, takes_options
+from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
 from jaxserve.cli.progress import Bars, clear_errors, console, output
 from jaxserve.errors import ExitCode
-from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, build
+from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, ServeOptions, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -153,6 +153,20 @@ def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Mode
         llm = LLM.from_options(engine, progress=progress)
     with llm:
         yield LocalModel(llm)
+
+
+@app.command()
+@takes_only(BenchOptions)
+def bench(
+    url: Annotated[str, typer.Argument(help="Base URL of an OpenAI-compatible server, with or without /v1.")],
+    api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
+    **options: Any,
+) -> None:
+    """Put load on any OpenAI-compatible server; tell latencies and throughput (docs/bench.md)."""
+    with clear_errors():
+        from jaxserve.cli.bench_command import load
+
+        load(url, api_key, build(BenchOptions, options))
 
 
 @app.command()

@@ -6,12 +6,14 @@ of effect. Imports only `config` and `errors`.
 """
 
 from jaxserve.options.api import ApiOptions, Limits
+from jaxserve.options.bench import BenchOptions
 from jaxserve.options.declaration import Declared, Options, build, declared
 from jaxserve.options.engine import EngineOptions, platform_defaults
 from jaxserve.options.serve import ServeOptions
 
 __all__ = [
     "ApiOptions",
+    "BenchOptions",
     "Declared",
     "EngineOptions",
     "Limits",
