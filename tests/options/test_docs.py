@@ -19,6 +19,6 @@ def test_the_document_is_current():
     assert module.OUTPUT.read_text() == module.render(), "run scripts/make_options_table.py"
 
 
-@pytest.mark.parametrize("each", declared(BenchOptions), ids=lambda each: each.name)
+@pytest.mark.parametrize("each", list(declared(BenchOptions)), ids=lambda each: each.name)
 def test_the_page_of_bench_names_every_flag(each):
     assert f"`{each.flag}" in (ROOT / "docs" / "bench.md").read_text()
