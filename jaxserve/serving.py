@@ -107,6 +107,21 @@ class Server:
         )
         self._uvicorn = _Uvicorn(config, self._begin_shutdown)
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model takes messages."""
+        return self._format.renderer is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may call the model, the canonical name first."""
+        return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether clients need a key."""
+        return bool(self._api.api_keys)
+
     def run(self, bound: socket.socket) -> ExitCode:
         """Serves until SIGINT or SIGTERM, or until the engine dies. Returns how the process should end.
 
@@ -137,11 +152,11 @@ class Server:
         self._started = started
         text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
-        app = create_app(started.engine, text, _settings(self._api, started, self._names(), sampling))
+        app = create_app(started.engine, text, _settings(self._api, started, self.names, sampling))
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
         gc.freeze()
-        self._on_ready(_summary(started, self._format.name, self._names()[0], time.monotonic() - begun))
+        self._on_ready(_summary(started, self._format.name, self.names[0], time.monotonic() - begun))
         return app
 
     def _failed(self, error: Exception) -> None:
@@ -163,9 +178,6 @@ class Server:
         if self._started is not None:
             close = partial(self._started.engine.close, self._serve.shutdown_timeout)
             threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
-
-    def _names(self) -> tuple[str, ...]:
-        return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
 
 
 def _allow_files(count: int) -> None:

@@ -16,8 +16,10 @@ import typer
 from rich.console import Console
 
 from jaxserve import __version__
+from jaxserve.cli.curl import base_url, curl_lines
+from jaxserve.cli.help_text import GroupedCommand
 from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
-from jaxserve.cli.progress import Bars, clear_errors, console, output
+from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, output
 from jaxserve.errors import ExitCode
 from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, ServeOptions, build
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from jaxserve.cli.talk import Model
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _GENERATE_BUCKETS = (4, 64, 512)
 """Token buckets for one prompt: few, since they are compiled while somebody waits."""
@@ -48,6 +50,7 @@ def _root(
     """LLM inference in JAX behind the Fireworks AI inference API."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
+        handlers=[AboveBars() if console.is_terminal else logging.StreamHandler()],
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
@@ -57,7 +60,7 @@ def _root(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("serve")
 def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
@@ -71,20 +74,24 @@ def serve(**options: Any) -> None:
             use_json()
         engine = _engine_options(options, default_model_dir)
         bound = serving.bind(process.host, process.port)
-        address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
+        address = base_url(process.host, bound.getsockname()[1])
         with LoggedProgress() if process.log_format == "json" else Bars() as progress:
             server = serving.Server(
                 engine,
                 replace(process, compilation_cache=process.compilation_cache or default_compilation_cache()),
                 api,
                 progress=progress,
-                on_ready=lambda summary: progress.finish(summary, f"serving on {address}"),
+                on_ready=lambda summary: progress.finish(
+                    summary,
+                    f"serving on {address}",
+                    curl_lines(address, server.names[0], chats=server.chats, keyed=server.keyed),
+                ),
             )
             code = server.run(bound)
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("generate")
 def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "Once upon a time",
@@ -122,7 +129,7 @@ def generate(
             sys.stdout.write("\n")
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("generate")
 def chat(
     api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
@@ -155,7 +162,7 @@ def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Mode
         yield LocalModel(llm)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_only(BenchOptions)
 def bench(
     url: Annotated[str, typer.Argument(help="Base URL of an OpenAI-compatible server, with or without /v1.")],
@@ -169,7 +176,7 @@ def bench(
         load(url, api_key, build(BenchOptions, options))
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("convert")
 def convert(
     model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
@@ -189,7 +196,7 @@ def convert(
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("plan")
 def plan(
     model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
@@ -214,7 +221,7 @@ def plan(
     raise typer.Exit(0 if made.problem is None else ExitCode.CANNOT_SERVE)
 
 
-@app.command("compile")
+@app.command("compile", cls=GroupedCommand)
 @takes_options("compile")
 def compile_ahead(
     model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
