@@ -120,7 +120,7 @@ def test_a_key_is_entered_in_the_documents(browser, make_live):
     page = browser.new_page()
     page.goto(server.url + "/docs")
     page.locator(".opblock").first.wait_for()
-    status, shown, block = run_example(page, "create_completion", "A beginning")
+    status, _, block = run_example(page, "create_completion", "A beginning")
     assert status.startswith("401")
     assert "fake" not in page.content(), "who has shown no key learns no names"
     page.locator("button.authorize").first.click()
