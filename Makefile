@@ -12,7 +12,7 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test sanitize test-slow judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow test-notebooks judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ sanitize: ## the C++ kernels' tests with the address sanitizer
 test-slow: ## run the sweeps that `make test` leaves out
 	@$(SETUP) test dev --optional aot --optional clients
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-notebooks: ## run the notebooks in examples/: ARGS='--write' keeps their outputs
+	@$(SETUP) test notebooks
+	@JAX_PLATFORMS=cpu "$(BIN)/python" scripts/run_notebooks.py $(ARGS)
 
 judges: ## run other people's tests against a server: ARGS='--url http://127.0.0.1:8000'
 	@$(SETUP) test --optional clients --optional judges
