@@ -47,7 +47,7 @@ def test_urls(stored, spelling):
 
 
 class Bucket(http.server.BaseHTTPRequestHandler):
-    """The part of Google Cloud Storage's JSON interface that reads a bucket, over a directory."""
+    """The part of Google Cloud Storage's JSON interface that reads and fills a bucket, over a directory."""
 
     root: Path
 
@@ -71,6 +71,13 @@ class Bucket(http.server.BaseHTTPRequestHandler):
             span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
             self.answer(206, data[first : last + 1], **span)
 
+    def do_POST(self):
+        name = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["name"][0]
+        file = self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(200, json.dumps({"name": name, "generation": "1"}).encode())
+
     def answer(self, status, body, **headers):
         self.send_response(status)
         for name, value in {"Content-Length": len(body), "x-goog-generation": 1, **headers}.items():
@@ -88,8 +95,10 @@ def test_gs_urls_against_a_stand_in(stored):
     script = (
         "from pathlib import Path\n"
         "from jaxserve import models\n"
+        "from jaxserve.models.conversion import convert\n"
         "from jaxserve.models.remote import local_model_dir as local\n"
-        "for name in ('stored', 'hub', 'nothing'):\n"
+        "convert(local(Path('gs://bucket/hub')), Path('gs://bucket/written'))\n"
+        "for name in ('stored', 'hub', 'written', 'nothing'):\n"
         "    model = models.load_model(local(Path(f'gs://bucket/{name}')))\n"
         "    print(sum(leaf.nbytes for leaf in model.leaves))\n"
     )
@@ -105,7 +114,10 @@ def test_gs_urls_against_a_stand_in(stored):
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
         server.shutdown()
     size = sum(leaf.nbytes for leaf in models.load_model(stored).leaves)
-    assert done.stdout.split() == [str(size)] * 2, done.stderr
+    assert done.stdout.split() == [str(size)] * 3, done.stderr
+    written = models.load_model(stored.parent / "written")
+    for one, two in zip(written.leaves, models.load_model(stored).leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
     assert "gs://bucket/nothing holds no model that `jaxserve convert` wrote" in done.stderr
 
 
