@@ -207,9 +207,8 @@ class LLM:
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, as `generate` would make them."""
-        if not isinstance(text, str):
-            raise InvalidRequest("text", f"text must be a text, got {type(text).__name__}")
-        return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        told = arguments.whole_text("text", text)
+        return list(self.tokenizer.encode(told, add_special_tokens=add_special_tokens))
 
     def score(self, texts: Prompts) -> list[Score]:
         """Log-likelihood of each text, token by token; nothing is generated.
