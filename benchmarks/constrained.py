@@ -31,8 +31,9 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.requests import Delta, Request
 from jaxserve.engine.runner import Ticket
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import prepare
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import prepare, start
+from jaxserve.startup import start
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.formats.tools import Tool
 from jaxserve.text.grammar.constraint import Constrained, ConstraintBuilder

@@ -1,6 +1,6 @@
 """What hostile requests cost: the time to refuse each, and what an innocent stream beside it notices.
 
-    python -m benchmarks.hostile [--model DIRECTORY] [--only TEXT] [--json FILE] [-- FLAGS OF SERVE]
+    python -m benchmarks.hostile [--model MODEL] [--only TEXT] [--json FILE] [-- FLAGS OF SERVE]
 
 Starts the real server, on the bundled model unless another is named, and a process that streams an innocent answer
 over and over. Each attack is then fired once (as many times at once as it says); shown are its size, the statuses and
@@ -232,12 +232,11 @@ def show(cost: Cost) -> None:
     )
 
 
-def serve(model: Path | None, flags: list[str], log: Path) -> tuple[subprocess.Popen[bytes], str]:
+def serve(model: str, flags: list[str], log: Path) -> tuple[subprocess.Popen[bytes], str]:
     """The server as a process, ready."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    named = [str(model)] if model is not None else []
-    command = [sys.executable, "-m", "jaxserve", "serve", *named, "--port", str(port), "--served-model-name", "story"]
+    command = [sys.executable, "-m", "jaxserve", "serve", model, "--port", str(port), "--served-model-name", "story"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=dict(os.environ))
     url = f"http://127.0.0.1:{port}"
@@ -253,7 +252,7 @@ def serve(model: Path | None, flags: list[str], log: Path) -> tuple[subprocess.P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="the bundled one if not given")
+    parser.add_argument("--model", default="story", help="what `serve` takes; default: the bundled one")
     parser.add_argument("--only", default="", help="attacks whose name holds this text")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("flags", nargs="*", help="flags of the server, behind --")

@@ -28,8 +28,10 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.requests import ConstraintFactory, Delta, Request
 from jaxserve.engine.runner import Ticket
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import prepare
+from jaxserve.resolve import resolve_model
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import Started, prepare, start
+from jaxserve.startup import Started, start
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder
 from jaxserve.text.grammar.wish import OutputWish
@@ -191,16 +193,16 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.speculation", description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", help="directory, .gguf file, hub id, smollm2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=400)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
-    options = EngineOptions(args.model, max_model_len=1024, token_buckets=(4, 8, 16, 64), kv_memory=1 << 30)
+    options = EngineOptions(resolve_model(args.model), max_model_len=1024, max_num_batched_tokens=64, kv_memory=1 << 30)
     started = start(prepare(options))
     bench, rng = Bench(started, args.new, args.rounds), random.Random(0)
     found = {
-        "command": " ".join(["python -m benchmarks.speculation", args.model.name, *sys.argv[2:]]),
+        "command": " ".join(["python -m benchmarks.speculation", args.model.rpartition("/")[2], *sys.argv[2:]]),
         "machine": f"{_cpu()}, {os.cpu_count()} cores",
         "tokens a second": bench.predictions(rng),
         "json": bench.forced(),

@@ -31,9 +31,9 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.plan import Plan, RowResult, SampledToken
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.options import ApiOptions, EngineOptions
+from jaxserve.prepared import prepare
 from jaxserve.resolve.model import bundled_model_dir
 from jaxserve.services import chat_format
-from jaxserve.startup import prepare
 
 FIRST_TOKEN = 300
 """An ordinary token of the bundled tokenizer; rows go on from here."""

@@ -43,6 +43,9 @@ class EngineConfig:
     """P: KV pages of the pool that all page groups share; page 0 is never allocated (padding writes go there)."""
     max_num_batched_tokens: int
     """Token budget of one step; also the largest token bucket."""
+    max_num_mixed_tokens: int | None = None
+    """Token budget of a step in which sequences decode; each that runs gets its least share beyond it. None = that of
+    any step."""
     token_buckets: tuple[int, ...]
     """T: ascending static sizes of the packed token axis; the last equals `max_num_batched_tokens`."""
     page_windows: tuple[int | None, ...]

@@ -9,11 +9,13 @@ class ExitCode(IntEnum):
     """How the process ends, for systemd, Kubernetes and scripts."""
 
     FINE = 0
-    """It was asked to end."""
+    """It was asked to end, and every request had ended."""
     CANNOT_SERVE = 2
     """The model, an option or the address can't be used: starting again changes nothing."""
     ENGINE_DIED = 3
     """The engine ended by itself while serving (the device is gone): start again."""
+    REQUESTS_CUT = 4
+    """It was asked to end, and requests that were still running had to be ended with an error."""
 
 
 class JaxserveError(Exception):
@@ -51,6 +53,10 @@ class EngineStopped(JaxserveError):
 
 class RequestFailed(JaxserveError):
     """This request alone failed while running (for example a bias that bans every token)."""
+
+
+class RequestTimeout(RequestFailed):
+    """The request took longer than it was allowed to."""
 
 
 class SlowClient(RequestFailed):

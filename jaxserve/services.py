@@ -11,25 +11,26 @@ from typing import TYPE_CHECKING
 
 from jaxserve.api.settings import ModelInfo
 from jaxserve.errors import ModelLoadError
-from jaxserve.startup import Prepared, Started
 from jaxserve.text.chat import load_chat_template
 from jaxserve.text.formats import BoundFormat, choose_format
 from jaxserve.text.formats import bind as bind_format
 
 if TYPE_CHECKING:
     from jaxserve.api.ports import TextServices
+    from jaxserve.described import Described
     from jaxserve.images.processor import ImageServices
+    from jaxserve.startup import Started
 
 _log = logging.getLogger(__name__)
 
 
 def chat_format(
-    prepared: Prepared, closing: ExitStack, *, template_file: Path | None = None, name: str | None = None
+    described: Described, closing: ExitStack, *, template_file: Path | None = None, name: str | None = None
 ) -> BoundFormat:
     """The model's template and format.
 
     Args:
-        prepared: the model.
+        described: the model.
         closing: learns how to end the processes that render.
         template_file: template to use instead of the model's.
         name: of the format; None = found out.
@@ -37,8 +38,8 @@ def chat_format(
     Raises:
         ModelLoadError: the template can't be used, or there is no format of the wanted name.
     """
-    tokenizer = prepared.tokenizer
-    template = load_chat_template(prepared.options.model_dir, tokenizer, path=template_file)
+    tokenizer = described.tokenizer
+    template = load_chat_template(described.options.model_dir, tokenizer, path=template_file)
     source = template.source if template is not None else None
     if template is not None:
         workers = template.workers()
@@ -46,14 +47,14 @@ def chat_format(
         closing.callback(workers.close)
         workers.start()
     try:
-        chosen = choose_format(prepared.model_config.model_type, source, tokenizer, name=name)
+        chosen = choose_format(described.model_config.model_type, source, tokenizer, name=name)
     except ValueError as error:
         raise ModelLoadError(str(error)) from None
     return bind_format(chosen, tokenizer, template)
 
 
 def text_services(
-    prepared: Prepared, bound: BoundFormat, closing: ExitStack, images: ImageServices | None
+    described: Described, bound: BoundFormat, closing: ExitStack, images: ImageServices | None
 ) -> TextServices:
     """The format, images, and grammars where the tokenizer allows; `closing` learns how to end their processes."""
     # Imported late: what the options get wrong is told without them.
@@ -61,13 +62,13 @@ def text_services(
     from jaxserve.text.grammar.constraint import ConstraintBuilder
 
     try:
-        constraints = ConstraintBuilder(bound, vocab_size=prepared.model_config.vocab_size)
+        constraints = ConstraintBuilder(bound, vocab_size=described.model_config.vocab_size)
     except ValueError as error:
         _log.warning("structured output and tools are off: %s", error)
-        return TextServices(prepared.tokenizer, bound, images=images)
+        return TextServices(described.tokenizer, bound, images=images)
     closing.callback(constraints.close)
     constraints.start()
-    return TextServices(prepared.tokenizer, bound, constraints, images)
+    return TextServices(described.tokenizer, bound, constraints, images)
 
 
 def model_info(started: Started, names: tuple[str, ...], sampling_defaults: Mapping[str, float]) -> ModelInfo:

@@ -1,6 +1,7 @@
 """The HTTP server as a process: binds, starts the engine, runs uvicorn, shuts both down in order.
 
-The HTTP room and the grammars are imported once the options have been checked: a wrong one is told a second sooner.
+jax, the engine, the HTTP room and the grammars are imported once the options have been checked: a wrong one is told
+seconds sooner.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ import uvicorn
 
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.settings import Settings
+from jaxserve.described import describe
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.services import chat_format, model_info, text_services
-from jaxserve.startup import Progress, Started, prepare, start, use_compilation_cache
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from jaxserve.startup import Progress, Started
 
 OVERTIME = 10.0
 """Seconds beyond the shutdown timeout that the process may take to leave."""
@@ -81,16 +84,17 @@ class Server:
     ) -> None:
         self._serve = serve
         self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
-        self._prepared = prepare(engine)
+        described = describe(engine)
         self._closing = ExitStack()
         """Ends the processes that work for requests."""
-        self._format = chat_format(
-            self._prepared, self._closing, template_file=serve.chat_template, name=serve.chat_format
-        )
+        self._format = chat_format(described, self._closing, template_file=serve.chat_template, name=serve.chat_format)
         self._progress = progress
         self._on_ready = on_ready
         self._started: Started | None = None
         self._failure: Exception | None = None
+        from jaxserve.prepared import fit
+
+        self._prepared = fit(described)
         from jaxserve.api.connection import guarded
         from jaxserve.api.starting import StartingApp
 
@@ -105,7 +109,8 @@ class Server:
             log_level="warning",
             timeout_graceful_shutdown=int(serve.shutdown_timeout) + 2,
         )
-        self._uvicorn = _Uvicorn(config, self._begin_shutdown)
+        self._leaving = threading.Event()
+        self._uvicorn = _Uvicorn(config, self._on_signal)
 
     @property
     def chats(self) -> bool:
@@ -138,13 +143,17 @@ class Server:
             raise self._failure
         if self._started is None:
             return ExitCode.FINE
-        died = self._started.engine.failure is not None
-        self._started.engine.close()
-        return ExitCode.ENGINE_DIED if died else ExitCode.FINE
+        engine = self._started.engine
+        died = engine.failure is not None
+        engine.close()
+        if died:
+            return ExitCode.ENGINE_DIED
+        return ExitCode.REQUESTS_CUT if engine.cut else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
         from jaxserve.api.generation_config import sampling_defaults
+        from jaxserve.startup import start, use_compilation_cache
 
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
@@ -152,7 +161,12 @@ class Server:
         self._started = started
         text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
-        app = create_app(started.engine, text, _settings(self._api, started, self.names, sampling))
+        app = create_app(
+            started.engine,
+            text,
+            _settings(self._api, started, self.names, sampling),
+            leaving=self._leaving.is_set,
+        )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
         gc.freeze()
@@ -165,19 +179,38 @@ class Server:
 
     def _died(self, error: BaseException) -> None:
         """On the engine's thread: requests have had their error, and nothing can be served any more."""
-        self._uvicorn.should_exit = True
+        if self._serve.on_engine_death == "exit":
+            self._uvicorn.should_exit = True
 
-    def _begin_shutdown(self) -> None:
-        """On the first signal: running requests get their time, then an error instead of silence.
-
-        Beyond that, the kernel ends the process, whatever its threads do.
-        """
+    def _on_signal(self, count: int) -> None:
+        """On the main thread, at the first signal and at each later one."""
+        if count > 1:
+            self._uvicorn.force_exit = True
+            self._end_requests(within=0)
+            return
+        self._leaving.set()
+        drain = self._serve.drain_seconds if self._started is not None else 0.0
+        # Whatever the threads do, the kernel ends the process then.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, self._serve.shutdown_timeout + OVERTIME)
+        signal.setitimer(signal.ITIMER_REAL, drain + self._serve.shutdown_timeout + OVERTIME)
+        if drain:
+            _log.info("asked to end: not ready any more, serving on for %g seconds", drain)
+            _later(drain, partial(self._end_requests, within=self._serve.shutdown_timeout))
+        else:
+            self._end_requests(within=self._serve.shutdown_timeout)
+
+    def _end_requests(self, *, within: float) -> None:
+        """Takes no more; what runs gets its time, then an error instead of silence."""
+        self._uvicorn.should_exit = True
         self._closing.close()
         if self._started is not None:
-            close = partial(self._started.engine.close, self._serve.shutdown_timeout)
-            threading.Thread(target=close, name="jaxserve-shutdown", daemon=True).start()
+            _later(0, partial(self._started.engine.close, within))
+
+
+def _later(seconds: float, function: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
 
 
 def _allow_files(count: int) -> None:
@@ -189,16 +222,16 @@ def _allow_files(count: int) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn that tells when the first signal comes."""
+    """uvicorn that leaves it to others when to end: `on_signal` gets how many signals have come."""
 
-    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[int], None]) -> None:
         super().__init__(config)
         self._on_signal = on_signal
+        self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self.should_exit:
-            self._on_signal()
-        super().handle_exit(sig, frame)
+        self._signals += 1
+        self._on_signal(self._signals)
 
 
 def _api_keys(values: tuple[str, ...], file: Path | None) -> tuple[str, ...]:

@@ -15,24 +15,17 @@ from jaxserve.engine.engine import Engine
 from jaxserve.engine.image_sizes import VisionFacts
 from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
-from jaxserve.engine.sizing import DeviceFacts, ModelFacts, check_sizes, derive_config
+from jaxserve.engine.sizing import DeviceFacts, ModelFacts, derive_config
 from jaxserve.engine.stored_programs import StoredPrograms
-from jaxserve.errors import ModelLoadError
-from jaxserve.images.processor import ImageServices, read_processor
-from jaxserve.images.types import ImageMarkup, ImageShape
+from jaxserve.images.processor import ImageServices
 from jaxserve.models import (
     Backends,
     LoadedModel,
     ModelConfig,
-    Target,
     VisionSpec,
     cache_bytes_per_page,
     cache_layout,
-    choose_backends,
-    choose_weights,
-    derive_mesh_shape,
     describe_weights,
-    load_config,
     load_model,
     make_mesh,
     serves_single_tokens,
@@ -40,12 +33,11 @@ from jaxserve.models import (
 from jaxserve.native.library import unavailable
 from jaxserve.options import EngineOptions
 from jaxserve.options.engine import PlatformDefaults
-from jaxserve.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from jaxserve.prepared import MeshShape, Prepared
+from jaxserve.text.tokenizers.tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are 'weights' (bytes) and 'programs'."""
-
-MeshShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -81,39 +73,6 @@ def use_compilation_cache(directory: Path | None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model of which all is known and checked that can be without reading a weight."""
-
-    options: EngineOptions
-    model_config: ModelConfig
-    tokenizer: Tokenizer
-    mesh_shape: MeshShape
-    backends: Backends
-    images: ImageServices | None = None
-
-
-def prepare(options: EngineOptions) -> Prepared:
-    """Reads the model's small files and checks every option against them and the devices.
-
-    Raises:
-        ModelLoadError: the model can't be served so; one clear sentence.
-    """
-    gpu.prepare(options.device_memory)
-    model_config = load_config(options.model_dir)
-    device = jax.devices()[0]
-    if options.device_memory is not None and device.platform != "gpu":
-        raise ModelLoadError(
-            f"--device-memory is a share of a GPU's memory, and the device here is a {device.platform}"
-        )
-    check_sizes(options, model_config.max_position_embeddings, device.platform)
-    shape = mesh_shape(model_config, options.mesh)
-    layers = choose_weights(model_config, options.weights, options.quantize).layers
-    backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
-    tokenizer = load_tokenizer(options.model_dir)
-    return Prepared(options, model_config, tokenizer, shape, backends, _image_services(options.model_dir, model_config))
 
 
 def start(
@@ -181,24 +140,11 @@ def start_loaded(
         model_config=model.config,
         config=config,
         backends=model.backends,
-        num_parameters=sum(leaf.size for leaf in model.parameters),
+        num_parameters=model.num_parameters,
         device=f"{model.mesh.size} x {device.device_kind} ({device.platform})",
         images=None if images is None or config.images is None else images.limited(config.images.max_tokens),
         remarks=_remarks(model, tokenizer, options, config),
     )
-
-
-def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
-    """The mesh over this machine's devices that `--mesh` asks for.
-
-    Raises:
-        ModelLoadError: it has fewer.
-    """
-    shape = derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted
-    size, have = shape[0] * shape[1] * shape[2], len(jax.devices())
-    if size > have:
-        raise ModelLoadError(f"--mesh asks for {size} devices, this machine has {have}")
-    return shape
 
 
 def model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
@@ -234,16 +180,6 @@ def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:
         patch_bytes=4 * (vision.inputs + 8 * vision.width + 3 * vision.inner + 512 * vision.num_heads),
         rotary_axes=vision.axes,
     )
-
-
-def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | None:
-    vision = config.vision
-    if vision is None:
-        return None
-    side = None if vision.side is None else vision.side * vision.patch
-    shape = ImageShape(vision.style, vision.patch, vision.merge, side, vision.extra_tokens)
-    markup = ImageMarkup(vision.image_token, vision.before, vision.after)
-    return ImageServices(read_processor(model_dir, shape), markup)
 
 
 def _device_facts(model: LoadedModel) -> DeviceFacts:

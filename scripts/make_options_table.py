@@ -41,6 +41,7 @@ CODES = {
     ExitCode.FINE: "The process was asked to end.",
     ExitCode.CANNOT_SERVE: "The model, an option or the address can't be used; starting again changes nothing.",
     ExitCode.ENGINE_DIED: "The engine ended by itself while serving, because the device is gone: start again.",
+    ExitCode.REQUESTS_CUT: "The process was asked to end, and requests that still ran were ended with an error.",
 }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jaxserve.errors import ModelLoadError
 
 GIB = 1 << 30
+HERE = "here"
+"""Instead of a topology: the devices of this machine."""
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,22 @@ from typing import Any
 import jax
 
 from jaxserve.ahead import compiler
-from jaxserve.ahead.chips import Topology, parse_topology
+from jaxserve.ahead.chips import HERE, Topology, parse_topology
 from jaxserve.ahead.plan import make_plan
 from jaxserve.config import EngineConfig
-from jaxserve.engine import stored_programs
+from jaxserve.engine import compilations, stored_programs
+from jaxserve.engine.machine import Machine, check_machine
 from jaxserve.engine.programs import Programs
 from jaxserve.engine.sizing import DeviceFacts, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import LoadedModel, Target, choose_backends, choose_weights, load_config, make_mesh
+from jaxserve.models.loading import keep_blocks
 from jaxserve.models.model import plan_model
 from jaxserve.options import EngineOptions
-from jaxserve.startup import mesh_shape, model_facts
+from jaxserve.prepared import mesh_shape
+from jaxserve.startup import model_facts
 
 Progress = Callable[[int, int], None]
-HERE = "here"
-"""Instead of a topology: the devices of this machine."""
 
 
 def compile_programs(options: EngineOptions, topology: str, out: Path, progress: Progress) -> EngineConfig:
@@ -40,7 +41,8 @@ def compile_programs(options: EngineOptions, topology: str, out: Path, progress:
         devices = compiler.described_devices(wanted)
         model, config = _there(options, wanted, devices)
     programs = Programs(config, model)
-    programs.compile(progress)
+    with compilations.afresh():
+        programs.compile(progress)
     stored_programs.write(out, programs.by_name.items(), config, model.config, devices[0])
     return config
 
@@ -50,12 +52,15 @@ def _model(options: EngineOptions, shape: tuple[int, int, int], devices: list[An
     config = choose_weights(load_config(options.model_dir), options.weights, options.quantize)
     backends = choose_backends(options.attention, options.matmul, Target.of(devices[0]), config.layers)
     chosen, mesh = options.chosen(devices[0].platform), make_mesh(shape, devices)
+    if options.weights == "keep" and options.quantize is None:
+        config = keep_blocks(config, options.model_dir, mesh, backends)
     blueprint = plan_model(config, mesh=mesh, dtype=chosen.dtype, layer_loop=chosen.layer_loop, backends=backends)
     leaves: list[Any] = [leaf.value for leaf in blueprint.leaves]
     return LoadedModel(config, blueprint.graphdef, leaves, mesh, chosen.dtype, chosen.layer_loop, backends)
 
 
 def _here(options: EngineOptions, devices: list[Any]) -> tuple[LoadedModel, EngineConfig]:
+    check_machine(options, Machine(devices[0].platform, len(devices)))
     shape = mesh_shape(load_config(options.model_dir), options.mesh)
     model = _model(options, shape, devices)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")

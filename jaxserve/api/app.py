@@ -28,20 +28,23 @@ from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
 
 
-def create_app(engine: EngineLike, text: TextServices, settings: Settings) -> FastAPI:
+def create_app(
+    engine: EngineLike, text: TextServices, settings: Settings, *, leaving: Callable[[], bool] = lambda: False
+) -> FastAPI:
     """Builds the server around a running engine.
 
     Args:
         engine: takes requests; its owner closes it after the app has stopped.
         text: tokenizer and chat template of the served model.
         settings: everything that can be chosen.
+        leaving: whether the process has been asked to end: `/ready` then says no.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
     lanes = Lanes(text, settings.lower_threads)
     admission = Admission(engine, settings)
-    context = Context(engine, text, settings, Metrics(engine), admission, lanes)
+    context = Context(engine, text, settings, Metrics(engine, settings.model.names[0]), admission, lanes, leaving)
     app = FastAPI(
         title="jaxserve",
         version=jaxserve.__version__,

@@ -75,6 +75,12 @@ def cache_owner(headers: Headers, settings: Settings) -> str:
     return "" if settings.share_prompt_cache or key is None else _digest(key).hex()
 
 
+def client_of(headers: Headers, address: str | None) -> str:
+    """Whose turn a request takes where many wait: its key's, without one its address's."""
+    key = presented_key(headers)
+    return f"address {address}" if key is None else _digest(key).hex()
+
+
 def presented_key(headers: Headers) -> bytes | None:
     """The key that a request came with, None without one: a bearer's, or as clients of Azure or Anthropic send it."""
     scheme, _, key = headers.get("authorization", "").partition(" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxserve.api.admission import Admission
@@ -32,3 +33,5 @@ class Context:
     admission: Admission
     lanes: Lanes
     """Where validation, templates and tokenizing run."""
+    leaving: Callable[[], bool] = lambda: False
+    """Whether the process has been asked to end, so that nobody should send new requests."""

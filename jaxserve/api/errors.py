@@ -15,6 +15,7 @@ from jaxserve.errors import (
     InvalidRequest,
     Overloaded,
     RequestFailed,
+    RequestTimeout,
     TemplateError,
     UnknownModel,
 )
@@ -106,6 +107,8 @@ def as_api_error(error: Exception, retry_after: int = 1) -> ApiError:
             return _about_field(400, error, "template_error")
         case InvalidRequest():
             return _about_field(422, error, "invalid_value")
+        case RequestTimeout():
+            return ApiError(408, str(error))
         case RequestFailed():
             return ApiError(400, str(error), code="request_failed")
         case Overloaded():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+from jaxserve.api.deadlines import NO_DEADLINE, Deadline
 from jaxserve.api.lower import Job
 from jaxserve.api.ports import EngineLike
 from jaxserve.engine.requests import Delta, Request
@@ -128,12 +131,25 @@ class Generation:
         engine: runs them.
         job: the validated request.
         cache_owner: whose cached prompts they use, whatever isolation key the request itself gives.
+        client: whose turn it takes when requests wait.
+        deadline: when it must have ended.
     """
 
-    def __init__(self, engine: EngineLike, job: Job, cache_owner: str = "") -> None:
+    def __init__(
+        self,
+        engine: EngineLike,
+        job: Job,
+        *,
+        cache_owner: str = "",
+        client: str = "",
+        deadline: Deadline = NO_DEADLINE,
+    ) -> None:
         self._engine = engine
         self._job = job
         self._owner = cache_owner
+        self._client = client
+        self._deadline = deadline
+        self._late = False
         capacity = MAX_PENDING * sum(prompt.request.n for prompt in job.prompts)
         self._queue = DeltaQueue(asyncio.get_running_loop(), capacity, self._give_up)
         self._open: dict[str, int] = {}
@@ -145,7 +161,9 @@ class Generation:
         Raises:
             Overloaded: the engine's queue is full.
             EngineStopped: the engine no longer runs.
+            RequestTimeout: it is too late.
         """
+        self._check_time()
         try:
             for prompt in self._job.prompts:
                 self._engine.submit(self._owned(prompt.request), self._queue.put)
@@ -156,7 +174,7 @@ class Generation:
 
     def _owned(self, request: Request) -> Request:
         key = json.dumps([self._owner, request.cache_key]) if self._owner else request.cache_key
-        return replace(request, call=self._job.id, cache_key=key)
+        return replace(request, call=self._job.id, cache_key=key, client=self._client)
 
     def abort(self) -> None:
         """Ends what still runs. Idempotent."""
@@ -184,14 +202,39 @@ class Generation:
 
         Raises:
             Exception: the error that a delta carries, or EngineStopped when the engine gave a choice up.
+            RequestTimeout: some choice had not ended in time.
         """
-        while self._open:
-            deltas = await self._queue.take()
-            good = list(itertools.takewhile(self._survives, deltas))
-            if good or not deltas:
-                yield good
-            if len(good) < len(deltas):
-                raise _failure(deltas[len(good)])
+        with self._alarm():
+            while self._open:
+                deltas = await self._queue.take()
+                good = list(itertools.takewhile(self._survives, deltas))
+                if good or not deltas:
+                    yield good
+                if len(good) < len(deltas):
+                    raise _failure(deltas[len(good)])
+                if self._open:
+                    self._check_time()
+
+    @contextmanager
+    def _alarm(self) -> Iterator[None]:
+        """Wakes the reader when its time is over."""
+        if self._deadline.at == math.inf:
+            yield
+            return
+        left = self._deadline.at - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(max(0.0, left), self._expire)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        self._queue.wake()
+
+    def _check_time(self) -> None:
+        if self._late or time.monotonic() >= self._deadline.at:
+            raise self._deadline.error()
 
     def _survives(self, delta: Delta) -> bool:
         """Notes the end of a choice; False when the request has failed."""

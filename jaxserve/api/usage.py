@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jaxserve.api.distributions import Distribution
 from jaxserve.api.lower import Job
 from jaxserve.api.schema.responses import UsageInfo
 from jaxserve.api.settings import Settings
 from jaxserve.engine.requests import Delta, DraftCounts, Timing
+
+TOKEN_INTERVALS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Buckets of the seconds between two tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,15 @@ class Ledger:
     finish_reasons: Counter[str] = field(default_factory=Counter)
     stop_text: str | None = None
     """The stop text that ended a choice; of several choices, the last."""
+    intervals: Distribution = field(default_factory=lambda: Distribution(TOKEN_INTERVALS))
+    """Seconds between the tokens of a choice, as they came out of the engine."""
+    _last: dict[tuple[str, int], float] = field(default_factory=dict)
+    """When each choice's last token came."""
 
     def add(self, delta: Delta) -> None:
         """Counts one delta."""
+        if delta.token_ids:
+            self._time(delta)
         self.completion_tokens += len(delta.token_ids)
         self.cached.setdefault(delta.request_id, delta.cached_tokens)
         self.concurrent_requests = max(self.concurrent_requests, delta.concurrent_requests)
@@ -50,6 +61,13 @@ class Ledger:
         self.stop_text = delta.stop_text or self.stop_text
         if delta.finish_reason is not None:
             self.finish_reasons[delta.finish_reason] += 1
+
+    def _time(self, delta: Delta) -> None:
+        now, choice = time.monotonic(), (delta.request_id, delta.choice)
+        last = self._last.get(choice)
+        if last is not None:
+            self.intervals.observe((now - last) / len(delta.token_ids), len(delta.token_ids))
+        self._last[choice] = now
 
     @property
     def prompt_tokens(self) -> int:
@@ -75,6 +93,11 @@ class Ledger:
     def finished(self) -> float | None:
         """When the last choice ended."""
         return max((t.finished for t in self.timings.values() if t.finished is not None), default=None)
+
+    @property
+    def queued(self) -> float | None:
+        """Seconds in the engine's queue, of several prompts the longest."""
+        return max((t.admitted - t.arrived for t in self.timings.values() if t.admitted is not None), default=None)
 
     def usage(self) -> UsageInfo:
         """The `usage` object."""
@@ -119,12 +142,11 @@ class Ledger:
 
     def _engine_durations(self) -> dict[str, float]:
         timings = list(self.timings.values())
-        queued = [t.admitted - t.arrived for t in timings if t.admitted is not None]
         prefill = [t.first_token - t.admitted for t in timings if t.first_token is not None and t.admitted is not None]
         # Prefill and decoding share the engine's steps, so nothing ever waits between the two.
         durations = {"generation-queue-duration": 0.0}
-        if queued:
-            durations["prefill-queue-duration"] = _seconds(max(queued))
+        if self.queued is not None:
+            durations["prefill-queue-duration"] = _seconds(self.queued)
         if prefill:
             durations["prefill-duration"] = _seconds(max(prefill))
         if self.first_token is not None and self.finished is not None:

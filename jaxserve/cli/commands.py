@@ -108,6 +108,9 @@ def generate(
         engine = replace(
             _engine_options(options), max_num_seqs=2, prefix_caching=False, token_buckets=_GENERATE_BUCKETS
         )
+        from jaxserve.described import check_model
+
+        check_model(engine)
         from jaxserve.llm import LLM
         from jaxserve.sampling.params import SamplingParams
         from jaxserve.startup import use_compilation_cache
@@ -208,12 +211,16 @@ def plan(
     os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are elsewhere
     with clear_errors():
         from jaxserve.ahead.chips import parse_topology
+        from jaxserve.described import check_model
+
+        place, folder = parse_topology(topology), model.parent if model.is_file() else model
+        engine = build(EngineOptions, options, model_dir=folder)
+        check_model(engine)
         from jaxserve.ahead.plan import make_plan
         from jaxserve.ahead.report import as_json as to_json
         from jaxserve.ahead.report import show
 
-        folder = model.parent if model.is_file() else model
-        made = make_plan(build(EngineOptions, options, model_dir=folder), parse_topology(topology))
+        made = make_plan(engine, place)
     if as_json:
         sys.stdout.write(json.dumps(to_json(made), indent=2) + "\n")
     else:
@@ -231,11 +238,17 @@ def compile_ahead(
 ) -> None:
     """Compile all programs of a model for devices that are elsewhere; `serve --programs` loads the result there."""
     with clear_errors(), Bars() as bars:
+        from jaxserve.ahead.chips import HERE, parse_topology
+        from jaxserve.described import check_model
+
+        engine = build(EngineOptions, options, model_dir=model)
+        if topology != HERE:
+            parse_topology(topology)
+        check_model(engine)
         from jaxserve.ahead import compilation, compiler
 
-        if topology != compilation.HERE:
+        if topology != HERE:
             compiler.prepare()
-        engine = build(EngineOptions, options, model_dir=model)
         compilation.compile_programs(engine, topology, out, partial(bars, "programs"))
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 

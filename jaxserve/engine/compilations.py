@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
+_CACHE = "jax_enable_compilation_cache"
 _count = 0
 _listening = False
 
@@ -26,3 +31,22 @@ def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
     global _count
     if event == _EVENT:
         _count += 1
+
+
+@contextmanager
+def afresh() -> Iterator[None]:
+    """Compiles without jax's cache of programs, for programs that are to be stored.
+
+    On a CPU a program that was read from the cache runs, but stored again it lacks the functions it calls.
+    """
+    enabled = getattr(jax.config, _CACHE)
+    _use_cache(False)
+    try:
+        yield
+    finally:
+        _use_cache(enabled)
+
+
+def _use_cache(enabled: bool) -> None:
+    jax.config.update(_CACHE, enabled)
+    compilation_cache.reset_cache()  # jax asks the setting once, at its first compilation

@@ -144,6 +144,7 @@ class Engine(Generic[Ticket]):
         self._accepting = True
         self._failure: BaseException | None = None
         self._deadline: float | None = None
+        self._cut = 0
         self._thread = threading.Thread(target=self._run, name="jaxserve-engine", daemon=True)
         self._thread.start()
 
@@ -156,6 +157,11 @@ class Engine(Generic[Ticket]):
     def failure(self) -> BaseException | None:
         """What the loop died of; None while it lives or after an orderly close."""
         return self._failure
+
+    @property
+    def cut(self) -> int:
+        """Requests that had not ended when the engine did."""
+        return self._cut
 
     @property
     def ready(self) -> bool:
@@ -411,6 +417,7 @@ class Engine(Generic[Ticket]):
         with self._lock:
             self._accepting = False
         error = EngineStopped(self._stop_message())
+        self._cut = len(self._streams)
         for stream in self._streams.values():
             stream.fail(error)
         self._streams.clear()
@@ -420,6 +427,7 @@ class Engine(Generic[Ticket]):
             except queue.Empty:
                 return
             if isinstance(message, _Submit):
+                self._cut += 1
                 _refuse(message.request, message.sink, error)
 
     def _stop_message(self) -> str:

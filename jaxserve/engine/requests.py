@@ -54,6 +54,8 @@ class Request:
     """Return the routed experts of each generated position, and of each scored one of the prompt."""
     priority: bool = False
     """Whether it comes in before requests without it, and keeps its pages longer; it does not displace who runs."""
+    client: str = ""
+    """Whose it is: waiting clients come in alternately."""
     call: str = ""
     """Requests that one call of a client made share it, and wait as one; "" = the request's own id."""
 

@@ -3,9 +3,10 @@
 In: `Request`s, and what steps sampled. Out: `Plan`s. Pure Python; owns slots and pages as numbers only.
 
 Order is everything here. Sequences have a rank: those of priority requests come before all others, and among equals
-who arrived first. They are admitted strictly by rank, and the one of the lowest rank is the first to lose its pages, so
-everything running arrived before everything of its kind that waits. The sequence of the highest rank therefore always
-advances, and by induction every sequence ends, unless priority requests never cease to come.
+whose turn it is (`line`: one client's sequences as they arrived, clients alternately). They are admitted strictly by
+rank, and the one of the lowest rank is the first to lose its pages, so everything running ranks before all of its kind
+that waits. The sequence of the highest rank therefore always advances, and by induction every sequence ends, unless
+priority requests never cease to come.
 
 Drafts are added last, to what has been planned: they take what the step has room for anyway, and nobody waits for them.
 A sequence whose drafts are in flight goes on as if they were right where others make a step; alone it waits to know.
@@ -22,6 +23,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from jaxserve.config import MAX_DRAFTS, EngineConfig
 from jaxserve.engine.drafting import NO_DRAFTS, Propose, Room
@@ -75,6 +77,7 @@ class Scheduler:
         """Prefill chunks start and end at multiples of it (the last one ends with the prompt): boundaries that don't
         depend on load keep results so."""
         self._token_budget = config.max_num_batched_tokens
+        self._mixed_budget = config.max_num_mixed_tokens or self._token_budget
         self._room = Room.of(config)
         self._prefix_caching = config.prefix_caching
         self._max_waiting = config.max_waiting
@@ -90,7 +93,7 @@ class Scheduler:
         self._running: dict[Sequence, None] = {}  # by rank
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
         self._calls: Counter[str] = Counter()  # unfinished requests of each call
-        self._unstarted: set[str] = set()  # calls none of whose choices has ever run
+        self._unstarted: dict[str, str] = {}  # the client of each call none of whose choices has ever run
         self._stuck: tuple[Sequence, int] | None = None  # head of the queue and the pages that were too few for it
 
     @property
@@ -125,15 +128,16 @@ class Scheduler:
             Its `n` sequences, in order of their choice.
 
         Raises:
-            Overloaded: `max_waiting` calls wait already, and this request belongs to another one.
+            Overloaded: `max_waiting` calls wait already, and this request belongs to another one. A client of whom
+                none waits still finds a place, until twice as many wait: nobody fills the queue for all others.
             ContextLengthExceeded: the prompt leaves no room for a token within max_model_len.
             InvalidRequest: an empty prompt, no choice, or the id of a request that has not ended.
         """
         self._check_request(request)
         if request.call not in self._calls:
-            if len(self._unstarted) >= self._max_waiting + len(self._slots):
+            if self._is_full(request.client):
                 raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
-            self._unstarted.add(request.call)
+            self._unstarted[request.call] = request.client
         self._calls[request.call] += 1
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
         self._waiting.join(sequences)
@@ -207,11 +211,17 @@ class Scheduler:
             del self._live[sequence.request.id]
             self._leave(sequence.request.call)
 
+    def _is_full(self, client: str) -> bool:
+        beyond = len(self._unstarted) - len(self._slots)
+        if beyond < self._max_waiting:
+            return False
+        return beyond >= 2 * self._max_waiting or client in self._unstarted.values()
+
     def _leave(self, call: str) -> None:
         self._calls[call] -= 1
         if not self._calls[call]:
             del self._calls[call]
-            self._unstarted.discard(call)
+            self._unstarted.pop(call, None)
 
     def abort(self, request_id: str) -> list[Sequence]:
         """End every choice of a request that has not ended, with reason 'abort'.
@@ -255,7 +265,7 @@ class Scheduler:
         order = [*self._running, *self._waiting]
         kinds = [[one for one in order if one.request.priority is priority] for priority in (True, False)]
         lines = [list(self._running), list(self._waiting), *kinds]
-        if any(line != sorted(line, key=_rank) for line in lines):
+        if any(line != sorted(line, key=attrgetter("rank")) for line in lines):
             raise RuntimeError("a sequence runs or waits out of turn")
         if any(s.pages or s.computed or s.slot >= 0 for s in self._waiting):
             raise RuntimeError("a waiting sequence holds pages or a slot")
@@ -264,7 +274,7 @@ class Scheduler:
             raise RuntimeError("the unfinished sequences are not those that run or wait")
         if self._calls != Counter(choices[0].request.call for choices in self._live.values()):
             raise RuntimeError("the calls are not those of the unfinished requests")
-        if not self._unstarted <= self._calls.keys():
+        if not self._unstarted.keys() <= self._calls.keys():
             raise RuntimeError("a request that is over counts as waiting")
 
     # Planning
@@ -279,6 +289,9 @@ class Scheduler:
             or (missing == 1 and (sequence.drafted or self._unfinished(sequence)))
         ]
         decoding = sum(missing == 1 for _, missing in wanting)
+        if decoding:
+            # A prompt under way always gets a chunk, so that a small budget holds nobody up.
+            step.budget = min(step.budget, max(self._mixed_budget, decoding + self._page_size))
         for sequence, missing in wanting:
             if sequence.state is not SequenceState.RUNNING:
                 continue  # lost its pages to one of higher rank in this loop
@@ -486,11 +499,11 @@ class Scheduler:
         """Move the head of the queue, which has its pages, to a slot."""
         sequence.slot = heapq.heappop(self._slots)
         sequence.state = SequenceState.RUNNING
-        self._waiting.leave(sequence)
+        self._waiting.come_in(sequence)
         self._running[sequence] = None
         if sequence.request.priority:
-            self._running = dict.fromkeys(sorted(self._running, key=_rank))
-        self._unstarted.discard(sequence.request.call)
+            self._running = dict.fromkeys(sorted(self._running, key=attrgetter("rank")))
+        self._unstarted.pop(sequence.request.call, None)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
 
@@ -630,11 +643,6 @@ class Scheduler:
                 raise InvalidRequest(
                     "images", f"an image of {placed.image.tokens} tokens is larger than any that is read"
                 )
-
-
-def _rank(sequence: Sequence) -> tuple[bool, int]:
-    """Lower comes first."""
-    return not sequence.request.priority, sequence.arrival
 
 
 def _check_sizes(config: EngineConfig) -> None:

@@ -27,7 +27,9 @@ class Sequence:
     request: Request
     choice: int
     arrival: int
-    """Order of arrival, which ranks it among its kind."""
+    """Order of arrival, which ranks it among those of the same turn."""
+    turn: int = 0
+    """Ranks it among its kind; see `line`."""
     output: list[int] = field(default_factory=list)
     """Committed output tokens."""
     state: SequenceState = SequenceState.WAITING
@@ -49,6 +51,11 @@ class Sequence:
     """Rows of this sequence that have been planned and not yet committed."""
     preemptions: int = 0
     finish_reason: FinishReason | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Lower comes first."""
+        return not self.request.priority, self.turn, self.arrival
 
     @property
     def tokens(self) -> list[int]:

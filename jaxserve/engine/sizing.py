@@ -65,6 +65,18 @@ def default_token_buckets(smallest: int, largest: int) -> tuple[int, ...]:
     return (*buckets, largest)
 
 
+def check_context(options: EngineOptions, context: int) -> None:
+    """Compares the chosen context with the model's.
+
+    Raises:
+        ModelLoadError: it is more.
+    """
+    if (options.max_model_len or 0) > context:
+        raise ModelLoadError(
+            f"--max-model-len {options.max_model_len} is more than the model's context of {context} tokens"
+        )
+
+
 def check_sizes(options: EngineOptions, context: int, platform: str) -> None:
     """Compares what was chosen with itself and with the model's context, before memory matters.
 
@@ -73,10 +85,7 @@ def check_sizes(options: EngineOptions, context: int, platform: str) -> None:
     """
     chosen = options.chosen(platform)
     budget = options.token_buckets[-1] if options.token_buckets else chosen.max_num_batched_tokens
-    if (options.max_model_len or 0) > context:
-        raise ModelLoadError(
-            f"--max-model-len {options.max_model_len} is more than the model's context of {context} tokens"
-        )
+    check_context(options, context)
     if chosen.max_num_seqs > budget:
         raise ModelLoadError(f"--max-num-seqs {chosen.max_num_seqs} is more than the {budget} tokens of one step")
     if budget < options.page_size:
@@ -111,6 +120,7 @@ def derive_config(
         page_size=options.page_size,
         num_pages=pages,
         max_num_batched_tokens=buckets[-1],
+        max_num_mixed_tokens=min(chosen.max_num_mixed_tokens, buckets[-1]),
         token_buckets=buckets,
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,

@@ -23,7 +23,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models import ModelConfig
 
 _MANIFEST = "programs.json"
-_NOT_STORED = ("model_dir", "max_waiting", "prefix_caching", "images")
+_NOT_STORED = ("model_dir", "max_waiting", "max_num_mixed_tokens", "prefix_caching", "images")
 """Fields of the configuration that no program depends on, or that are compared instead."""
 
 

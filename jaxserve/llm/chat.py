@@ -24,9 +24,10 @@ from jaxserve.api.usage import Ledger, Stopwatch
 from jaxserve.engine.requests import Delta
 from jaxserve.errors import InvalidRequest
 from jaxserve.llm.params import SamplingParams, completed
+from jaxserve.prepared import Prepared
 from jaxserve.sampling.params import KNOBS
 from jaxserve.services import chat_format, model_info, text_services
-from jaxserve.startup import Prepared, Started
+from jaxserve.startup import Started
 
 Messages = str | Sequence[Mapping[str, Any]]
 """A conversation, or what the user says first. PIL images may stand among the parts of a content."""

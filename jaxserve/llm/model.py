@@ -29,19 +29,13 @@ from jaxserve.llm.progress import Bars
 from jaxserve.llm.rules import Samplers, counted
 from jaxserve.llm.running import Running
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import Prepared, prepare
 from jaxserve.resolve import bundled_model_dir, resolve_model
 from jaxserve.resolve.chat_model import cache_directory
 from jaxserve.sampling import params as knobs
 from jaxserve.sampling.params import check_token_ids
 from jaxserve.sampling.rule import Rule
-from jaxserve.startup import (
-    Prepared,
-    Progress,
-    Started,
-    prepare,
-    start,
-    use_compilation_cache,
-)
+from jaxserve.startup import Progress, Started, start, use_compilation_cache
 
 Sampling = knobs.SamplingParams | Sequence[knobs.SamplingParams]
 

@@ -190,16 +190,20 @@ class MoeSpec:
 class WeightFormat:
     """How the weight of a projection is held: as codes of 4 or 8 bits, each times the scale of its row and block."""
 
-    code: Literal["int8", "e4m3", "e2m1"]
-    """Whole numbers, or floating-point numbers of 8 (OCP FP8) or 4 bits (OCP MX, two in a byte, the first in the low
-    half)."""
+    code: Literal["int8", "uint4", "e4m3", "e2m1"]
+    """Whole numbers of 8 or 4 bits (0 to 15), or floating-point numbers of 8 (OCP FP8) or 4 bits (OCP MX, two in a
+    byte, the first in the low half)."""
     block: int | None = None
     """Neighbouring inputs that share a scale; None = all of a row. The last block of a row may be short."""
-    scale: Literal["float32", "e8m0"] = "float32"
+    scale: Literal["float32", "float16", "e8m0"] = "float32"
     """Scales are numbers, or exponents of two (biased by 127, in a byte)."""
+    offsets: bool = False
+    """To the code times its scale each block adds an offset. In tiles only."""
+    tiled: bool = False
+    """Rows lie side by side in tiles (`tiles.py`): GGUF's blocks, as the CPU's kernels read them. Needs a block."""
 
     def __str__(self) -> str:
-        name = {"int8": "int8", "e4m3": "fp8", "e2m1": "fp4"}[self.code]
+        name = {"int8": "int8", "uint4": "int4", "e4m3": "fp8", "e2m1": "fp4"}[self.code]
         return f"{name}, {f'blocks of {self.block}' if self.block else 'a scale per row'}"
 
 
@@ -215,6 +219,8 @@ class LayerSpec:
     """How the projections' weights are held; None = in the model's dtype, as all other parameters are."""
     unquantised: tuple[str, ...] = ()
     """Projections that are held in the model's dtype nevertheless ('attention.q_proj')."""
+    formats: tuple[tuple[str, WeightFormat], ...] = ()
+    """Projections that are held in a format of their own, by name."""
     adds_features: bool = False
     """Features of images join the residual stream after this layer (deepstack)."""
 
@@ -242,6 +248,10 @@ class ModelConfig:
     """Factor on the token embeddings."""
     logit_softcap: float | None = None
     """Logits l become logit_softcap * tanh(l / logit_softcap)."""
+    embed_weights: WeightFormat | None = None
+    """How the embedding table is held; None = in the model's dtype."""
+    head_weights: WeightFormat | None = None
+    """How an output projection of its own is held."""
     vision: VisionSpec | None = None
     """The tower that reads images; None = the model knows text only."""
 

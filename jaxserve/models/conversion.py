@@ -13,14 +13,15 @@ import numpy as np
 
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.config import ModelConfig
-from jaxserve.models.loading import Progress, find_pieces, load_config
+from jaxserve.models.config_file import load_config
+from jaxserve.models.loading import Progress, find_pieces
 from jaxserve.models.model import Blueprint, Leaf, plan_model
 from jaxserve.models.orbax_store import FLOATS, PARAMS, array_names
 from jaxserve.models.orbax_writer import Unwritten, write_store
-from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
 from jaxserve.models.remote import upload, url_of
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces
+from jaxserve.models.weight_choice import Quantize, WeightMode, choose_weights
 
 _COPIED = re.compile(r"(?!.*\.index\.json).+\.(json|jinja|model|tiktoken|txt|md)|(licen[cs]e|notice).*", re.IGNORECASE)
 _INT8 = {

@@ -15,7 +15,16 @@ from jax import lax
 from jaxserve.models.attention import Attention
 from jaxserve.models.cache import Cache
 from jaxserve.models.choice import choose
-from jaxserve.models.config import AttentionSpec, LatentSpec, LayerGroup, LayerSpec, ModelConfig, MoeSpec, RopeSpec
+from jaxserve.models.config import (
+    AttentionSpec,
+    LatentSpec,
+    LayerGroup,
+    LayerSpec,
+    ModelConfig,
+    MoeSpec,
+    RopeSpec,
+    WeightFormat,
+)
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
 from jaxserve.models.metadata import ImageMeta, StepMeta
@@ -229,10 +238,9 @@ class Decoder(nnx.Module):
     """A decoder-only language model."""
 
     def __init__(self, build: Build, config: ModelConfig, layer_loop: LayerLoop) -> None:
-        table = ((config.vocab_size, config.hidden_size), ("vocab", "embed"))
-        self.embed = build.parameter(
-            *table, Init("normal", 1.0 if not config.tie_embeddings else config.hidden_size**-0.5)
-        )
+        small = config.hidden_size**-0.5
+        self.embed, embed_scale = _table(build, config, config.embed_weights, small if config.tie_embeddings else 1.0)
+        self.embed_scale = nnx.data(embed_scale)
         self.groups = nnx.List(
             [
                 DecoderGroup(build, group, config.hidden_size, stacked=layer_loop == "scan")
@@ -240,9 +248,8 @@ class Decoder(nnx.Module):
             ]
         )
         self.norm = RMSNorm(build, config.hidden_size)
-        self.lm_head = (
-            None if config.tie_embeddings else build.parameter(*table, Init("normal", config.hidden_size**-0.5))
-        )
+        head, head_scale = (None, None) if config.tie_embeddings else _table(build, config, config.head_weights, small)
+        self.lm_head, self.lm_head_scale = nnx.data(head), nnx.data(head_scale)
         self.config, self.rules, self.backends, self.dtype = config, build.rules, build.backends, build.dtype
 
     def hidden(
@@ -253,7 +260,7 @@ class Decoder(nnx.Module):
         The cache holds the new keys and values; the routing is int32 [MoE layers, T, top_k], None for a dense model.
         """
         with jax.named_scope("embed"):
-            x_TD = self.rules.constrain(jnp.take(self.embed[...], tokens_T, axis=0, mode="clip").astype(self.dtype))
+            x_TD = self.rules.constrain(self._embedding().rows(tokens_T, self.dtype))
             if self.config.embed_scale != 1.0:
                 x_TD = x_TD * jnp.asarray(self.config.embed_scale, x_TD.dtype)
         features_FTD = None
@@ -271,6 +278,14 @@ class Decoder(nnx.Module):
             routing += chosen
         return self.norm(x_TD), kept, jnp.stack(routing) if routing else None
 
+    def _embedding(self) -> Weight:
+        scale = None if self.embed_scale is None else self.embed_scale[...]
+        return Weight(self.embed[...], scale, self.config.embed_weights)
+
+    def _head(self, values: nnx.Param[jax.ShapeDtypeStruct]) -> Weight:
+        scale = None if self.lm_head_scale is None else self.lm_head_scale[...]
+        return Weight(values[...], scale, self.config.head_weights)
+
     def _prepare(self, meta: StepMeta) -> dict[tuple[int, AttentionShape], Any]:
         """The attention backend's work, once for each page group and shape of attention in it."""
         attention, places = self.backends.attention, cache_layout(self.config).places()
@@ -282,13 +297,23 @@ class Decoder(nnx.Module):
     def logits(self, hidden_RD: jax.Array) -> jax.Array:
         """Hidden states -> float32 logits [R, V], whole on every device."""
         with jax.named_scope("unembed"):
-            weight = self.embed if self.lm_head is None else self.lm_head
+            weight = self._embedding() if self.lm_head is None else self._head(self.lm_head)
             multiply, local = self.backends.matmul.multiply, self.rules.mesh.size == 1
-            split_RV = multiply(hidden_RD, Weight(weight[...]), jnp.float32, local=local)
+            split_RV = multiply(hidden_RD, weight, jnp.float32, local=local)
             split_RV = self.rules.constrain(split_RV, None, "vocab")
             logits_RV = self.rules.constrain(split_RV)  # gathers the few logits; at once, XLA would gather the table
             cap = self.config.logit_softcap
             return logits_RV if cap is None else cap * jnp.tanh(logits_RV / cap)
+
+
+def _table(
+    build: Build, config: ModelConfig, form: WeightFormat | None, std: float
+) -> tuple[nnx.Param[jax.ShapeDtypeStruct], nnx.Param[jax.ShapeDtypeStruct] | None]:
+    """Declare a matrix [V, D] as it is held: values or codes, and scales."""
+    shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
+    return (
+        (build.parameter(shape, axes, Init("normal", std)), None) if form is None else build.weight(shape, axes, form)
+    )
 
 
 def with_images(x_TD: jax.Array, images: ImageMeta) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models.config import ModelConfig, WeightFormat
 from jaxserve.models.family import VISION, Family, Names, Source
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.quantization import SELECTING
+from jaxserve.models.weight_choice import SELECTING
 
 FP8_TYPE, INT8_TYPE = "float8_e4m3fn", "int8"
 

@@ -23,20 +23,22 @@ from numpy.typing import NDArray
 from jaxserve.models.bucket import is_remote, open_remote
 from jaxserve.models.checkpoint import open_checkpoint
 from jaxserve.models.config import ModelConfig
+from jaxserve.models.config_file import load_config
+from jaxserve.models.gguf.codes import has_blocks
 from jaxserve.models.gguf.directory import has_gguf, open_listed
-from jaxserve.models.gguf.pieces import match_gguf
+from jaxserve.models.gguf.pieces import hold_as_stored, match_gguf
 from jaxserve.models.hub import HubConfig
-from jaxserve.models.hub_quantization import read_stored_weights, with_stored_weights
-from jaxserve.models.kernels.choice import Backends
+from jaxserve.models.hub_quantization import read_stored_weights
+from jaxserve.models.kernels.choice import Backends, preferred_backends
 from jaxserve.models.layout import LayerLoop
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, LoadedTower, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
-from jaxserve.models.quantization import Quantize, WeightMode, choose_weights
 from jaxserve.models.recoding import recode
-from jaxserve.models.registry import find_family, model_type_of
+from jaxserve.models.registry import find_family
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces, match_tensors
+from jaxserve.models.weight_choice import Quantize, WeightMode, choose_weights
 
 _ALIGNMENT = 64
 """Bytes."""
@@ -49,19 +51,6 @@ _FACTORS = frozenset(
 Spans = tuple[tuple[int, int], ...]
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while parameters are loaded."""
-
-
-def load_config(model_dir: Path) -> ModelConfig:
-    """Read `config.json`, in the hub's style or that of transformers v5; weights are held as they are stored.
-
-    Raises:
-        ModelLoadError: missing or malformed file, unknown family, or a setting that is not supported.
-    """
-    raw = HubConfig.read(Path(model_dir))
-    model_type = model_type_of(raw)
-    family = find_family(model_type)
-    config = family.read(HubConfig({**raw.fields, "model_type": model_type}, raw.path))
-    return with_stored_weights(config, read_stored_weights(raw), family)
 
 
 def load_model(
@@ -84,7 +73,11 @@ def load_model(
             type, or a file is damaged.
     """
     model_dir = Path(model_dir)
+    mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
     config = choose_weights(load_config(model_dir), weights, quantize)
+    backends = backends or preferred_backends(mesh, config.layers)
+    if weights == "keep" and quantize is None:
+        config = keep_blocks(config, model_dir, mesh, backends)
     plan = _plan(config, mesh, dtype, layer_loop, backends)
     sources = find_pieces(plan, model_dir)
     planned = [_as_stored(plan, leaf, source) for leaf, source in zip(plan.leaves, sources, strict=True)]
@@ -94,6 +87,13 @@ def load_model(
         jax.block_until_ready(leaves[-2:-1])  # one leaf is on its way while the next is read
         leaves.append(_load_leaf(leaf, source, counter))
     return _loaded(plan, leaves, dtype, layer_loop)
+
+
+def keep_blocks(config: ModelConfig, model_dir: Path, mesh: Mesh, backends: Backends) -> ModelConfig:
+    """The configuration with the blocks of a GGUF file held as they are, where kernels multiply them; else the same."""
+    if not has_gguf(model_dir) or mesh.size > 1 or not backends.matmul.tiles:
+        return config
+    return hold_as_stored(config, open_listed(model_dir))
 
 
 def _as_stored(plan: Blueprint, leaf: Leaf, source: Pieces) -> Leaf:
@@ -116,7 +116,7 @@ def find_pieces(plan: Blueprint, model_dir: Path) -> list[Pieces]:
         ModelLoadError: see `load_model`.
     """
     config = load_config(model_dir)
-    if plan.config == config:
+    if plan.config == config or has_blocks(plan.config):
         return _find_stored(plan, model_dir)
     stored = plan_model(config, mesh=plan.rules.mesh, dtype="float32", layer_loop="unroll")
     return recode(plan, stored, _find_stored(stored, model_dir))
@@ -165,7 +165,16 @@ def _loaded(plan: Blueprint, leaves: list[jax.Array], dtype: str, layer_loop: La
     rules, split = plan.rules, len(leaves) - plan.tower_leaves
     tower = None if plan.tower is None else LoadedTower(plan.tower, leaves[split:])
     return LoadedModel(
-        plan.config, plan.graphdef, leaves[:split], rules.mesh, dtype, layer_loop, plan.backends, rules.remarks, tower
+        plan.config,
+        plan.graphdef,
+        leaves[:split],
+        rules.mesh,
+        dtype,
+        layer_loop,
+        plan.backends,
+        rules.remarks,
+        tower,
+        plan.num_parameters,
     )
 
 

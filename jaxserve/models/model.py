@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from jaxserve.models.layout import LayerLoop, layer_loops
 from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.moe import ExpertLinear
 from jaxserve.models.parameters import Build, Init, Linear
+from jaxserve.models.quantization import packed
 from jaxserve.models.sharding import ShardingRules
 from jaxserve.models.vision.tower import Patches, Tower
 
@@ -78,6 +80,23 @@ class Blueprint:
         keys = {leaf.key for leaf in self.leaves}
         return frozenset((name, layers) for name, layers in keys if (f"{name}_scale", layers) in keys)
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of the model, however they are held."""
+        coded = self.coded()
+        scales = {(f"{name}_scale", layers) for name, layers in coded}
+        sizes = {leaf.key: math.prod(leaf.value.shape) for leaf in self.leaves if leaf.key not in scales}
+        return sum(size * (self._codes_in_one(key) if key in coded else 1) for key, size in sizes.items())
+
+    def _codes_in_one(self, key: LeafKey) -> int:
+        """Codes in an element of a leaf that holds them."""
+        name, layers = key
+        form = self.config.embed_weights if name == "embed" else self.config.head_weights
+        if layers is not None and not name.startswith("vision."):
+            spec = self.config.layers[layers[0]]
+            form = dict(spec.formats).get(name.removesuffix(".weight"), spec.weights)
+        return 1 if form is None else packed(form)
+
 
 @dataclass(frozen=True)
 class LoadedTower:
@@ -104,6 +123,8 @@ class LoadedModel:
     """What could not be split over the mesh as intended."""
     tower: LoadedTower | None = None
     """Of a model that reads images."""
+    num_parameters: int = 0
+    """Numbers of the model, however they are held."""
 
     @property
     def parameters(self) -> list[jax.Array]:
@@ -204,8 +225,9 @@ def _hold_weights(decoder: Decoder) -> None:
     """Declare the projections' weights in the formats that the layers' specs say."""
     for layer in (layer for group in decoder.groups for layer in group.layers):
         for path, module in nnx.iter_modules(layer):
-            if isinstance(module, Linear | ExpertLinear) and ".".join(map(str, path)) not in layer.spec.unquantised:
-                module.hold(layer.spec.weights)
+            name, own = ".".join(map(str, path)), dict(layer.spec.formats)
+            if isinstance(module, Linear | ExpertLinear) and name not in layer.spec.unquantised:
+                module.hold(own.get(name, layer.spec.weights))
 
 
 def abstract_leaves(

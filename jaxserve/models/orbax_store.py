@@ -12,15 +12,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.models.model import Blueprint, Leaf
 from jaxserve.models.sources import Pieces, listed
+
+if TYPE_CHECKING:
+    from jaxserve.models.model import Blueprint, Leaf
 
 PARAMS = "params"
 """Directory of the store inside a model directory."""

@@ -90,6 +90,8 @@ class Build:
         if form is None:
             return self.parameter(shape, axes, Init("normal", inputs**-0.5)), None
         codes, scale = _random_codes(form, inputs)
+        if form.tiled:
+            axes = (*axes[:-1], None)
         scale_axes = (
             axes[:-1] if form.block is None else (*axes[:-1], axes[-1] if self._whole(form, inputs, axes[-1]) else None)
         )
@@ -109,9 +111,10 @@ def _random_codes(form: WeightFormat, inputs: int) -> tuple[Init, Init]:
         "int8": (Init("normal", 24.0), 24.0),
         "e4m3": (Init("e4m3", 1.0), 1.0),
         "e2m1": (Init("bits"), 2.9),
+        "uint4": (Init("bits"), 8.0),
     }[form.code]
     value = inputs**-0.5 / size
-    return codes, Init("constant", value=value if form.scale == "float32" else round(math.log2(value)) + 127)
+    return codes, Init("constant", value=value if form.scale != "e8m0" else round(math.log2(value)) + 127)
 
 
 class Linear(nnx.Module):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,56 +23,11 @@ from jax import lax
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
-from jaxserve.errors import ModelLoadError
-from jaxserve.models.config import ModelConfig, WeightFormat
+from jaxserve.models import tiles, tiles_on_device
+from jaxserve.models.config import WeightFormat
 
-WeightMode = Literal["keep", "dequantize"]
-"""Quantised weights stay as they are stored and are dequantised in the product, or once, while they are loaded."""
-Quantize = Literal["int8"]
-"""Formats that weights are quantised to while they are loaded."""
-
-SELECTING = ("attention.indexer.weights_proj",)
-"""Projections that choose, as routers do, and stay unquantised like them."""
-INT8 = WeightFormat("int8")
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _LARGEST_INT8 = 127
-
-
-def choose_weights(config: ModelConfig, mode: WeightMode = "keep", quantize: Quantize | None = None) -> ModelConfig:
-    """The configuration as its weights are to be held, from the one that `load_config` read.
-
-    Args:
-        config: says how the checkpoint's weights are stored.
-        mode: what becomes of weights that are stored quantised.
-        quantize: quantise all projections to this format; norms, routers, embeddings and the output projection stay.
-
-    Raises:
-        ModelLoadError: weights would be quantised that are quantised already.
-    """
-    if mode == "dequantize":
-        config = _with_weights(config, None)
-    if quantize is None:
-        return config
-    stored = next((layer.weights for layer in config.layers if layer.weights is not None), None)
-    if stored is not None:
-        raise ModelLoadError(
-            f"--quantize {quantize} does not apply to weights that are stored quantised ({stored}): leave it away, or "
-            "add --weights dequantize to quantise them anew."
-        )
-    return _with_weights(config, INT8)
-
-
-def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelConfig:
-    left = () if weights is None else SELECTING
-    layers = tuple(replace(layer, weights=weights, unquantised=left) for layer in config.layers)
-    tower = None if config.vision is None else replace(config.vision, weights=None)  # small beside the layers
-    return replace(config, layers=layers, vision=tower)
-
-
-def describe_weights(config: ModelConfig) -> str | None:
-    """How quantised weights are held, in words; None where there are none."""
-    formats = dict.fromkeys(str(layer.weights) for layer in config.layers if layer.weights is not None)
-    return " and ".join(formats) or None
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("values", "scale"), meta_fields=("format",))
@@ -96,7 +51,7 @@ class Weight:
     def outputs(self) -> int:
         """Rows."""
         length: int = self.values.shape[-2]
-        return length
+        return tiles_on_device.outputs(self.values) if self.format is not None and self.format.tiled else length
 
     def dequantised(self, dtype: DTypeLike) -> jax.Array:
         """[..., out, in] as numbers of `dtype`, the product of code and scale made in float32."""
@@ -104,10 +59,22 @@ class Weight:
         if form is None:
             plain: jax.Array = self.values
             return plain
+        if form.tiled:
+            return tiles_on_device.dequantised(self.values, self.scale, form).astype(dtype)
         codes = decode(self.values, form, jnp.float32)
         factors: jax.Array = scales(self.scale, form)
         factors = factors[..., None] if form.block is None else spread(factors, form.block, codes.shape[-1])
         return (codes * factors).astype(dtype)
+
+    def rows(self, index_T: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """[T, in]: rows of [out, in] by their numbers, clipped to those that there are."""
+        if self.format is None:
+            plain: jax.Array = jnp.take(self.values, index_T, axis=0, mode="clip").astype(dtype)
+            return plain
+        if self.format.tiled:
+            return tiles_on_device.take_rows(self.values, self.scale, self.format, index_T).astype(dtype)
+        part: Weight = jax.tree.map(lambda array: jnp.take(array, index_T, axis=0, mode="clip"), self)
+        return part.dequantised(dtype)
 
     def halves(self, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
         """Of codes that are two in a byte: the even and the odd columns of `dequantised`, [..., out, in / 2] each."""
@@ -121,17 +88,21 @@ class Weight:
 
 def code_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
     """Shape of the codes of a weight [..., out, in]."""
+    if form.tiled:
+        return tiles.code_shape(shape, form)
     return (*shape[:-1], shape[-1] // packed(form))
 
 
 def scale_shape(shape: Sequence[int], form: WeightFormat) -> tuple[int, ...]:
     """Shape of its scales."""
+    if form.tiled:
+        return tiles.scale_shape(shape, form)
     return tuple(shape[:-1]) if form.block is None else (*shape[:-1], -(-shape[-1] // form.block))
 
 
 def packed(form: WeightFormat) -> int:
     """Codes in one element."""
-    return 2 if form.code == "e2m1" else 1
+    return 2 if form.code in ("e2m1", "uint4") else 1
 
 
 def code_dtype(form: WeightFormat) -> str:
@@ -141,7 +112,7 @@ def code_dtype(form: WeightFormat) -> str:
 
 def scale_dtype(form: WeightFormat) -> str:
     """Type of the array of scales."""
-    return "float32" if form.scale == "float32" else "uint8"
+    return "uint8" if form.scale == "e8m0" else form.scale
 
 
 def decode(codes: jax.Array, form: WeightFormat, dtype: DTypeLike) -> jax.Array:
@@ -194,7 +165,9 @@ def spread(scale: jax.Array, block: int, inputs: int) -> jax.Array:
 
 def aligned(form: WeightFormat, inputs: int, parts: int) -> WeightFormat:
     """The format with blocks so short that cutting the inputs into `parts` cuts no block."""
-    return form if form.block is None or parts == 1 else replace(form, block=math.gcd(form.block, inputs // parts))
+    if form.block is None or form.tiled or parts == 1:
+        return form
+    return replace(form, block=math.gcd(form.block, inputs // parts))
 
 
 def align_blocks(weight: Weight, parts: int) -> Weight:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from jaxserve.models.checkpoint import StoredTensor
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.family import Cut, Family, Names, Source
 from jaxserve.models.hub_quantization import STRAYS, StoredWeights, source_name
-from jaxserve.models.model import Blueprint, Leaf
+
+if TYPE_CHECKING:
+    from jaxserve.models.model import Blueprint, Leaf
 
 FLOATS = frozenset({"float64", "float32", "bfloat16", "float16"})
 """Types of unquantised tensors, which are converted into the model's."""

@@ -18,6 +18,10 @@ KEY_BLOCK = 64
 """Positions per step of the attention's online softmax; pages must divide it (`kKeyBlock`)."""
 
 
+TILE = 16
+"""Outputs side by side in `Tiles` (`kTile`)."""
+
+
 class Pages(NamedTuple):
     """Where a step's rows are in the cache; see `models.metadata.AttentionMeta`."""
 
@@ -79,6 +83,41 @@ def matmul_scaled(
     arrays = [array for weight in weights for array in weight if array is not None]
     offsets = weights[0].offset is not None
     return tuple(call(x_TI, *arrays, block=np.int64(block or 0), pairs=np.int64(pairs), offsets=np.int64(offsets)))
+
+
+class Tiles(NamedTuple):
+    """A weight in tiles of 16 outputs, W[o, i] = codes[o, i] * scale[o, i // group] (+ offset[o, i // group])."""
+
+    codes: jax.Array
+    """int8 [out / 16, in * 16]: for four inputs four codes of the first output, four of the second ...; or uint8
+    [out / 16, in * 8] of codes from 0 to 15: of eight inputs the first four in the low halves."""
+    scale: jax.Array
+    """float16 or float32 [out / 16, groups * 16], or with offsets [out / 16, groups * 32]: of each group 16 scales,
+    then 16 offsets. With 4-bit codes, and in float16, groups are of 32."""
+
+
+def matmul_blocks(
+    library: Library, x_TI: jax.Array, weights: Sequence[Tiles], *, group: int, offsets: bool
+) -> tuple[jax.Array, ...]:
+    """x W^T for each weight, of x rounded to 8 bits: each 32 neighbours to 127ths of their largest magnitude.
+
+    Products are added exactly within a group, and as float32 over the groups. A row's bits depend on that row and the
+    weight alone.
+
+    Args:
+        library: whose kernel runs.
+        x_TI: float32 [T, in], in a multiple of 32.
+        weights: 8 at most, alike in format.
+        group: neighbouring inputs that share a scale, 16 or 32.
+        offsets: whether weights have them.
+
+    Returns:
+        float32 [T, out] for each weight.
+    """
+    shapes = [jax.ShapeDtypeStruct((x_TI.shape[0], weight.codes.shape[0] * TILE), jnp.float32) for weight in weights]
+    call = jax.ffi.ffi_call(library.target("matmul_blocks"), shapes)
+    arrays = [array for weight in weights for array in weight]
+    return tuple(call(x_TI, *arrays, group=np.int64(group), offsets=np.int64(offsets)))
 
 
 def attention(

@@ -56,6 +56,13 @@ class Limits(Options):
     body_timeout: float = option(
         30.0, "Seconds in which a body must have come, and one more for each 64 KiB of it.", "Limits", least=0.1
     )
+    request_timeout: float | None = option(
+        None,
+        "Seconds from a request's head to the end of its answer; a client may ask for fewer by x-request-timeout.",
+        "Limits",
+        least=0.1,
+        default_text="none",
+    )
     write_timeout: float = option(
         60.0, "Seconds for which a client may read nothing of an answer that waits for it.", "Limits", least=0.1
     )

@@ -26,6 +26,8 @@ class PlatformDefaults:
     each layer's weights where they lie (`models/choice.py`)."""
     max_num_seqs: int
     max_num_batched_tokens: int
+    max_num_mixed_tokens: int
+    """On CPU 64 tokens of a prompt cost about what one token of an answer does; accelerators take longer to fill."""
     max_image_tokens: int
     smallest_bucket: int
     """Never 1: on CPU XLA multiplies one row by another routine than two and more, with other rounding; and four rows
@@ -34,9 +36,9 @@ class PlatformDefaults:
 
 
 _PLATFORMS = {
-    "cpu": PlatformDefaults("float32", "switch", 16, 128, 1024, 4),
-    "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 4096, 8),
-    "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 4096, 16),
+    "cpu": PlatformDefaults("float32", "switch", 16, 128, 64, 1024, 4),
+    "gpu": PlatformDefaults("bfloat16", "unroll", 64, 2048, 512, 4096, 8),
+    "tpu": PlatformDefaults("bfloat16", "scan", 64, 2048, 512, 4096, 16),
 }
 
 
@@ -97,6 +99,13 @@ class EngineOptions(Options):
         least=2,
         default_text=_by_platform("max_num_batched_tokens"),
     )
+    max_num_mixed_tokens: int | None = option(
+        None,
+        "Token budget of a step in which answers grow: how long prompts may hold up their next tokens.",
+        "Sizes",
+        least=1,
+        default_text=_by_platform("max_num_mixed_tokens"),
+    )
     token_buckets: tuple[int, ...] | None = option(
         None,
         "Ascending sizes of a step that programs are compiled for; the last is the budget.",
@@ -147,16 +156,16 @@ class EngineOptions(Options):
         metavar="MESH",
     )
 
-    attention: str | None = option(
+    attention: Literal["native", "blocked", "mosaic", "pallas_tpu"] | None = option(
         None,
-        "Attention kernels by name: native, blocked, mosaic or pallas_tpu.",
+        "Attention kernels.",
         "Devices",
         commands=_PLANS,
         default_text="what the devices prefer",
     )
-    matmul: str | None = option(
+    matmul: Literal["native", "xla", "mosaic", "pallas_tpu"] | None = option(
         None,
-        "Kernels of matrix products by name: native, xla, mosaic or pallas_tpu.",
+        "Kernels of matrix products.",
         "Devices",
         commands=_PLANS,
         default_text="what the devices prefer",

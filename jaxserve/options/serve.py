@@ -46,6 +46,15 @@ class ServeOptions(Options):
         default_text="jaxserve/xla in the user's cache directory",
     )
     shutdown_timeout: float = option(20.0, "Seconds that running requests get at shutdown.", "HTTP", least=0)
+    drain_seconds: float = option(
+        0.0,
+        "Seconds after SIGTERM for which /ready says no and everything is still served, so that balancers find out.",
+        "HTTP",
+        least=0,
+    )
+    on_engine_death: Literal["exit", "stay"] = option(
+        "exit", "Whether the process ends when the engine has died, or stays and answers 503.", "HTTP"
+    )
     log_format: Literal["text", "json"] = option(
         "text", "How log lines are written; json: one object a line, nothing else.", "HTTP"
     )

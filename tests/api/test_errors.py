@@ -181,6 +181,14 @@ def test_malformed_json(api: Api, path: str, body: bytes) -> None:
     assert response.json()["error"]["code"] == "invalid_json"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_named(api: Api, encoding: str) -> None:
+    body = json.dumps({"model": "fake", "prompt": "a"}).encode(encoding)
+    response = api.post(COMPLETIONS, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert "byte order mark" in response.json()["error"]["message"]
+
+
 @BOTH
 def test_missing_fields(api: Api, endpoint: str) -> None:
     path = CHAT if endpoint == "chat" else COMPLETIONS

@@ -122,6 +122,13 @@ def test_values_are_counted(kind: str) -> None:
         parse_json(LARGE[kind](2001).encode(), 2000)
 
 
+@pytest.mark.parametrize("distinct", [7, 45_000])
+def test_many_keys_are_read_as_few_are(distinct: int) -> None:
+    """Piece by piece: of a key that comes again the last value counts, in the place of the first."""
+    text = "{" + ",".join(f'"{index % distinct}":{index}' for index in range(50_000)) + "}"
+    assert list(parse_json(text.encode()).items()) == list(json.loads(text).items())
+
+
 @pytest.mark.parametrize("character", [",", ":", "[", "{", '\\"', "\\\\"])
 def test_a_long_text_is_one_value(character: str) -> None:
     text = character * 300_000

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS, Api, check
 from api_fakes import CONTEXT, VOCABULARY, FakeEngine, model_info
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
+from jaxserve.api.distributions import Distribution
 from jaxserve.api.log_format import JsonFormatter
+from jaxserve.engine.engine import EngineStats
 
 MakeApi = Callable[..., Api]
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -156,8 +164,77 @@ def test_metrics(make_api: MakeApi) -> None:
     assert found["jaxserve_time_to_first_token_seconds_count", "chat"] == 1
     assert found["jaxserve_request_duration_seconds_count", "completions"] == 1
     assert found["jaxserve_requests_in_flight",] == 1
-    engine = {"running": 0, "waiting": 3, "free_pages": 41, "compilations": 7, "healthy": 1, "ready": 1}
+    engine = {"running": 0, "waiting": 3, "free_pages": 41, "compilations_total": 7, "healthy": 1, "ready": 1}
     assert {name: found[f"jaxserve_engine_{name}",] for name in engine} == engine
+
+
+def test_metrics_under_the_names_of_vllm(make_api: MakeApi) -> None:
+    """Same meaning, same name: both endpoints together, labelled with the model."""
+    api = make_api(FakeEngine(delay=0.002))
+    api.chat(n=2)
+    api.stream("completions", max_tokens=5)
+    found = metrics_of(api)
+    choices = 3
+    tokens = 25 + 5
+    assert found["vllm:num_requests_waiting", "fake"] == 3
+    assert found["vllm:request_success_total", "stop", "fake"] == 2
+    assert found["vllm:request_success_total", "length", "fake"] == 1
+    assert found["vllm:time_to_first_token_seconds_count", "fake"] == 2
+    assert found["vllm:e2e_request_latency_seconds_count", "fake"] == 2
+    assert found["vllm:request_queue_time_seconds_count", "fake"] == 2
+    assert found["vllm:request_generation_tokens_sum", "fake"] == tokens
+    assert found["vllm:inter_token_latency_seconds_count", "fake"] == tokens - choices
+    assert found["vllm:inter_token_latency_seconds_sum", "fake"] >= 0.002 * 10
+    assert found["jaxserve_inter_token_seconds_count", "chat"] == 25 - 2
+    assert found["process_resident_memory_bytes",] > 1 << 20
+    assert found["process_open_fds",] > 2
+
+
+def test_a_metric_that_only_grows_is_a_counter(api: Api) -> None:
+    """Rates over a gauge are not what they seem: each family has the type of what it counts."""
+    api.chat()
+    families = {family.name: family.type for family in text_string_to_metric_families(api.http.get("/metrics").text)}
+    assert families["jaxserve_engine_compilations"] == "counter"
+    assert families["jaxserve_engine_running"] == families["vllm:kv_cache_usage_perc"] == "gauge"
+    assert families["vllm:time_to_first_token_seconds"] == "histogram"
+    assert set(families.values()) == {"counter", "gauge", "histogram"}
+
+
+def test_buckets_hold_all_that_is_no_larger() -> None:
+    distribution = Distribution((1, 2))
+    for value in (0.5, 1, 1.5, 2, 9):
+        distribution.observe(value)
+    distribution.observe(3, times=2)
+    family = HistogramMetricFamily("x", "x", labels=("a",))
+    distribution.show(family, ("b",))
+    assert [(sample.labels.get("le"), sample.value) for sample in family.samples] == [
+        ("1", 2),
+        ("2", 4),
+        ("+Inf", 7),
+        (None, 7),
+        (None, 20),
+    ]
+
+
+def test_the_dashboard_asks_for_metrics_that_exist(api: Api) -> None:
+    """Every name in a query of the Grafana dashboard is one that `/metrics` shows (the engine's as EngineStats has)."""
+    api.chat()
+    shown = {
+        sample.name
+        for family in text_string_to_metric_families(api.http.get("/metrics").text)
+        for sample in family.samples
+    }
+    engine = {f"jaxserve_engine_{field.name}" for field in dataclasses.fields(EngineStats)}
+    shown |= engine | {f"{name}_total" for name in engine}
+    root = Path(__file__).parents[2]
+    dashboard = json.loads((root / "deploy" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"(?:jaxserve_|vllm:|process_)\w+", query)}
+    assert len(asked) > 12
+    assert asked <= shown, asked - shown
+    assert (
+        subprocess.run([sys.executable, root / "scripts" / "make_dashboard.py", "--check"], check=False).returncode == 0
+    )
 
 
 def test_probes(api: Api) -> None:

@@ -157,8 +157,8 @@ def test_reference_agrees_with_the_trainer(story_dir: Path, tokenizer: spm.Sente
 @pytest.mark.parametrize(
     ("request_text", "said"),
     [
-        ("Tell me a story about a cat and a red ball.", r"\bcat\b"),
-        ("Write a short story about a rabbit.", r"\brabbit\b"),
+        pytest.param("Tell me a story about a cat and a red ball.", r"\bcat\b", marks=pytest.mark.slow),
+        pytest.param("Write a short story about a rabbit.", r"\brabbit\b", marks=pytest.mark.slow),
         ("Can you tell me a story about a dragon?", r"\bdragon\b"),
         ("Who are you?", r"\bstory model\b"),
     ],

@@ -32,7 +32,8 @@ class LiveServer:
         return {name: float(value) for name, value in pairs}
 
     def engine(self, field: str) -> float:
-        return self.metrics()[f"jaxserve_engine_{field}"]
+        found = self.metrics()
+        return next(found[name] for end in ("", "_total") if (name := f"jaxserve_engine_{field}{end}") in found)
 
     def wait_idle(self, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds

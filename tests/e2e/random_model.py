@@ -15,7 +15,8 @@ from jaxserve.api.app import create_app
 from jaxserve.api.ports import TextServices
 from jaxserve.api.settings import ModelInfo, Settings
 from jaxserve.options import EngineOptions
-from jaxserve.startup import Started, prepare, start
+from jaxserve.prepared import prepare
+from jaxserve.startup import Started, start
 from jaxserve.text.chat import ChatTemplate
 from jaxserve.text.formats import FORMATS, bind
 from jaxserve.text.grammar.constraint import ConstraintBuilder

@@ -9,9 +9,10 @@ import pytest
 
 from jaxserve.engine.requests import Request
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import prepare
 from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import prepare, start
+from jaxserve.startup import start
 
 PROMPT = tuple(range(40, 60))
 KNOBS = [

@@ -14,8 +14,9 @@ from jaxserve.images.placing import expand
 from jaxserve.images.types import Picture
 from jaxserve.models import load_model
 from jaxserve.options import EngineOptions
+from jaxserve.prepared import prepare
 from jaxserve.sampling.params import SamplingParams
-from jaxserve.startup import prepare, start_loaded
+from jaxserve.startup import start_loaded
 
 MODELS = Path(__file__).resolve().parents[1] / "fixtures" / "models"
 GREEDY = SamplingParams(temperature=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from engine_configs import engine_config
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxserve import models
 from jaxserve.engine import compilations
@@ -17,6 +19,22 @@ from jaxserve.engine.stored_programs import StoredPrograms, write
 from jaxserve.errors import ModelLoadError
 from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.state import abstract_state, init_state
+from jaxserve.startup import use_compilation_cache
+
+
+@contextmanager
+def cached_programs(directory):
+    """jax keeps every program in a directory, as `serve` has it do."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    use_compilation_cache(directory)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +48,14 @@ def stored(tmp_path, model):
     device = jax.devices()[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
     state = abstract_state(2, 8, sharding)
-    compiled = jax.jit(lambda state, x: (state, x + 1)).lower(state, jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
+
+    def compile_program():
+        return jax.jit(lambda state, x: (state, x + 1)).lower(state, jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
+
+    with cached_programs(tmp_path / "cache"):
+        compile_program()
+        with compilations.afresh():
+            compiled = compile_program()
     write(tmp_path / "out", [("step", compiled)], engine_config(), model, device)
     return tmp_path / "out"
 

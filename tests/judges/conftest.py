@@ -1,18 +1,20 @@
-"""Other people's test suites against one live server: `JAXSERVE_JUDGE_URL`, or one that is started for them."""
+"""Other people's test suites against one live server: `JAXSERVE_JUDGE_URL`, or one that is started for them.
+
+The latter serves `JAXSERVE_JUDGE_MODEL`, the bundled model if that isn't set.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-START_SECONDS = 600
+sys.path.insert(0, str(Path(__file__).parent))
+from judged_server import serving
 
 
 @pytest.fixture(scope="session")
@@ -22,30 +24,8 @@ def judged_url() -> Iterator[str]:
     if given:
         yield given.rstrip("/")
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "jaxserve", "serve", "--port", str(port), "--max-num-seqs", "8"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(url, process)
+    with serving(os.environ.get("JAXSERVE_JUDGE_MODEL", "story"), "--max-num-seqs", "8") as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/ready", timeout=10).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise RuntimeError("the server is not ready")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from jaxserve import models
 from jaxserve.models.gguf import pieces
 from jaxserve.models.gguf.file import open_gguf
+from jaxserve.models.quantization import Weight
 from jaxserve.resolve import resolve_model
 
 ONE_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -156,7 +157,8 @@ def test_blocks_are_read_by_parts(kind, tmp_path, monkeypatch):
         np.testing.assert_array_equal(out, whole[index])
 
 
-def test_quantised_rows_of_llama_are_put_in_order(converted, tmp_path):
+@pytest.mark.parametrize("weights", ["keep", "dequantize"])
+def test_quantised_rows_of_llama_are_put_in_order(weights, converted, tmp_path):
     """q and k are stored in pairs, their blocks along the row: the rows are moved, the blocks stay whole."""
     config = {
         "model_type": "llama",
@@ -180,12 +182,14 @@ def test_quantised_rows_of_llama_are_put_in_order(converted, tmp_path):
     kinds = {"blk.0.attn_q.weight": "Q4_1", "blk.0.attn_k.weight": "Q5_0", "token_embd.weight": "Q8_0"}
     kinds = {name: gguf.GGMLQuantizationType[kind] for name, kind in kinds.items()}
     path = gguf_writing.write_gguf(tmp_path / "a.gguf", config, tensors, kinds=kinds)
-    loaded = models.load_model(resolve_model(path))
+    loaded = models.load_model(resolve_model(path), weights=weights)
     named = dict(zip((leaf.name for leaf in _leaves(loaded)), loaded.leaves, strict=True))
+    formats = dict(loaded.config.layers[0].formats)
     for name, kind in (("q", "blk.0.attn_q.weight"), ("k", "blk.0.attn_k.weight")):
-        plain = tensors[f"model.layers.0.self_attn.{name}_proj.weight"]
+        plain, own = tensors[f"model.layers.0.self_attn.{name}_proj.weight"], f"attention.{name}_proj"
+        held = Weight(named[f"{own}.weight"], named.get(f"{own}.weight_scale"), formats.get(own))
         expected = gguf.dequantize(gguf.quants.quantize(plain, kinds[kind]), kinds[kind])
-        np.testing.assert_array_equal(np.asarray(named[f"attention.{name}_proj.weight"]), expected)
+        np.testing.assert_array_equal(held.dequantised("float32"), expected)
 
 
 def _leaves(model):

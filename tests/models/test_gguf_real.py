@@ -83,7 +83,8 @@ def test_logits_tokens_and_perplexity(name, request, make_session):
     assert tokenizer.decode(ids, skip_special_tokens=True) == TEXT
     config = json.loads((stand / "config.json").read_text())
     expected, _ = reference.logits(reference_config(config, file), weights(config, file), np.array(ids))
-    session = make_session(models.load_model(stand), options={"xla_backend_optimization_level": 0})
+    model = models.load_model(stand, weights="dequantize")
+    session = make_session(model, options={"xla_backend_optimization_level": 0})
     logits = session.run([(0, 0, ids)], 64)[0]
     np.testing.assert_allclose(logits, expected, atol=5e-4, rtol=0)
     np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))

@@ -12,7 +12,7 @@ import pytest
 from test_attention import oracle
 
 from jaxserve import models
-from jaxserve.models import AttentionMeta
+from jaxserve.models import AttentionMeta, tiles, tiles_on_device
 from jaxserve.models.config import WeightFormat
 from jaxserve.models.quantization import code_dtype, dequantise_host, packed
 from jaxserve.native import calls
@@ -96,6 +96,46 @@ def test_products_with_offsets(library, pairs):
     exact = codes * np.repeat(scale, block, 1).astype(np.float64) + np.repeat(offset, block, 1)
     np.testing.assert_allclose(y, x @ exact.T, atol=1e-4)
     assert np.array_equal(multiply(x[:1]), y[:1])
+
+
+@pytest.mark.parametrize(
+    ("code", "group", "scale", "offsets"),
+    [
+        ("uint4", 32, "float16", True),
+        ("uint4", 32, "float32", True),
+        ("int8", 32, "float16", False),
+        ("int8", 32, "float32", True),
+        ("int8", 16, "float32", False),
+        ("int8", 16, "float32", True),
+    ],
+)
+def test_products_with_tiles(library, code, group, scale, offsets):
+    """The promised rounding of inputs, extreme codes, rows of zeros; a row's bits don't depend on the others."""
+    rng, (outputs, inputs) = np.random.default_rng(11), (208, 288)
+    form = WeightFormat(code, group, scale, offsets=offsets, tiled=True)
+    low, high = (0, 16) if code == "uint4" else (-128, 128)
+    codes = rng.choice([low, high - 1, *range(low, high)], (outputs, inputs)).astype(code_dtype(form))
+    factors = rng.uniform(-1, 1, (2 if offsets else 1, outputs, inputs // group)).astype(scale)
+    weight = calls.Tiles(jnp.asarray(tiles.tile_codes(codes, form)), jnp.asarray(tiles.tile_scales(list(factors))))
+    x = rng.standard_normal((23, inputs)).astype(np.float32) * 10.0 ** rng.integers(-3, 4, (23, 1))
+    x[5], x[7, :40] = 0, 1e-38
+    x = x.astype(np.float32)
+    multiply = jax.jit(lambda x: calls.matmul_blocks(library, x, [weight] * 3, group=group, offsets=offsets)[2])
+    y = np.asarray(multiply(x))
+    exact = np.asarray(tiles_on_device.dequantised(*weight, form), np.float64)
+    rounded = _rounded_to_bytes(x)
+    bound = 1e-6 * (np.abs(rounded) @ np.abs(exact).T + np.abs(rounded) @ np.abs(exact - codes).T)
+    assert (np.abs(y - rounded @ exact.T) <= bound).all()
+    for count in (1, 2, 6):
+        assert np.array_equal(multiply(x[:count]), y[:count])
+
+
+def _rounded_to_bytes(x):
+    """Each 32 neighbours in 127ths of their largest magnitude; tiny ones are zero."""
+    blocks = x.reshape(len(x), -1, 32)
+    peak = np.abs(blocks).max(-1, keepdims=True)
+    factor = np.where(peak > 1e-30, np.float32(127) / np.maximum(peak, np.float32(1e-30)), np.float32(0))
+    return (np.rint(blocks * factor) * (peak / np.float32(127)).astype(np.float64)).reshape(x.shape)
 
 
 def paged(rng, kv_heads, dim, dtype):

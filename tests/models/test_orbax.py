@@ -25,6 +25,7 @@ from jaxserve.models.orbax_store import open_store
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "models"
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if path.is_dir())
 
+OTHER_QUANTISED = ("glm4_moe_fp8_rows", "minimax_m2_fp8")
 SHARDED = ("deepseek_v3_fp8", "gpt_oss", "gpt_oss_mxfp4", "mistral_window")
 
 
@@ -126,8 +127,14 @@ def test_types_by_request(dtype, bfloat16_dir, tmp_path):
     assert same(models.load_model(tmp_path / "out", dtype=dtype), models.load_model(bfloat16_dir, dtype=dtype))
 
 
-@pytest.mark.parametrize("how", [{}, {"weights": "dequantize"}, {"weights": "dequantize", "quantize": "int8"}])
-@pytest.mark.parametrize("name", ["deepseek_v3_fp8", "glm4_moe_fp8_rows", "gpt_oss_mxfp4", "minimax_m2_fp8"])
+_AND_INT8 = {"weights": "dequantize", "quantize": "int8"}
+
+
+@pytest.mark.parametrize("how", [{}, {"weights": "dequantize"}, pytest.param(_AND_INT8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek_v3_fp8", "gpt_oss_mxfp4", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHER_QUANTISED)],
+)
 def test_quantised_weights(name, how, tmp_path):
     """Codes and scales are arrays like others; what was changed while converting is not changed again."""
     hub = FIXTURES / name

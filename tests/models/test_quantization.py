@@ -83,7 +83,7 @@ def test_scanned_layers_are_the_same(name, model_fixtures, make_session, kept):
     np.testing.assert_array_equal(scanned.run([(0, 0, ids)], 8)[0], kept(name).run([(0, 0, ids)], 8)[0])
 
 
-@pytest.mark.parametrize("mode", ["keep", "dequantize"])
+@pytest.mark.parametrize("mode", ["keep", pytest.param("dequantize", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name, mode, shared_dir, make_session):
     """Logits of another implementation with the dequantised weights."""

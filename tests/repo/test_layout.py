@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def test_nothing_requires_torch() -> None:
     assert not names & {"torch", "transformers", "vllm"}
 
 
+@cache
 def imported() -> set[str]:
     """The top-level modules that the package imports anywhere."""
     trees = (ast.parse(path.read_text()) for path in (ROOT / "jaxserve").rglob("*.py"))
@@ -43,6 +45,8 @@ def imported() -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+distributions = cache(packages_distributions)
+
 LOADED_BY_UVICORN = {"uvloop"}
 """Where it is installed, by itself."""
 
@@ -51,9 +55,7 @@ LOADED_BY_UVICORN = {"uvloop"}
 def test_every_dependency_is_imported(requirement: str) -> None:
     name = re.match(r"[A-Za-z0-9_.-]+", requirement).group()  # type: ignore[union-attr]
     provided = {
-        module
-        for module, owners in packages_distributions().items()
-        if normal(name) in {normal(each) for each in owners}
+        module for module, owners in distributions().items() if normal(name) in {normal(each) for each in owners}
     }
     assert provided & (imported() | LOADED_BY_UVICORN)
 

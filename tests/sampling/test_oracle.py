@@ -63,7 +63,10 @@ def test_each_knob_alone(knob: str) -> None:
         check(logits, [random_row(rng, 1000, (knob,)) for _ in range(64)])
 
 
-@pytest.mark.parametrize("batch", range(24))
+SOME = 10
+
+
+@pytest.mark.parametrize("batch", [*range(SOME), *(pytest.param(n, marks=pytest.mark.slow) for n in range(SOME, 24))])
 def test_knobs_combined(batch: int) -> None:
     rng = np.random.default_rng([2, batch])
     logits = np.stack([random_logits(rng, 1000) for _ in range(64)])

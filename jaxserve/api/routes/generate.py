@@ -14,9 +14,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from jaxserve.api.auth import cache_owner
+from jaxserve.api.auth import cache_owner, client_of
 from jaxserve.api.body import Body, Parsed, read_body, validate
 from jaxserve.api.context import Context
+from jaxserve.api.deadlines import deadline_of
 from jaxserve.api.errors import ApiError
 from jaxserve.api.findings import MAX_FINDINGS
 from jaxserve.api.json_body import parse_json
@@ -90,12 +91,19 @@ def router(context: Context) -> APIRouter:
 
 async def generate(context: Context, http: Request, call: Call[R]) -> Response:
     """The answer of a call, which begins when it is sent."""
+    deadline = deadline_of(http.headers, context.settings, record_of(http.scope).received)
     prepared = await prepare(context, http, call)
     if prepared is None:
         return ApiError(400, "body: the connection closed before the request was taken", loc=("body",)).response()
     job, parsed, record = prepared.job, prepared.parsed, record_of(http.scope)
     ledger = Ledger(job, Stopwatch(record.received, prepared.started, time.monotonic()))
-    generation = Generation(context.engine, job, cache_owner(http.headers, context.settings))
+    generation = Generation(
+        context.engine,
+        job,
+        cache_owner=cache_owner(http.headers, context.settings),
+        client=client_of(http.headers, record.client),
+        deadline=deadline,
+    )
     lifter = Lifter(job, ledger, context.text.tokenizer, model=prepared.request.model, created=int(time.time()))
     headers = {SAMPLING_HEADER: _sampling_options(job)}
     headers |= {RELAXED_HEADER: _listed(relaxed)} if (relaxed := _relaxed(job)) else {}

@@ -23,8 +23,9 @@ def router(context: Context) -> APIRouter:
 
     @routes.api_route("/ready", methods=READING)
     async def ready(request: Request) -> Response:
-        """200 while requests are accepted, 503 before and after."""
-        return _status(request, "ready", context.engine.healthy and context.engine.ready, "ready", "not ready")
+        """200 while requests should be sent here, 503 before, after, and once the process has been asked to end."""
+        good = context.engine.healthy and context.engine.ready and not context.leaving()
+        return _status(request, "ready", good, "ready", "not ready")
 
     @routes.api_route("/metrics", methods=READING)
     async def metrics(request: Request) -> Response:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -15,10 +15,13 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models.checkpoint import StoredTensor
 from jaxserve.models.config import LatentSpec, ModelConfig
 from jaxserve.models.family import Cut, Source
+from jaxserve.models.gguf.codes import Coded, hold_blocks
 from jaxserve.models.gguf.file import GgufFile, GgufTensor
 from jaxserve.models.gguf.names import STORAGE, Storage
-from jaxserve.models.model import Blueprint, Leaf
 from jaxserve.models.sources import Piece, Pieces, Readable, listed
+
+if TYPE_CHECKING:
+    from jaxserve.models.model import Blueprint, Leaf, LeafKey
 
 _PLAIN: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -157,7 +160,8 @@ def match_gguf(plan: Blueprint, file: GgufFile) -> list[Pieces]:
     """
     storage = STORAGE[file.architecture]
     wanted: set[str] = set()
-    pieces = [_match(leaf, plan.config, storage, file, wanted) for leaf in plan.leaves]
+    coded = {key for name, layers in plan.coded() for key in ((name, layers), (f"{name}_scale", layers))}
+    pieces = [_match(leaf, plan.config, storage, file, wanted, coded) for leaf in plan.leaves]
     missing = sorted(wanted - file.tensors.keys())
     if missing:
         raise ModelLoadError(f"{file.path} lacks {listed(missing)}.")
@@ -174,10 +178,32 @@ def _later_layers(config: ModelConfig) -> Iterator[str]:
     yield rf"^blk\.(?!(?:{served})\.)\d+\."
 
 
-def _match(leaf: Leaf, config: ModelConfig, storage: Storage, file: GgufFile, wanted: set[str]) -> Pieces:
-    """The leaf's pieces; `wanted` learns their names. What is missing is left out."""
-    source = storage.names[leaf.name]
-    cut, pattern = (source.cut, source.name) if isinstance(source, Source) else (None, source)
+def hold_as_stored(config: ModelConfig, file: GgufFile) -> ModelConfig:
+    """The configuration of the model in a file with its blocks held as they are, where they can be."""
+    storage = STORAGE[file.architecture]
+
+    def tensor_of(name: str, layer: int) -> GgufTensor | None:
+        return file.tensors.get(_source(storage, name)[1].format(layer=layer))
+
+    return hold_blocks(config, tensor_of)
+
+
+def _source(storage: Storage, name: str) -> tuple[Cut | None, str]:
+    source = storage.names[name]
+    return (source.cut, source.name) if isinstance(source, Source) else (None, source)
+
+
+def _coded(tensor: GgufTensor, cut: Cut | None, config: ModelConfig, part: Literal["codes", "scales"]) -> Coded:
+    rows = None if cut is None else _rows(tensor, cut, config)
+    return Coded(tensor, rows, part, block_size(tensor.kind)[1])
+
+
+def _match(
+    leaf: Leaf, config: ModelConfig, storage: Storage, file: GgufFile, wanted: set[str], coded: Set[LeafKey]
+) -> Pieces:
+    """The leaf's pieces; `wanted` learns their names. What is missing is left out. `coded` are codes and scales."""
+    part: Literal["codes", "scales"] = "scales" if leaf.name.endswith("_scale") else "codes"
+    cut, pattern = _source(storage, leaf.name.removesuffix("_scale"))
     lead: tuple[int, ...] = (leaf.value.shape[0],) if leaf.stacked else ()
     expected = leaf.value.shape[len(lead) :]
     added = storage.added_to_norms if leaf.name.endswith("norm.weight") else 0.0
@@ -189,7 +215,10 @@ def _match(leaf: Leaf, config: ModelConfig, storage: Storage, file: GgufFile, wa
             pieces.append(both)
             continue
         wanted.add(name)
-        if name in file.tensors:
+        if name in file.tensors and leaf.key in coded:
+            coded_piece = _coded(file.tensors[name], cut, config, part)
+            pieces.append(_checked(coded_piece, file.tensors[name], leaf, expected))
+        elif name in file.tensors:
             pieces.append(_checked(_piece(file.tensors[name], cut, config, added), file.tensors[name], leaf, expected))
     return Pieces(lead, tuple(pieces))
 

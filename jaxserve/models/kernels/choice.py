@@ -17,6 +17,7 @@ from jaxserve.models.config import LayerSpec, ModelConfig, MoeSpec
 from jaxserve.models.kernels.attention_backend import AttentionBackend
 from jaxserve.models.kernels.matmul_backend import MatmulBackend
 from jaxserve.models.kernels.target import Target
+from jaxserve.models.weight_choice import held_formats
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ def serves_single_tokens(config: ModelConfig, backends: Backends) -> bool:
     Native kernels promise it; XLA multiplies one row by another routine than several.
     """
     native = backends.attention.name == backends.matmul.name == "native"
-    formats = {layer.weights.code for layer in config.layers if layer.weights is not None}
+    formats = {form.code for form in held_formats(config)}
     experts = any(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
     plain = not experts and config.vision is None
-    return native and plain and formats <= {"int8", "e4m3", "e2m1"}
+    return native and plain and formats <= {"int8", "uint4", "e4m3", "e2m1"}
 
 
 def preferred_backends(mesh: Mesh, layers: Iterable[LayerSpec]) -> Backends:

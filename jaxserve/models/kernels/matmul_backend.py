@@ -51,6 +51,11 @@ class MatmulBackend(Protocol):
         """Whether 16-bit weights are multiplied with float32 inputs, where arrays are whole on their device."""
         ...
 
+    @property
+    def tiles(self) -> bool:
+        """Whether it multiplies weights in tiles (`WeightFormat.tiled`), where arrays are whole on their device."""
+        ...
+
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Why it can't multiply weights that are held so (None = unquantised) on such devices; None = it can."""
         ...

@@ -13,7 +13,7 @@ from jaxserve.models.config import WeightFormat
 from jaxserve.models.kernels.target import Target
 from jaxserve.models.kernels.xla import Xla
 from jaxserve.models.quantization import Weight, packed, scales
-from jaxserve.native.calls import FLOATS, Codes, matmul_float, matmul_scaled
+from jaxserve.native.calls import FLOATS, Codes, Tiles, matmul_blocks, matmul_float, matmul_scaled
 from jaxserve.native.library import load, unavailable
 
 
@@ -23,6 +23,7 @@ class NativeMatmul(Xla):
 
     name: str = "native"
     widens: bool = True
+    tiles: bool = True
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Other devices, and machines where the kernels can't be had."""
@@ -54,6 +55,8 @@ def _has_kernel(weight: Weight) -> bool:
         return False
     if weight.format is None:
         return weight.values.dtype in FLOATS
+    if weight.format.tiled:
+        return True
     even = packed(weight.format) == 1 or (weight.format.block or 1) % 2 == 0
     return even and weight.format.code in ("int8", "e4m3", "e2m1")
 
@@ -63,6 +66,9 @@ def _multiply(x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | Non
     form, wide = weights[0].format, x_TI.astype(jnp.float32)
     if form is None:
         products = matmul_float(load(), wide, [weight.values for weight in weights])
+    elif form.tiled:
+        held = [Tiles(weight.values, weight.scale) for weight in weights]
+        products = matmul_blocks(load(), wide, held, group=form.block or 0, offsets=form.offsets)
     else:
         codes = [Codes(weight.values, scales(weight.scale, form)) for weight in weights]
         products = matmul_scaled(load(), wide, codes, block=form.block, pairs=packed(form) == 2)

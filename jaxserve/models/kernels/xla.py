@@ -23,6 +23,7 @@ class Xla:
     name: str = "xla"
     stacked_experts: bool = False
     widens: bool = False
+    tiles: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""

@@ -5,9 +5,8 @@
 // the queries it shares a unit of work with: so a token's bits are the same in a decode row and in any chunk.
 #pragma once
 
-#include <cstdlib>
-
 #include "matmul_float.h"
+#include "scratch.h"
 
 namespace jaxserve {
 
@@ -18,22 +17,6 @@ constexpr float kMasked = -1e30f;
 JAXSERVE_INLINE void narrow(float* to, const float* from, size_t count) { std::memcpy(to, from, count * sizeof(float)); }
 JAXSERVE_INLINE void narrow(bf16* to, const float* from, size_t count) {
   for (size_t i = 0; i < count; ++i) to[i] = round_bf16(from[i]);
-}
-
-// Memory of a thread, kept from call to call.
-inline float* scratch(size_t floats) {
-  struct Memory {
-    float* data = nullptr;
-    size_t size = 0;
-    ~Memory() { std::free(data); }
-  };
-  static thread_local Memory mine;
-  if (mine.size < floats) {
-    std::free(mine.data);
-    mine.size = (floats + 1023) / 1024 * 1024;
-    mine.data = static_cast<float*>(std::aligned_alloc(64, mine.size * sizeof(float)));
-  }
-  return mine.data;
 }
 
 // A step of one layer. Letters as in docs/architecture.md.

@@ -11,11 +11,6 @@ namespace jaxserve {
 
 constexpr size_t kTileOutputs = 4;
 
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 // A weight [outputs, inputs], row after row, and what it is multiplied by.
 template <class T>
 struct Rows {
@@ -121,16 +116,6 @@ void row_tiles(const float* x, size_t rows, const Rows<T>& w, size_t first, size
   };
   take(Count<6>{}), take(Count<4>{}), take(Count<2>{}), take(Count<1>{});
 }
-
-// Outputs of a unit of work: some for every thread, and no more weights than the second cache holds.
-inline size_t outputs_per_unit(size_t outputs, size_t row_bytes) {
-  size_t fitting = (192 << 10) / row_bytes, shared = (outputs + 15) / 16;
-  size_t chosen = fitting < shared ? fitting : shared;
-  chosen -= chosen % 16;
-  return chosen < 16 ? 16 : chosen;
-}
-
-constexpr size_t kSerial = 40000;  // products that one thread does before another is awake
 
 template <class T>
 void multiply(const Call& call, const float* x, size_t rows, const Rows<T>& w, float* y) {

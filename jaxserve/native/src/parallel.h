@@ -114,4 +114,20 @@ void parallel_for(const Call& call, size_t units, const F& f) {
   board->taken = false;
 }
 
+// Outputs of a unit of work: some for every thread, and no more weights than the second cache holds.
+inline size_t outputs_per_unit(size_t outputs, size_t row_bytes) {
+  size_t fitting = (192 << 10) / row_bytes, shared = (outputs + 15) / 16;
+  size_t chosen = fitting < shared ? fitting : shared;
+  chosen -= chosen % 16;
+  return chosen < 16 ? 16 : chosen;
+}
+
+constexpr size_t kSerial = 40000;  // products that one thread does before another is awake
+
+// A number as a type, to choose a tile's height.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
 }  // namespace jaxserve

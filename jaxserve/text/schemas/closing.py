@@ -2,7 +2,8 @@
 
 A schema with `properties` means these keys and no others, unless it says otherwise with `additionalProperties`,
 `patternProperties` or `unevaluatedProperties`: the rule that Fireworks documents. Models that are free to invent keys
-do so until they run out of tokens.
+do so until they run out of tokens. A key that is required is named too, though nothing is said of its value: without it
+the object could not be.
 """
 
 from __future__ import annotations
@@ -54,4 +55,12 @@ def named_keys(node: Mapping[str, Any], document: Document) -> list[str] | None:
         return None
     if not any("properties" in part for part in parts):
         return None
-    return list(dict.fromkeys(name for part in parts for name in part.get("properties", ())))
+    described = [name for part in parts for name in part.get("properties", ())]
+    return list(dict.fromkeys([*described, *(name for part in parts for name in _required(part))]))
+
+
+def _required(part: Mapping[str, Any]) -> Iterator[str]:
+    """Names that a schema requires, some of them only beside others."""
+    yield from part.get("required", ())
+    for needs in part.get("dependentRequired", {}).values():
+        yield from needs

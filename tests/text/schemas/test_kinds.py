@@ -221,6 +221,28 @@ def test_a_closed_grammar_takes_nothing_else(name: str, grammar: Any) -> None:
     assert all(valid(value) for value in taken)
 
 
+UNDESCRIBED = {
+    "required": obj(properties={"a": INTEGER}, required=["d", "a"]),
+    "required by a part": obj(properties={"a": INTEGER}, allOf=[{"required": ["d"]}]),
+    "required by an option": obj(
+        properties={"a": INTEGER}, required=["a"], anyOf=[{"required": ["d"]}, {"required": ["c"]}]
+    ),
+    "required beside another": obj(properties={"a": INTEGER}, required=["a"], dependentRequired={"a": ["d"]}),
+    "required beside another, old style": {
+        **DRAFT7,
+        **obj(properties={"a": INTEGER}, required=["a"], dependencies={"a": ["d"]}),
+    },
+}
+
+
+@pytest.mark.parametrize("name", UNDESCRIBED)
+def test_a_required_key_needs_no_description(name: str, grammar: Any) -> None:
+    takes = grammar(UNDESCRIBED[name])
+    assert takes({"a": 1, "d": "any value"})
+    assert not takes({"a": 1})
+    assert not takes({"a": 1, "d": 1, "e": 1})
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "not a multiple": ({"type": "integer", "not": {"multipleOf": 3}}, "not"),
     "unique texts": (array(items=STRING, uniqueItems=True), "uniqueItems"),
