@@ -53,10 +53,12 @@ class Bucket(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
-        prefix = urllib.parse.parse_qs(url.query).get("prefix", [""])[0]
+        told = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
+        prefix, first, end = (told.get(key, "") for key in ("prefix", "startOffset", "endOffset"))
         if url.path.endswith("/b/bucket/o"):
             names = [str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()]
-            items = [{"name": name, "generation": "1"} for name in sorted(names) if name.startswith(prefix)]
+            wanted = [name for name in names if name.startswith(prefix) and name >= first and (not end or name < end)]
+            items = [{"name": name, "generation": "1"} for name in sorted(wanted)]
             self.answer(200, json.dumps({"items": items}).encode())
             return
         file = self.root / urllib.parse.unquote(url.path.split("/b/bucket/o/")[1])
