@@ -88,7 +88,8 @@ def test_the_calls_are_answered(url, number):
 def test_the_clients_programs_run(url, number, capsys):
     code = PROGRAMS[number]
     pytest.importorskip(first_import(code))
-    exec(compile(code.replace("http://127.0.0.1:8000", url), "README.md", "exec"), {"__name__": "readme"})
+    program = compile(code.replace("http://127.0.0.1:8000", url), "README.md", "exec", dont_inherit=True)
+    exec(program, {"__name__": "readme"})
     assert capsys.readouterr().out.strip()
 
 
