@@ -12,7 +12,7 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test sanitize test-slow test-notebooks judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -22,7 +22,7 @@ serve: ## serve a model: MODEL=directory, .gguf, hub id or story (default: SmolL
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 sanitize: ## the C++ kernels' tests with the address sanitizer
@@ -31,12 +31,8 @@ sanitize: ## the C++ kernels' tests with the address sanitizer
 	  "$(BIN)/python" -m pytest -q tests/models/test_native.py $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
-
-test-notebooks: ## run the notebooks in examples/: ARGS='--write' keeps their outputs
-	@$(SETUP) test notebooks
-	@JAX_PLATFORMS=cpu "$(BIN)/python" scripts/run_notebooks.py $(ARGS)
 
 judges: ## run other people's tests against a server: ARGS='--url http://127.0.0.1:8000'
 	@$(SETUP) test --optional clients --optional judges
@@ -45,7 +41,7 @@ judges: ## run other people's tests against a server: ARGS='--url http://127.0.0
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 
 check-env:
-	@$(SETUP) test dev --optional aot --optional clients
+	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 
 check-format: check-env
 	"$(BIN)/ruff" format --check .

@@ -31,14 +31,18 @@ class Described:
     """None = the model knows text only."""
 
 
-def describe(options: EngineOptions) -> Described:
+def describe(options: EngineOptions, hosts: int = 1) -> Described:
     """Reads the model's small files and checks the options against them.
+
+    Args:
+        options: what was chosen.
+        hosts: machines like this one that serve the model together.
 
     Raises:
         ModelLoadError: the model can't be served so; one clear sentence.
     """
     config = check_model(options)
-    if (machine := told_machine()) is not None:
+    if (machine := told_machine(hosts)) is not None:
         check_sizes(options, config.max_position_embeddings, machine.platform)
         check_machine(options, machine)
     return Described(options, config, load_tokenizer(options.model_dir), _image_services(options.model_dir, config))
@@ -62,5 +66,5 @@ def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | Non
         return None
     side = None if vision.side is None else vision.side * vision.patch
     shape = ImageShape(vision.style, vision.patch, vision.merge, side, vision.extra_tokens)
-    markup = ImageMarkup(vision.image_token, vision.before, vision.after)
+    markup = ImageMarkup(vision.image_token, vision.before, vision.after, vision.around, vision.template_token)
     return ImageServices(read_processor(model_dir, shape), markup)

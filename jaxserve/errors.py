@@ -16,6 +16,13 @@ class ExitCode(IntEnum):
     """The engine ended by itself while serving (the device is gone): start again."""
     REQUESTS_CUT = 4
     """It was asked to end, and requests that were still running had to be ended with an error."""
+    HOST_LOST = 5
+    """Another host of the group is lost or has failed: start them all again."""
+
+    @property
+    def faulty(self) -> bool:
+        """Whether the process does not end because it was asked to: others then must not wait for its farewell."""
+        return self in (ExitCode.CANNOT_SERVE, ExitCode.ENGINE_DIED, ExitCode.HOST_LOST)
 
 
 class JaxserveError(Exception):
@@ -71,5 +78,16 @@ class DeviceLost(JaxserveError):
     """The device failed while it ran a program; what it held is gone, and the process must be started again."""
 
 
+class HostLost(DeviceLost):
+    """Another host that holds a part of the model is gone, silent, or has failed: so is what the devices hold."""
+
+
 class ModelLoadError(JaxserveError):
     """The model directory can't be served; the message is one clear sentence (exit code 2)."""
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """How a process ends that ends of this."""
+    if isinstance(error, HostLost):
+        return ExitCode.HOST_LOST
+    return ExitCode.CANNOT_SERVE if isinstance(error, ModelLoadError) else ExitCode.ENGINE_DIED

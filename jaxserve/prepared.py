@@ -29,12 +29,12 @@ class Prepared(Described):
 
 
 def prepare(options: EngineOptions) -> Prepared:
-    """Reads the model's small files and checks every option against them and the devices.
+    """Reads the model's small files and checks every option against them and the devices, those of other hosts too.
 
     Raises:
         ModelLoadError: the model can't be served so; one clear sentence.
     """
-    return fit(describe(options))
+    return fit(describe(options, jax.process_count()))
 
 
 def fit(described: Described) -> Prepared:
@@ -47,7 +47,7 @@ def fit(described: Described) -> Prepared:
     gpu.prepare(options.device_memory)
     device = jax.devices()[0]
     check_sizes(options, config.max_position_embeddings, device.platform)
-    check_machine(options, Machine(device.platform, len(jax.devices())))
+    check_machine(options, Machine(device.platform, len(jax.devices()), jax.process_count()))
     shape = mesh_shape(config, options.mesh)
     layers = choose_weights(config, options.weights, options.quantize).layers
     backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
@@ -55,5 +55,7 @@ def fit(described: Described) -> Prepared:
 
 
 def mesh_shape(config: ModelConfig, wanted: MeshShape | int) -> MeshShape:
-    """The axes of the mesh that `--mesh` asks for."""
+    """The axes of the mesh that `--mesh` asks for; several hosts use all devices that they have."""
+    if jax.process_count() > 1 and wanted == 1:
+        wanted = len(jax.devices())
     return derive_mesh_shape(config, wanted) if isinstance(wanted, int) else wanted

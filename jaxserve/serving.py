@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -26,13 +27,14 @@ import uvicorn
 from jaxserve.api.auth import load_api_keys
 from jaxserve.api.settings import Settings
 from jaxserve.described import describe
-from jaxserve.errors import ExitCode, ModelLoadError
+from jaxserve.errors import ExitCode, ModelLoadError, exit_code
 from jaxserve.options import ApiOptions, EngineOptions, ServeOptions
 from jaxserve.services import chat_format, model_info, text_services
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from jaxserve.hosts.leader import Leader
     from jaxserve.startup import Progress, Started
 
 OVERTIME = 10.0
@@ -68,6 +70,7 @@ class Server:
         api: options of the API; keys from `serve.api_key_file` join its own.
         progress: see `startup.Progress`.
         on_ready: gets the start-up summary once requests are served.
+        leader: the other hosts that hold parts of the model; None = there are none.
 
     Raises:
         ModelLoadError: the model or an option can't be used.
@@ -81,10 +84,12 @@ class Server:
         *,
         progress: Progress,
         on_ready: Callable[[dict[str, str]], None],
+        leader: Leader | None = None,
     ) -> None:
+        self._leader = leader
         self._serve = serve
         self._api = replace(api, api_keys=_api_keys(api.api_keys, serve.api_key_file))
-        described = describe(engine)
+        described = describe(engine, 1 if leader is None else leader.hosts)
         self._closing = ExitStack()
         """Ends the processes that work for requests."""
         self._format = chat_format(described, self._closing, template_file=serve.chat_template, name=serve.chat_format)
@@ -144,21 +149,25 @@ class Server:
         if self._started is None:
             return ExitCode.FINE
         engine = self._started.engine
-        died = engine.failure is not None
+        failure = engine.failure
         engine.close()
-        if died:
-            return ExitCode.ENGINE_DIED
+        if failure is not None:
+            return exit_code(failure)
         return ExitCode.REQUESTS_CUT if engine.cut else ExitCode.FINE
 
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
         from jaxserve.api.generation_config import sampling_defaults
+        from jaxserve.profiling import Profiler
         from jaxserve.startup import start, use_compilation_cache
 
         begun = time.monotonic()
         use_compilation_cache(self._serve.compilation_cache)
-        started = start(self._prepared, progress=self._progress, on_death=self._died)
+        started = start(self._prepared, progress=self._progress, on_death=self._died, leader=self._leader)
         self._started = started
+        if self._leader is not None:
+            self._leader.on_loss = started.engine.abandon
+            self._leader.on_leave = partial(os.kill, os.getpid(), signal.SIGTERM)
         text = text_services(self._prepared, self._format, self._closing, started.images)
         sampling = sampling_defaults(started.config.model_dir) if self._serve.generation_config == "auto" else {}
         app = create_app(
@@ -166,6 +175,7 @@ class Server:
             text,
             _settings(self._api, started, self.names, sampling),
             leaving=self._leaving.is_set,
+            profile=None if self._serve.profile_directory is None else Profiler(self._serve.profile_directory).record,
         )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()

@@ -17,6 +17,8 @@ from jaxserve.engine.runner import Runner, Ticket
 from jaxserve.engine.scheduler import Scheduler
 from jaxserve.engine.sizing import DeviceFacts, ModelFacts, derive_config
 from jaxserve.engine.stored_programs import StoredPrograms
+from jaxserve.hosts.follower import Follower
+from jaxserve.hosts.leader import Leader
 from jaxserve.images.processor import ImageServices
 from jaxserve.models import (
     Backends,
@@ -80,6 +82,7 @@ def start(
     *,
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
+    leader: Leader | None = None,
 ) -> Started:
     """Loads, sizes, compiles, and starts the engine thread. When this returns, nothing compiles any more.
 
@@ -87,13 +90,27 @@ def start(
         prepared: of `prepare`.
         progress: see `Progress`.
         on_death: called on the engine thread if the loop dies.
+        leader: the other hosts that hold parts of the model; None = there are none.
+
+    Raises:
+        ModelLoadError: the model can't be served; one clear sentence.
+        HostLost: another host is gone.
+    """
+    model, options = load(prepared, progress), prepared.options
+    return start_loaded(
+        model, prepared.tokenizer, options, prepared.mesh_shape, progress, on_death, prepared.images, leader
+    )
+
+
+def load(prepared: Prepared, progress: Progress) -> LoadedModel:
+    """Reads the weights: each host those of its own devices.
 
     Raises:
         ModelLoadError: the model can't be served; one clear sentence.
     """
     options, shape = prepared.options, prepared.mesh_shape
     chosen = options.chosen(jax.devices()[0].platform)
-    model = load_model(
+    return load_model(
         options.model_dir,
         mesh=make_mesh(shape),
         dtype=chosen.dtype,
@@ -103,7 +120,6 @@ def start(
         quantize=options.quantize,
         progress=lambda done, total: progress("weights", done, total),
     )
-    return start_loaded(model, prepared.tokenizer, options, shape, progress, on_death, prepared.images)
 
 
 def start_loaded(
@@ -114,16 +130,11 @@ def start_loaded(
     progress: Progress = lambda stage, done, total: None,
     on_death: Callable[[BaseException], None] | None = None,
     images: ImageServices | None = None,
+    leader: Leader | None = None,
 ) -> Started:
     """As `start`, for a model already on the devices."""
     device = jax.devices()[0]
-    config = derive_config(options, model_facts(model, options), _device_facts(model), shape)
-    stored = None
-    if options.programs is not None:
-        stored = StoredPrograms.open(options.programs, model.config, device)
-        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
-    runner = Runner(config, model)
-    runner.compile(lambda done, total: progress("programs", done, total), stored)
+    config, runner = make_runner(model, options, shape, progress, leader)
     engine = Engine(
         Scheduler(config),
         runner,
@@ -145,6 +156,28 @@ def start_loaded(
         images=None if images is None or config.images is None else images.limited(config.images.max_tokens),
         remarks=_remarks(model, tokenizer, options, config),
     )
+
+
+def make_runner(
+    model: LoadedModel, options: EngineOptions, shape: MeshShape, progress: Progress, group: Leader | Follower | None
+) -> tuple[EngineConfig, Runner]:
+    """Sizes and compiles, where there are several hosts together with them.
+
+    Raises:
+        ModelLoadError: the sizes don't fit, or programs can't be loaded.
+        HostLost: another host is gone.
+    """
+    config, stored = derive_config(options, model_facts(model, options), _device_facts(model), shape), None
+    if options.programs is not None:
+        stored = StoredPrograms.open(options.programs, model.config, jax.devices()[0])
+        config = stored.sizes(config, (name for name in _SIZES if getattr(options, name) is not None))
+    if group is not None:
+        config = group.agree(config)
+    runner = Runner(config, model, relay=group.send) if isinstance(group, Leader) else Runner(config, model)
+    runner.compile(lambda done, total: progress("programs", done, total), stored)
+    if group is not None:
+        group.ready()
+    return config, runner
 
 
 def model_facts(model: LoadedModel, options: EngineOptions) -> ModelFacts:
@@ -179,11 +212,12 @@ def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:
         row_bytes=(1 + len(vision.taps)) * width * (4 if dtype == "float32" else 2),
         patch_bytes=4 * (vision.inputs + 8 * vision.width + 3 * vision.inner + 512 * vision.num_heads),
         rotary_axes=vision.axes,
+        whole=vision.whole,
     )
 
 
 def _device_facts(model: LoadedModel) -> DeviceFacts:
-    devices = list(model.mesh.devices.flat)
+    devices = [each for each in model.mesh.devices.flat if each.process_index == jax.process_index()]
     stats = [device.memory_stats() or {} for device in devices]
     limits = [stat["bytes_limit"] for stat in stats if "bytes_limit" in stat]
     return DeviceFacts(

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from jaxserve.errors import ExitCode
-from jaxserve.options import ApiOptions, Declared, EngineOptions, ServeOptions, declared
+from jaxserve.options import ApiOptions, Declared, EngineOptions, HostsOptions, ServeOptions, declared
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 COLUMNS = ("Name", "Flag", "Default", "Values", "Meaning", "Taken by")
@@ -42,6 +42,7 @@ CODES = {
     ExitCode.CANNOT_SERVE: "The model, an option or the address can't be used; starting again changes nothing.",
     ExitCode.ENGINE_DIED: "The engine ended by itself while serving, because the device is gone: start again.",
     ExitCode.REQUESTS_CUT: "The process was asked to end, and requests that still ran were ended with an error.",
+    ExitCode.HOST_LOST: "Another host of the group is lost or has failed: start them all again.",
 }
 
 
@@ -67,7 +68,9 @@ def row(each: Declared) -> tuple[str, ...]:
 
 def render() -> str:
     """The whole document."""
-    options = sorted(declared(ServeOptions, EngineOptions, ApiOptions), key=lambda each: each.option.group)
+    options = sorted(
+        declared(ServeOptions, EngineOptions, HostsOptions, ApiOptions), key=lambda each: each.option.group
+    )
     parts = [HEADER]
     for group, members in groupby(options, key=lambda each: each.option.group):
         lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(row, members)]

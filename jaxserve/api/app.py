@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -23,13 +24,20 @@ from jaxserve.api.middleware import Observe, RequireKey
 from jaxserve.api.openapi import openapi_document
 from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
-from jaxserve.api.routes import dialects, generate, models, page, probes, tokens
+from jaxserve.api.routes import dialects, generate, models, page, probes, profiling, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
+from jaxserve.images.fetch import ImageFetcher
 
 
 def create_app(
-    engine: EngineLike, text: TextServices, settings: Settings, *, leaving: Callable[[], bool] = lambda: False
+    engine: EngineLike,
+    text: TextServices,
+    settings: Settings,
+    *,
+    leaving: Callable[[], bool] = lambda: False,
+    profile: Callable[[float], Path] | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """Builds the server around a running engine.
 
@@ -38,11 +46,16 @@ def create_app(
         text: tokenizer and chat template of the served model.
         settings: everything that can be chosen.
         leaving: whether the process has been asked to end: `/ready` then says no.
+        profile: records for so many seconds what the process does, and returns where that lies; None = nobody may ask.
+        fetcher: of images, where `settings.allow_image_urls`; None = one for public addresses.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    lanes = Lanes(text, settings.lower_threads)
+    limits = settings.limits
+    if settings.allow_image_urls and fetcher is None:
+        fetcher = ImageFetcher(limits.max_image_url_bytes, limits.image_url_timeout)
+    lanes = Lanes(text, settings.lower_threads, fetcher if settings.allow_image_urls else None)
     admission = Admission(engine, settings)
     context = Context(engine, text, settings, Metrics(engine, settings.model.names[0]), admission, lanes, leaving)
     app = FastAPI(
@@ -59,6 +72,8 @@ def create_app(
             app.include_router(router, prefix=prefix, include_in_schema=prefix in PREFIXES)
     app.include_router(probes.router(context))
     app.include_router(page.router())
+    if profile is not None:
+        app.include_router(profiling.router(profile))
     app.openapi = lambda: openapi_document(settings)  # type: ignore[method-assign]
     for kind in (ApiError, JaxserveError, HTTPException):
         app.add_exception_handler(kind, _answer(admission, settings))

@@ -21,12 +21,14 @@ from jaxserve.cli.help_text import GroupedCommand
 from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
 from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, output
 from jaxserve.errors import ExitCode
-from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, ServeOptions, build
+from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, HostsOptions, ServeOptions, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from jaxserve.api.log_format import LoggedProgress
     from jaxserve.cli.talk import Model
+    from jaxserve.hosts.place import Place
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -66,29 +68,73 @@ def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
     with clear_errors():
         process, api = build(ServeOptions, options), build(ApiOptions, options)
-        from jaxserve import serving
+        from jaxserve.hosts.place import find_place
+
+        place = find_place(build(HostsOptions, options))
+    with _leaving(at_once=place is not None), clear_errors():
         from jaxserve.api.log_format import LoggedProgress, use_json
         from jaxserve.resolve import default_model_dir
 
+        if process.log_level != "info":  # --verbose has said so
+            logging.getLogger().setLevel(process.log_level.upper())
         if process.log_format == "json":
             use_json()
         engine = _engine_options(options, default_model_dir)
-        bound = serving.bind(process.host, process.port)
-        address = base_url(process.host, bound.getsockname()[1])
+        process = replace(process, compilation_cache=process.compilation_cache or default_compilation_cache())
         with LoggedProgress() if process.log_format == "json" else Bars() as progress:
-            server = serving.Server(
-                engine,
-                replace(process, compilation_cache=process.compilation_cache or default_compilation_cache()),
-                api,
-                progress=progress,
-                on_ready=lambda summary: progress.finish(
-                    summary,
-                    f"serving on {address}",
-                    curl_lines(address, server.names[0], chats=server.chats, keyed=server.keyed),
-                ),
-            )
-            code = server.run(bound)
-    raise typer.Exit(code)
+            if place is not None and not place.leads:
+                code = _follow(place, engine, process, progress)
+            else:
+                code = _serve(place, engine, process, api, progress)
+        raise typer.Exit(code)
+
+
+def _serve(
+    place: Place | None, engine: EngineOptions, process: ServeOptions, api: ApiOptions, progress: Bars | LoggedProgress
+) -> ExitCode:
+    from jaxserve import serving
+
+    bound = serving.bind(process.host, process.port)
+    address = base_url(process.host, bound.getsockname()[1])
+
+    def on_ready(summary: dict[str, str]) -> None:
+        lines = curl_lines(address, server.names[0], chats=server.chats, keyed=server.keyed)
+        progress.finish(summary, f"serving on {address}", lines)
+
+    if place is None:
+        server = serving.Server(engine, process, api, progress=progress, on_ready=on_ready)
+        return server.run(bound)
+    from jaxserve.hosts.devices import disconnect_devices
+    from jaxserve.hosts.leading import leading
+
+    with leading(place, engine) as leader:
+        server = serving.Server(engine, process, api, progress=progress, on_ready=on_ready, leader=leader)
+        code = leader.finish(server.run(bound))
+    if not code.faulty:
+        disconnect_devices()
+    return code
+
+
+def _follow(place: Place, engine: EngineOptions, process: ServeOptions, progress: Bars | LoggedProgress) -> ExitCode:
+    from jaxserve.following import follow
+    from jaxserve.startup import use_compilation_cache
+
+    use_compilation_cache(process.compilation_cache)
+    address = f"host 0 serves, at {place.coordinator.rpartition(':')[0]}"
+    return follow(place, engine, progress=progress, on_ready=lambda summary: progress.finish(summary, address))
+
+
+@contextmanager
+def _leaving(*, at_once: bool) -> Iterator[None]:
+    """A group of hosts that ended by a fault waits for nothing: collectives and jax's farewell may never return."""
+    try:
+        yield
+    except typer.Exit as leaving:
+        if at_once and ExitCode(leaving.exit_code).faulty:
+            logging.shutdown()
+            sys.stderr.flush()
+            os._exit(leaving.exit_code)
+        raise
 
 
 @app.command(cls=GroupedCommand)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.options import ApiOptions, Declared, EngineOptions, ServeOptions, declared
+from jaxserve.options import ApiOptions, Declared, EngineOptions, HostsOptions, ServeOptions, declared
 from jaxserve.options.file import read_config
 
-OPTIONS = tuple(declared(ServeOptions, EngineOptions, ApiOptions))
+OPTIONS = tuple(declared(ServeOptions, EngineOptions, HostsOptions, ApiOptions))
 """Every option of every command, in the order of the help text."""
 
 

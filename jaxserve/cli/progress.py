@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from jaxserve.errors import ExitCode, JaxserveError
+from jaxserve.errors import ExitCode, HostLost, JaxserveError
 
 console = Console(stderr=True)
 output = Console(highlight=False)
@@ -24,15 +24,17 @@ def clear_errors() -> Iterator[None]:
     """Errors made on purpose end the process with one sentence, not a traceback."""
     try:
         yield
+    except HostLost as error:
+        _fail(str(error), ExitCode.HOST_LOST)
     except JaxserveError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: ExitCode = ExitCode.CANNOT_SERVE) -> NoReturn:
     console.print(f"error: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(ExitCode.CANNOT_SERVE)
+    raise typer.Exit(code)
 
 
 class AboveBars(logging.Handler):

@@ -97,6 +97,11 @@ class Device:
         with _device_errors():
             return self._read(pending)
 
+    def wait(self, pending: Pending) -> None:
+        """Waits for a step without reading it; raises as `fetch`."""
+        with _device_errors():
+            jax.block_until_ready(pending.out)
+
     def _read(self, pending: Pending) -> StepOutput:
         if pending.out is None:
             raise RuntimeError("the step has not been sampled")

@@ -99,7 +99,12 @@ class _Close:
     """`time.monotonic()` until which running requests may finish."""
 
 
-_Order = _Submit | _Abort | _Close
+@dataclass(frozen=True)
+class _Abandon:
+    error: BaseException
+
+
+_Order = _Submit | _Abort | _Close | _Abandon
 
 
 class Engine(Generic[Ticket]):
@@ -142,6 +147,7 @@ class Engine(Generic[Ticket]):
         self._counters = _Counters()
         self._lock = threading.Lock()
         self._accepting = True
+        self._stuck = False
         self._failure: BaseException | None = None
         self._deadline: float | None = None
         self._cut = 0
@@ -213,8 +219,22 @@ class Engine(Generic[Ticket]):
         with self._lock:
             self._accepting = False
         self._inbox.put(_Close(time.monotonic() + timeout))
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and not self._stuck:
             self._thread.join()
+
+    def abandon(self, error: BaseException, patience: float = 2.0) -> None:
+        """Dies of an error that came from outside, though a step may never return: every stream hears of it.
+
+        Args:
+            error: what it dies of.
+            patience: seconds that the engine's thread gets to die by itself; then it is left where it hangs.
+        """
+        self._inbox.put(_Abandon(error))
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._stuck = True
+            self._die(error)
+            self._end_everything()
 
     # ------------------------------------------------------------------ the engine thread
 
@@ -222,12 +242,15 @@ class Engine(Generic[Ticket]):
         try:
             self._loop()
         except BaseException as error:  # noqa: BLE001 - every open stream must hear of it
-            self._failure = error
-            _log.critical("the engine died", exc_info=error)
-            if self._on_death is not None:
-                self._on_death(error)
+            self._die(error)
         finally:
             self._end_everything()
+
+    def _die(self, error: BaseException) -> None:
+        self._failure = error
+        _log.critical("the engine died", exc_info=error)
+        if self._on_death is not None:
+            self._on_death(error)
 
     def _loop(self) -> None:
         in_flight: _Launched[Ticket] | None = None
@@ -325,6 +348,8 @@ class Engine(Generic[Ticket]):
                 stream = self._streams.pop(request_id, None)
                 if stream is not None:
                     stream.abort()
+            case _Abandon(error):
+                raise error
             case _Close(deadline):
                 self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 

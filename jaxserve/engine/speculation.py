@@ -1,8 +1,9 @@
 """Drafts: guesses at how outputs go on, from three sources, and how far each is to be trusted.
 
 The client's prediction (tokens the output may resemble), the sequence's own text (prompt lookup, if the server does
-that), and its constraint (text that a grammar leaves no choice about). Whatever is guessed, a draft becomes a token
-only where it is what the sequence draws there: wrong guesses cost time, never tokens. No arrays.
+that; the output alone where a grammar rules), and its constraint (text that a grammar leaves no choice about). Whatever
+is guessed, a draft becomes a token only where it is what the sequence draws there: wrong guesses cost time, never
+tokens. No arrays.
 """
 
 from __future__ import annotations
@@ -152,6 +153,9 @@ class Speculation:
             sources["prediction"] = Corpus(request.prediction, _LEAST_PREDICTED), Trust()
         if self._lookup:
             sources["own text"] = OwnCorpus(request.prompt[-_LOOKED_UP:], _LEAST_OWN), Trust()
+        elif request.constraint is not None:
+            # A model need not write forced text as the tokenizer would, but it writes the same key alike each time.
+            sources["own text"] = OwnCorpus((), _LEAST_OWN), Trust()
         return sources
 
 

@@ -9,6 +9,7 @@ from jaxserve.options.api import ApiOptions, Limits
 from jaxserve.options.bench import BenchOptions
 from jaxserve.options.declaration import Declared, Options, build, declared
 from jaxserve.options.engine import EngineOptions, platform_defaults
+from jaxserve.options.hosts import HostsOptions
 from jaxserve.options.serve import ServeOptions
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "BenchOptions",
     "Declared",
     "EngineOptions",
+    "HostsOptions",
     "Limits",
     "Options",
     "ServeOptions",

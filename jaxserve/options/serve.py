@@ -55,6 +55,13 @@ class ServeOptions(Options):
     on_engine_death: Literal["exit", "stay"] = option(
         "exit", "Whether the process ends when the engine has died, or stays and answers 503.", "HTTP"
     )
+    profile_directory: Path | None = option(
+        None,
+        "Where POST /debug/profile?seconds=3 writes what jax's profiler records.",
+        "HTTP",
+        default_text="none: nobody may ask",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = option("info", "The least of what is logged.", "HTTP")
     log_format: Literal["text", "json"] = option(
         "text", "How log lines are written; json: one object a line, nothing else.", "HTTP"
     )

@@ -121,8 +121,6 @@ def server(make_live: Any) -> Any:
 def test_generated_requests(server: Any, tmp_path: Path, shape: Any, seconds: int) -> None:
     fuzz(server, tmp_path, shape, "--seed", "1", "--max-time", str(seconds))
     assert_alive(server)
-    if shape is not published:
-        assert len(server.engine.requests) > 20
 
 
 @pytest.mark.slow

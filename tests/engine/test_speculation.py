@@ -66,6 +66,30 @@ def test_an_output_is_looked_up_in_its_own_text(prompt, output, guess):
     assert followed(OwnCorpus(prompt, 3), output).guess(0, 4) == guess
 
 
+def test_own_text_behind_what_is_in_flight():
+    """From `start` tokens on, and on behind the end of the text, where what lies between is taken to repeat."""
+    corpus = followed(OwnCorpus((1, 2, 3, 4, 5, 9), 3), (1, 2, 3))
+    assert corpus.guess(2, 3) == (9, 1, 2)
+    assert corpus.guess(5, 4) == (3, 4, 5, 9)
+    assert followed(OwnCorpus((5, 6, 7, 5, 6, 7), 3), ()).guess(1, 2) == ()
+    assert followed(OwnCorpus((5, 6, 7, 5), 3), (6, 7)).guess(1, 4) == (6, 7, 5, 6)
+
+
+def test_what_a_grammar_had_written_before_is_written_alike():
+    """A model need not write forced text as the tokenizer would: the output's own spelling is what it repeats."""
+    speculation = Speculation(lookup=False, forced=lambda sequence: ())
+    sequence = Sequence(request("a", constraint=lambda: None), 0, 0)
+    sequence.output += [50, 51, 52, 53, 54, 9, 50, 51, 52]
+    sequence.sampled = len(sequence.output) + 1
+    proposal = speculation.propose(sequence, 15)
+    assert proposal is not None
+    assert proposal.origin == "own text"
+    assert proposal.tokens[:2] == (53, 54)
+    free = Sequence(request("b"), 0, 0)
+    free.output, free.sampled = list(sequence.output), sequence.sampled
+    assert speculation.propose(free, 15) is None
+
+
 def test_a_source_that_is_wrong_rests_longer_each_time_and_one_that_is_right_is_asked_for_more():
     trust, lengths, pauses = Trust(), [], []
     for _ in range(4):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.options import ApiOptions, EngineOptions, Limits, ServeOptions, build, declared
+from jaxserve.options import ApiOptions, EngineOptions, HostsOptions, Limits, ServeOptions, build, declared
 from jaxserve.options.engine import platform_defaults
 from jaxserve.options.values import parse_bytes, parse_mesh, show_bytes
 
-CLASSES = (ServeOptions, EngineOptions, ApiOptions)
+CLASSES = (ServeOptions, EngineOptions, HostsOptions, ApiOptions)
 EVERY = list(declared(*CLASSES))
 BOUNDED = [each for each in EVERY if each.range and not each.repeatable]
 

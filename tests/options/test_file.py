@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.options import ApiOptions, EngineOptions, ServeOptions, declared
+from jaxserve.options import ApiOptions, EngineOptions, HostsOptions, ServeOptions, declared
 from jaxserve.options.file import read_config
 
-EVERY = list(declared(ServeOptions, EngineOptions, ApiOptions))
+EVERY = list(declared(ServeOptions, EngineOptions, HostsOptions, ApiOptions))
 
 
 def read(tmp_path, text):

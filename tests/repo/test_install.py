@@ -90,17 +90,25 @@ def complete(address: str) -> str:
         return text
 
 
-def test_tpu_setup_falls_back_to_the_cpu_and_serves(checkout: Path) -> None:
+def test_tpu_setup_serves_on_the_cpu_where_it_may_and_leaves_nothing(checkout: Path) -> None:
     if any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*")):
         pytest.skip("this machine has a TPU")
     port = free_port()
-    with server(["./tpu_setup.sh", "story", str(port), "--max-num-seqs", "2"], checkout, port) as (address, log):
-        assert "falling back to the CPU" in log.read_text()
+    with server(["./tpu_setup.sh", "--allow-cpu", "story", str(port), "--max-num-seqs", "2"], checkout, port) as (
+        address,
+        log,
+    ):
+        assert "serving on the CPU, as --allow-cpu says" in log.read_text()
         assert complete(address)
-    again = subprocess.run(
-        ["./tpu_setup.sh", "--no-start"], cwd=checkout, env=environment(), text=True, capture_output=True, check=True
-    )
-    assert "installing" not in again.stderr
+
+    def script(*arguments: str) -> str:
+        command = ["./tpu_setup.sh", *arguments]
+        done = subprocess.run(command, cwd=checkout, env=environment(), text=True, capture_output=True, check=True)
+        return done.stderr
+
+    assert "installing" not in script("--allow-cpu", "--no-start")
+    assert "removed" in script("--uninstall")
+    assert not (checkout / ".venv").exists()
 
 
 def test_make_serve_answers(checkout: Path) -> None:

@@ -50,36 +50,3 @@ def test_set_up_says_when_python_cannot_make_environments(tmp_path: Path) -> Non
     assert result.returncode == 2
     assert "has no ensurepip" in result.stderr
     assert f"python3.{sys.version_info.minor}-venv" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["", "eighty"], "PORT must be a number, got 'eighty'"),
-        (["/nowhere/model"], "MODEL '/nowhere/model' does not exist"),
-    ],
-)
-def test_tpu_setup_refuses_wrong_arguments_before_it_does_anything(
-    tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    result = run(["./tpu_setup.sh", *arguments], VENV=str(tmp_path / "venv"))
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert not (tmp_path / "venv").exists()
-
-
-@pytest.mark.parametrize("model", ["gs://bucket/model", "org/name", "story"])
-def test_tpu_setup_takes_urls_and_names(tmp_path: Path, model: str) -> None:
-    """They pass the check of arguments; the next one, of the machine, ends the script."""
-    uname = tmp_path / "uname"
-    uname.write_text("#!/bin/sh\necho Plan9\n")
-    uname.chmod(0o755)
-    result = run(["./tpu_setup.sh", model], PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert "this script is for Linux" in result.stderr
-
-
-def test_tpu_setup_help_names_every_argument() -> None:
-    result = run(["./tpu_setup.sh", "--help"])
-    assert result.returncode == 0
-    for word in ("MODEL", "PORT", "--no-start"):
-        assert word in result.stdout
