@@ -23,6 +23,8 @@ class ImageSizes:
     """Embeddings of one image at most."""
     rotary_axes: int = 0
     """Axes of the decoder's rotation; 0 = positions count tokens."""
+    whole: bool = False
+    """The decoder reads an image in one piece: no step ends inside one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,5 +66,5 @@ def _image_services(model_dir: Path, config: ModelConfig) -> ImageServices | Non
         return None
     side = None if vision.side is None else vision.side * vision.patch
     shape = ImageShape(vision.style, vision.patch, vision.merge, side, vision.extra_tokens)
-    markup = ImageMarkup(vision.image_token, vision.before, vision.after)
+    markup = ImageMarkup(vision.image_token, vision.before, vision.after, vision.around, vision.template_token)
     return ImageServices(read_processor(model_dir, shape), markup)

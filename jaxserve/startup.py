@@ -212,6 +212,7 @@ def _vision_facts(vision: VisionSpec, width: int, dtype: str) -> VisionFacts:
         row_bytes=(1 + len(vision.taps)) * width * (4 if dtype == "float32" else 2),
         patch_bytes=4 * (vision.inputs + 8 * vision.width + 3 * vision.inner + 512 * vision.num_heads),
         rotary_axes=vision.axes,
+        whole=vision.whole,
     )
 
 

@@ -296,15 +296,19 @@ def expected(config, weights, rng):
     return arrays | {"deepstack_embeds": found[:, 1:].swapaxes(0, 1)}
 
 
-def write_tokenizer(folder):
+def byte_tokenizer(special):
     """One token for each byte, and the special ones."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = tokenizers.Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in SPECIAL])
-    assert all(made.token_to_id(name) == number for name, number in TOKEN.items())
-    made.save(str(folder / "tokenizer.json"))
+    made.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in special])
+    assert [made.token_to_id(name) for name in special] == list(range(BYTES, BYTES + len(special)))
+    return made
+
+
+def write_tokenizer(folder):
+    byte_tokenizer(SPECIAL).save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 

@@ -27,6 +27,7 @@ from jaxserve.api.request_log import record_of
 from jaxserve.api.routes import dialects, generate, models, page, probes, profiling, tokens
 from jaxserve.api.settings import Settings
 from jaxserve.errors import JaxserveError
+from jaxserve.images.fetch import ImageFetcher
 
 
 def create_app(
@@ -36,6 +37,7 @@ def create_app(
     *,
     leaving: Callable[[], bool] = lambda: False,
     profile: Callable[[float], Path] | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """Builds the server around a running engine.
 
@@ -45,11 +47,15 @@ def create_app(
         settings: everything that can be chosen.
         leaving: whether the process has been asked to end: `/ready` then says no.
         profile: records for so many seconds what the process does, and returns where that lies; None = nobody may ask.
+        fetcher: of images, where `settings.allow_image_urls`; None = one for public addresses.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
     """
-    lanes = Lanes(text, settings.lower_threads)
+    limits = settings.limits
+    if settings.allow_image_urls and fetcher is None:
+        fetcher = ImageFetcher(limits.max_image_url_bytes, limits.image_url_timeout)
+    lanes = Lanes(text, settings.lower_threads, fetcher if settings.allow_image_urls else None)
     admission = Admission(engine, settings)
     context = Context(engine, text, settings, Metrics(engine, settings.model.names[0]), admission, lanes, leaving)
     app = FastAPI(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxserve.api.images import ShownImage, with_images
+from jaxserve.api.images import ShownImage, templates_completed, with_images
 from jaxserve.api.lengths import beginning, check_fits
 from jaxserve.api.ports import ChatRenderer, TextServices, Tokenizer
 from jaxserve.api.prompt_tokens import PromptTokens
@@ -55,12 +55,15 @@ class Conversation:
 
     def render(self, messages: Sequence[TemplateMessage], *, add_generation_prompt: bool = True) -> str:
         """The prompt text of some messages."""
-        return self.template.render(
+        text = self.template.render(
             messages,
             tools=self.tools or None,
             add_generation_prompt=add_generation_prompt,
             **self.template_args,
         )
+        if self.markup is None or not self.images:
+            return text
+        return templates_completed(text, self.markup, self.tokenizer)
 
     def encode(self, messages: Sequence[TemplateMessage], most: int) -> tuple[str, list[int]]:
         """The prompt text of some messages and its tokens.

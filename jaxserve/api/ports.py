@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jaxserve.api.request_images import RequestImages
 from jaxserve.engine.requests import ConstraintFactory, Request, Sink
 from jaxserve.images.types import ImageFile, ImageInput, ImageMarkup
 from jaxserve.text.formats import BoundFormat
@@ -122,6 +123,8 @@ class TextServices:
     """None: the model has no end-of-sequence token, so nothing that needs a grammar can be asked of it."""
     images: ImageReader | None = None
     """None: the model reads text only."""
+    seen: RequestImages | None = None
+    """The images of the request that is lowered; None = of no particular one."""
 
     def known(self) -> TextServices:
         """The same, in so far as it takes no waiting."""

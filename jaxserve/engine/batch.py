@@ -2,7 +2,8 @@
 
 A step is packed into one host-to-device copy: tokens[T], cu_q_lens[R+1], kv_lens[R], slots[R], a page table
 [R, columns] for each page group, samples[N, NUM_COLUMNS] (token indices, slots, positions and sampling knobs; floats
-bit-cast); for a model that reads images also rows of their pool [T] and positions of the rotation [axes, T]. T tokens,
+bit-cast); for a model that reads images also rows of their pool [T], positions of the rotation [axes, T] and
+where images end [T]. T tokens,
 R rows and N samples are a bucket's static sizes. `Layout` is the only place that knows the offsets, on the host and on
 the device.
 """
@@ -46,6 +47,8 @@ class Views(Generic[_A]):
     """Row of the pool of images that takes the place of a token's embedding; 0 = none does."""
     rotary_AT: _A | None = None
     """Where tokens are on the axes of the rotation."""
+    image_lasts_T: _A | None = None
+    """Position of the last token of a token's image; 0 for text."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,15 @@ class Layout:
     """Whether the model reads images."""
     rotary_axes: int = 0
     """Axes of its rotation; 0 = positions count tokens."""
+    whole_images: bool = False
+    """Whether its tokens must know where their images end."""
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of each part, in order."""
         tables = ((self.rows, columns) for columns in self.columns)
-        images = ((self.tokens,), (self.rotary_axes, self.tokens)) if self.images else ()
+        lasts = (self.tokens if self.whole_images else 0,)
+        images = ((self.tokens,), (self.rotary_axes, self.tokens), lasts) if self.images else ()
         samples = (self.samples, NUM_COLUMNS)
         return ((self.tokens,), (self.rows + 1,), (self.rows,), (self.rows,), *tables, samples, *images)
 
@@ -97,7 +103,8 @@ class Layout:
         if not self.images:
             return views
         rotary = parts[samples + 2] if self.rotary_axes else None
-        return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary)
+        lasts = parts[samples + 3] if self.whole_images else None
+        return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary, image_lasts_T=lasts)
 
     def holds(self, tokens: int, rows: int, samples: int) -> bool:
         """Whether a plan of this size fits the bucket."""
@@ -115,6 +122,7 @@ def layouts(config: EngineConfig) -> tuple[Layout, ...]:
             config.table_columns,
             images=config.images is not None,
             rotary_axes=axes,
+            whole_images=config.images is not None and config.images.whole,
         )
         for size in config.token_buckets
     )

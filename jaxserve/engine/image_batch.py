@@ -123,9 +123,11 @@ class ImageEncoder:
             end = row.start + row.count
             for image in row.images:
                 first, last = max(image.start, row.start), min(image.start + len(image.rows), end)
+                place = slice(token + first - row.start, token + last - row.start)
                 if views.image_rows_T is not None:
-                    place = slice(token + first - row.start, token + last - row.start)
                     views.image_rows_T[place] = image.rows[first - image.start : last - image.start]
+                if views.image_lasts_T is not None:
+                    views.image_lasts_T[place] = image.start + len(image.rows) - 1
             if views.rotary_AT is not None:
                 views.rotary_AT[:, token : token + row.count] = self._positions(row)
             token += row.count

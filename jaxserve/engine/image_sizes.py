@@ -29,6 +29,8 @@ class VisionFacts:
     patch_bytes: int
     """Bytes of temporaries for each patch (estimated)."""
     rotary_axes: int
+    whole: bool = False
+    """The decoder reads an image in one piece."""
 
 
 def image_sizes(facts: VisionFacts, max_tokens: int, pool: int | None, context: int, step_tokens: int) -> ImageSizes:
@@ -57,7 +59,15 @@ def image_sizes(facts: VisionFacts, max_tokens: int, pool: int | None, context: 
             f"--image-cache-tokens {pool} is less than the {needed - 1} that one step may need: its tokens, and the "
             "rest of an image at either end"
         )
-    return ImageSizes(rows, buckets, largest, facts.rotary_axes)
+    return ImageSizes(rows, buckets, largest, facts.rotary_axes, facts.whole)
+
+
+def least_step(facts: VisionFacts, seqs: int, page: int) -> int:
+    """Tokens that a step must take so that images that are read in one piece always have their turn: those of an
+    image, what is before and behind it in its pages, and one for every other sequence."""
+    if not facts.whole or facts.fixed is None:
+        return 0
+    return facts.fixed[1] + 2 * (page - 1) + seqs - 1
 
 
 def _buckets(largest: int, block: int) -> tuple[int, ...]:

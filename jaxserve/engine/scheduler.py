@@ -87,6 +87,7 @@ class Scheduler:
         self._groups = len(config.page_windows)
         self.images = None if config.images is None else ImagePool(config.images)
         """Where the embeddings of images are; None for a model of text."""
+        self._whole_images = config.images is not None and config.images.whole
         self._slots = list(range(config.max_num_seqs))  # a heap: low slots first
         self._arrivals = itertools.count()
         self._waiting = Line()
@@ -344,14 +345,18 @@ class Scheduler:
 
     def _with_images(self, sequence: Sequence, start: int, count: int) -> tuple[int, tuple[PlannedImage, ...]]:
         """The images of a chunk at `start`, and its length: up to the last canonical boundary before an image that
-        this step has no room for, or no time to encode."""
+        this step has no room for, or no time to encode, or that it would not hold whole where that matters."""
         images: list[PlannedImage] = []
+        key = sequence.request.cache_key
         for placed in sequence.request.images:
             if placed.end <= start or placed.start >= start + count:
                 continue
-            rows = None if self.images is None else self.images.place(sequence.request.cache_key, placed.image)
+            cut = self._whole_images and placed.end > start + count
+            rows = None if cut or self.images is None else self.images.place(key, placed.image)
             if rows is None:
                 end = placed.start // self._page_size * self._page_size
+                if self._whole_images and any(image.start < end < image.start + len(image.rows) for image in images):
+                    end = placed.start  # the boundary lies within an image before
                 return max(0, end - start), tuple(image for image in images if image.start < end)
             images.append(PlannedImage(placed.start, rows))
         return count, tuple(images)

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxserve.config import EngineConfig, table_columns
-from jaxserve.engine.image_sizes import VisionFacts, image_sizes
+from jaxserve.config import EngineConfig, ImageSizes, table_columns
+from jaxserve.engine.image_sizes import VisionFacts, image_sizes, least_step
 from jaxserve.errors import ModelLoadError
 from jaxserve.options import EngineOptions
 
@@ -103,15 +103,24 @@ def derive_config(
         ModelLoadError: the options contradict each other or the memory, in one sentence that names the flag.
     """
     chosen = options.chosen(device.platform)
-    buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, chosen.max_num_batched_tokens)
+    least = 0 if model.vision is None else least_step(model.vision, chosen.max_num_seqs, options.page_size)
+    largest = chosen.max_num_batched_tokens
+    while options.max_num_batched_tokens is None and largest < least:
+        largest *= 2
+    buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, largest)
+    if buckets[-1] < least:
+        raise ModelLoadError(
+            f"--max-num-batched-tokens {buckets[-1]} is less than the {least} that one step must take: the model reads "
+            "an image in one piece, beside all other sequences"
+        )
     if options.token_buckets is None and model.single_tokens:
         buckets = (1, *buckets)
     check_sizes(options, model.context, device.platform)
-    pages = _kv_bytes(options, model, device) // model.page_bytes
+    images = _image_sizes(options, model, device, options.max_model_len or model.context, buckets[-1])
+    pages = _kv_bytes(options, model, device, images) // model.page_bytes
     context, pages = _fit_context(options, model, chosen.max_num_seqs, buckets[-1], pages, device.platform)
-    images = None
-    if model.vision is not None:
-        images = image_sizes(model.vision, chosen.max_image_tokens, options.image_cache_tokens, context, buckets[-1])
+    if images is not None and images.max_tokens >= context:  # the context was shortened to less than an image
+        images = _image_sizes(options, model, device, context, buckets[-1])
     return EngineConfig(
         model_dir=options.model_dir,
         dtype=chosen.dtype,
@@ -133,27 +142,28 @@ def derive_config(
     )
 
 
-def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) -> int:
+def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts, images: ImageSizes | None) -> int:
     if options.kv_memory is not None:
         return options.kv_memory
     if device.memory_limit is None:
         return int(_machine_memory() * _CPU_SHARE)
     share = _GPU_SHARE if device.platform == "gpu" else _ACCELERATOR_SHARE
-    return (
-        int(device.memory_limit * share)
-        - device.memory_in_use
-        - model.step_bytes
-        - _image_bytes(options, model, device)
-    )
+    return int(device.memory_limit * share) - device.memory_in_use - model.step_bytes - _image_bytes(model, images)
 
 
-def _image_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts) -> int:
-    """The pool of embeddings and the temporaries of the tower's largest program."""
+def _image_sizes(
+    options: EngineOptions, model: ModelFacts, device: DeviceFacts, context: int, step_tokens: int
+) -> ImageSizes | None:
     if model.vision is None:
+        return None
+    most = options.chosen(device.platform).max_image_tokens
+    return image_sizes(model.vision, most, options.image_cache_tokens, context, step_tokens)
+
+
+def _image_bytes(model: ModelFacts, sizes: ImageSizes | None) -> int:
+    """The pool of embeddings and the temporaries of the tower's largest program."""
+    if model.vision is None or sizes is None:
         return 0
-    chosen = options.chosen(device.platform)
-    step = options.token_buckets[-1] if options.token_buckets else chosen.max_num_batched_tokens
-    sizes = image_sizes(model.vision, chosen.max_image_tokens, options.image_cache_tokens, model.context, step)
     return sizes.pool * model.vision.row_bytes + sizes.patch_buckets[-1] * model.vision.patch_bytes
 
 

@@ -72,7 +72,7 @@ def forward(
     with jax.named_scope("forward"):
         images = None
         if pool is not None and batch.image_rows_T is not None:
-            images = models.ImageMeta(pool, batch.image_rows_T, batch.rotary_AT)
+            images = models.ImageMeta(pool, batch.image_rows_T, batch.rotary_AT, batch.image_lasts_T)
         out = models.forward(graphdef, leaves, tokens_T, cache, meta, tokens_N, images)
     return ForwardResult(out.cache, out.hidden_TD, out.hidden_ND, out.logits_NV, batch.samples_NC, out.routing)
 

@@ -1,4 +1,5 @@
-"""Images to what towers read: sizes, resizing, patches. Pillow and NumPy only; knows neither models nor requests.
+"""Images to what towers read: fetching, decoding, resizing, patches. Knows neither models nor requests.
 
-In: decoded RGB pixels (`Picture`). Out: `ImageInput`, which the engine takes as part of a prompt (`PlacedImage`).
+In: URLs, files, decoded RGB pixels (`Picture`). Out: `ImageInput`, which the engine takes as part of a prompt
+(`PlacedImage`).
 """

@@ -39,10 +39,15 @@ def read_data_url(url: str, where: str) -> bytes:
         raise InvalidRequest(where, f"{where}: the data URL is not valid base64") from None
 
 
+def is_remote(url: str) -> bool:
+    """Whether it names a place on the network instead of holding the image."""
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
 def _what_else(url: str) -> str:
     wanted = "send a data URL (data:image/png;base64,...)"
-    if url[:8].lower().startswith(("http://", "https://")):
-        return f"this server fetches no images from http(s) addresses; {wanted}"
+    if is_remote(url):
+        return f"this server fetches no images from http(s) addresses (allow_image_urls is off); {wanted}"
     if url[:5].lower() == "data:":
         return f"a data URL without base64; {wanted}"
     return f"no URL that this server reads; {wanted}"

@@ -31,6 +31,9 @@ _UPRIGHT = {
 _WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 _LARGE = 1 << 24
 """Pixels from which on images are decoded one at a time: they take up to 11 bytes for each while they are converted."""
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_MOST_SCANS, _MOST_SCANNED = 500, 1 << 31
+"""Of a JPEG (ten are usual), and pixels of all of them: a scan of 16 million takes 12 ms if nothing is in it."""
 _one_at_a_time = threading.Lock()
 
 
@@ -57,12 +60,31 @@ def decode(data: bytes, where: str, most_pixels: int) -> Picture:
     except Exception:  # noqa: BLE001 - decoders raise anything at all over damaged files
         raise _damaged(where) from None
     with image:
-        return _decode(image, where, most_pixels)
+        if _area(image) > most_pixels:
+            raise _too_large(where, most_pixels)
+        if _scans(image, data) > min(_MOST_SCANS, _MOST_SCANNED // _area(image)):
+            raise InvalidRequest(where, f"{where}: the JPEG goes over its pixels too often; save it with fewer scans")
+        return _decode(image, where)
 
 
-def _decode(image: Image.Image, where: str, most_pixels: int) -> Picture:
-    if image.width * image.height > most_pixels:
-        raise _too_large(where, most_pixels)
+def _area(image: Image.Image) -> int:
+    """Pixels that are decoded: those of a whole tile, of which a TIFF may show a corner only."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (_number(tags.get(tag)) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+    return max(1, image.width * image.height, width * height)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _scans(image: Image.Image, data: bytes) -> int:
+    """How often the pixels of a JPEG are gone over: a scan of thirty bytes costs as much as one of megabytes."""
+    is_jpeg = image.format in ("JPEG", "MPO") or str(image.info.get("compression", "")).endswith("jpeg")
+    return data.count(b"\xff\xda") if is_jpeg else 0
+
+
+def _decode(image: Image.Image, where: str) -> Picture:
     with _room(image):
         try:
             image.load()
@@ -81,7 +103,7 @@ class _Unreadable(Exception):
 
 
 def _room(image: Image.Image) -> AbstractContextManager[object]:
-    return _one_at_a_time if image.width * image.height >= _LARGE else nullcontext()
+    return _one_at_a_time if _area(image) >= _LARGE else nullcontext()
 
 
 def _too_large(where: str, most_pixels: int) -> InvalidRequest:

@@ -132,6 +132,8 @@ def read_processor(model_dir: Path, shape: ImageShape) -> ImageProcessor:
     """
     fields = _description(model_dir)
     plain = _PLAIN[shape.style](ImageProcessor(shape))
+    if fields.get("do_pan_and_scan"):
+        raise ModelLoadError(f"{model_dir}: do_pan_and_scan in {_FILES[0]} is not supported.")
     try:
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not fields.get(step, True):

@@ -38,6 +38,10 @@ class ImageMarkup:
     before: tuple[int, ...] = ()
     """Tokens that go before an image where a prompt has a generic placeholder."""
     after: tuple[int, ...] = ()
+    around: str = ""
+    """Text that goes around all of these."""
+    template_token: int | None = None
+    """What chat templates write in place of it all, where that is not the placeholder."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class AttentionSpec:
     out_bias: bool = False
     qk_norm: QKNorm = "none"
     """RMSNorm on q and k before the rotation: over each head's H dimensions, or over all N*H (K*H) at once."""
+    whole_images: bool = False
+    """Tokens of an image see those behind them in the image, too (Gemma 3); the window counts from each as ever."""
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,7 @@ class Decoder(nnx.Module):
         features_FTD = None
         if images is not None:
             x_TD, features_FTD = map(self.rules.constrain, with_images(x_TD, images))
+            meta = meta if images.lasts_T is None else meta.seeing(images.lasts_T)
         ropes = dict.fromkeys(layer.attention.rope for layer in self.config.layers)
         positions = meta.first.positions_T if images is None or images.rotary_AT is None else images.rotary_AT
         tables = {rope: rope_table(rope, positions) for rope in ropes}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isqrt
 from typing import Any
 
-from jaxserve.models.config import ModelConfig
+from jaxserve.models.config import AttentionSpec, LatentSpec, ModelConfig
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.vision.spec import VisionSpec
 
@@ -30,7 +30,15 @@ def with_tower(config: ModelConfig, vision: VisionSpec) -> ModelConfig:
         replace(layer, adds_features=True) if number < len(vision.taps) else layer
         for number, layer in enumerate(config.layers)
     )
+    if vision.whole:
+        layers = tuple(replace(layer, attention=_seeing_whole_images(layer.attention)) for layer in layers)
     return replace(config, layers=layers, vision=vision)
+
+
+def _seeing_whole_images(attention: AttentionSpec | LatentSpec) -> AttentionSpec:
+    if not isinstance(attention, AttentionSpec):
+        raise TypeError("attention over latents reads images like text only")
+    return replace(attention, whole_images=True)
 
 
 def read_clip(raw: HubConfig) -> VisionSpec:
@@ -64,6 +72,42 @@ def read_clip(raw: HubConfig) -> VisionSpec:
         class_token=True,
         keep_class=raw.fields.get("vision_feature_select_strategy") == "full",
         first_norm=True,
+    )
+
+
+def read_siglip(raw: HubConfig) -> VisionSpec:
+    """Gemma 3: SigLIP's tower, the mean of each square of patches, a norm and a matrix; images are read whole."""
+    vision = _section(raw, image_size=224, patch_size=16, hidden_size=768, intermediate_size=3072)
+    vision.only("model_type", "siglip_vision_model")
+    patch, tokens = vision.integer("patch_size"), raw.integer("mm_tokens_per_image", 256)
+    side, merged = vision.integer("image_size") // patch, isqrt(tokens)
+    if merged**2 != tokens or side % merged:
+        raise raw.bad("mm_tokens_per_image", f"{tokens} is no square that divides {side} x {side} patches")
+    before, after = raw.integer("boi_token_index", 255999), raw.integer("eoi_token_index", 256000)
+    return VisionSpec(
+        image_token=raw.integer("image_token_index", raw.integer("image_token_id", 262144)),
+        before=(before,),
+        after=(after,),
+        around="\n\n",
+        template_token=before,
+        whole=True,
+        patch=patch,
+        width=vision.integer("hidden_size"),
+        depth=vision.integer("num_hidden_layers", 12),
+        num_heads=vision.integer("num_attention_heads", 12),
+        inner=vision.integer("intermediate_size"),
+        activation=vision.activation("hidden_act", "gelu_pytorch_tanh"),
+        gated=False,
+        norm="layer",
+        norm_eps=vision.number("layer_norm_eps", 1e-6),
+        joint="pool",
+        joint_width=0,
+        joint_eps=vision.number("layer_norm_eps", 1e-6),
+        merge=side // merged,
+        side=side,
+        patch_bias=True,
+        positions="table",
+        last_norm=True,
     )
 
 

@@ -36,6 +36,8 @@ class AttentionMeta:
     """int32 [T]: its place in that page."""
     page_size: int = field(metadata={"static": True})
     """Positions of a page; a step reads at most C * page_size positions of a row."""
+    lasts_T: jax.Array | None = None
+    """int32 [T]: the last position that a token sees, of those that its row has after the step; None = its own."""
 
     @classmethod
     def from_rows(
@@ -92,6 +94,11 @@ class StepMeta:
         groups = [AttentionMeta.from_rows(cu_q_lens, kv_lens, table, num_tokens, page_size) for table in page_tables]
         return cls(groups[0], tuple(page_tables), tuple(group.write_pages_T for group in groups))
 
+    def seeing(self, lasts_T: jax.Array) -> StepMeta:
+        """The same where a token sees up to this position if that is behind its own."""
+        first = replace(self.first, lasts_T=jnp.maximum(self.first.positions_T, lasts_T))
+        return replace(self, first=first)
+
     def of_group(self, group: int) -> AttentionMeta:
         """The batch as the layers of one page group see it."""
         return replace(self.first, page_table=self.page_tables[group], write_pages_T=self.write_pages_T[group])
@@ -108,3 +115,5 @@ class ImageMeta:
     """int32 [T]: the row that takes the place of a token's embedding; 0 = none does."""
     rotary_AT: jax.Array | None = None
     """int32 [axes, T]: where tokens are on the axes of the rotation; None = at their positions."""
+    lasts_T: jax.Array | None = None
+    """int32 [T]: position of the last token of a token's image, 0 for text; None = images are read like text."""

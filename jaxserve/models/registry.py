@@ -12,6 +12,7 @@ _FAMILIES: dict[str, tuple[str, str]] = {
     "deepseek_v3": ("deepseek_v3", "DeepseekV3ForCausalLM"),
     "deepseek_v32": ("deepseek_v32", "DeepseekV32ForCausalLM"),
     "gemma2": ("gemma2", "Gemma2ForCausalLM"),
+    "gemma3": ("gemma3", "Gemma3ForConditionalGeneration"),
     "gemma3_text": ("gemma3", "Gemma3ForCausalLM"),
     "glm4": ("glm4", "Glm4ForCausalLM"),
     "glm4_moe": ("glm4_moe", "Glm4MoeForCausalLM"),

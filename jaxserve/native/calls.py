@@ -29,6 +29,7 @@ class Pages(NamedTuple):
     kv_lens: jax.Array
     page_table: jax.Array
     first_page: jax.Array | int
+    lasts_T: jax.Array | None = None
 
 
 def matmul_float(library: Library, x_TI: jax.Array, weights_OI: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
@@ -141,7 +142,8 @@ def attention(
         k_TKH: float32 keys.
         v_TKH: float32 values.
         cache: float32 or bfloat16 [S*P, 2K, page, H]: head k's keys are 2k, its values 2k + 1.
-        pages: of the rows; tokens beyond the last row are padding, and write nothing.
+        pages: of the rows, and the last position that each token sees (None = its own); tokens beyond the last row
+            are padding, and write nothing.
         scale: of the scores.
         window: positions that a query sees, its own included; None = all.
         softcap: bound of the scores (tanh); None = none.
@@ -154,6 +156,7 @@ def attention(
     shapes = (jax.ShapeDtypeStruct(q_TNH.shape, jnp.float32), jax.ShapeDtypeStruct(cache.shape, cache.dtype))
     call = jax.ffi.ffi_call(library.target("attention"), shapes, input_output_aliases={3: 1})
     first_page = jnp.asarray(pages.first_page, jnp.int32)
+    lasts = jnp.zeros(0, jnp.int32) if pages.lasts_T is None else pages.lasts_T
     numbers = {"scale": np.float32(scale), "window": np.int64(window or 0), "softcap": np.float32(softcap or 0.0)}
-    out_TNH, kept = call(q_TNH, k_TKH, v_TKH, cache, *pages[:3], first_page, sinks, **numbers)
+    out_TNH, kept = call(q_TNH, k_TKH, v_TKH, cache, *pages[:3], first_page, sinks, lasts, **numbers)
     return out_TNH, kept

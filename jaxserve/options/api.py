@@ -32,6 +32,10 @@ class Limits(Options):
     max_images: int = option(30, "Images of a request.", "Limits", least=0)
     max_image_bytes: int = option(10 << 20, "Base64 of all images of a request together.", "Limits", least=1, **SIZE)
     max_image_pixels: int = option(80_000_000, "Pixels of all images of a request together.", "Limits", least=1)
+    max_image_url_bytes: int = option(
+        5 << 20, "Size of an image that is fetched (`allow_image_urls`).", "Limits", least=1, **SIZE
+    )
+    image_url_timeout: float = option(1.5, "Seconds in which an image must have been fetched.", "Limits", least=0.1)
     max_schema_bytes: int = option(
         256 << 10,
         "JSON size of a schema or grammar, and of each tool's parameters.",
@@ -86,6 +90,9 @@ class ApiOptions(Options):
     )
     lenient: bool = option(
         False, "Ignore unknown request fields, naming them in a response header, instead of refusing.", "Requests"
+    )
+    allow_image_urls: bool = option(
+        False, "Fetch images that requests name by http(s) URLs, from public addresses only.", "Requests"
     )
     default_max_tokens: int | None = option(
         None,

@@ -387,7 +387,8 @@ def build(
     **settings: Any,
 ) -> Any:
     """An app around a fake engine."""
-    images, profile = settings.pop("images", None), settings.pop("profile", None)
+    images, fetcher = settings.pop("images", None), settings.pop("fetcher", None)
+    profile = settings.pop("profile", None)
     model = settings.pop("model", None) or model_info(vocab_size=engine.vocabulary, reads_images=images is not None)
     tokenizer: Any = engine.tokenizer if bos else ByteTokenizer(None)
     chat: Any = (PlainTemplate() if template else None) if isinstance(template, bool) else template
@@ -395,7 +396,7 @@ def build(
     constraints = ConstraintBuilder(bound, vocab_size=engine.vocabulary)
     engine.owned.callback(constraints.close)
     text = TextServices(tokenizer, bound, constraints, images)
-    return create_app(engine, text, Settings(model=model, **settings), profile=profile)
+    return create_app(engine, text, Settings(model=model, **settings), fetcher=fetcher, profile=profile)
 
 
 def ids_of(text: str) -> list[int]:

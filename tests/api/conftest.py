@@ -15,6 +15,7 @@ import uvicorn
 
 # Tests are imported by path, so the modules they share must be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 
 from api_client import Api, Recorder
 from api_fakes import FakeEngine, build

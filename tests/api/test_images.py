@@ -8,59 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from api_client import Api
-from api_fakes import BOS, ByteTokenizer, FakeEngine, PlainTemplate, build
+from api_fakes import BOS, FakeEngine, build
 from PIL import Image
+from seeing import END, ONE, PAD, SERVICES, START, THREE, TOKENIZER, TWO, Showing, part, text, url_of, user
 
-from jaxserve.images.processor import ImageProcessor, ImageServices
-from jaxserve.images.types import ImageMarkup, ImageShape
+from jaxserve.images.processor import ImageServices
+from jaxserve.images.types import ImageMarkup
 from jaxserve.options import Limits
-from jaxserve.text.chat import image_numbers
 
 MakeApi = Callable[..., Api]
-TOKENIZER = ByteTokenizer(more=("<|image_pad|>", "<|vision_start|>", "<|vision_end|>"))
-PAD, START, END = (TOKENIZER.id_of(f"<|{name}|>") or 0 for name in ("image_pad", "vision_start", "vision_end"))
-SERVICES = ImageServices(
-    ImageProcessor(ImageShape("smart", 4, 2, None), smallest=64), ImageMarkup(PAD, (START,), (END,))
-)
 BOTH = pytest.mark.parametrize("endpoint", ["chat", "completions"])
-
-
-def url_of(seed: int, tokens: int = 6) -> str:
-    """A picture that takes so many tokens."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8 * tokens, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-ONE, TWO, THREE = url_of(1), url_of(2, 3), url_of(3, 4)
-
-
-def part(url: str, **more: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url, **more}}
-
-
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
-
-
-def user(*parts: dict[str, Any]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
-
-class Showing(PlainTemplate):
-    """Writes an image as Qwen's templates do."""
-
-    def render(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
-        shown = [dict(message) for message in messages]
-        for message in shown:
-            for number in image_numbers(message["content"]):
-                pad = "<|vision_start|><|image_pad|><|vision_end|>"
-                message["content"] = message["content"].replace(f"\ufdd0{number}\ufdd1", pad)
-        return super().render(shown, **more)
 
 
 @pytest.fixture(scope="module")
@@ -301,3 +260,28 @@ def test_images_in_other_apis(seeing: Api) -> None:
     assert [one.image.tokens for one in seeing.last().images] == [6]
     counted = seeing.http.post("/v1/tokenize", json={"model": "fake", "messages": [user(part(ONE))]}).json()
     assert counted["tokens"].count(PAD) == 6
+
+
+class ShowingTheBeginning(Showing):
+    """Writes one token for an image, as Gemma 3's template does: the rest is left to the server."""
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
+        return (
+            super().render(messages, **more).replace("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|>")
+        )
+
+
+@pytest.mark.parametrize("asks", ["chat", "<image>", "<|vision_start|>", "<|image_pad|>"])
+def test_images_of_a_template_that_writes_their_beginning(make_api: MakeApi, asks: str) -> None:
+    markup = ImageMarkup(PAD, (START,), (END,), around="\n\n", template_token=START)
+    images = ImageServices(SERVICES.processor, markup)
+    api = make_api(FakeEngine(tokenizer=TOKENIZER), images=images, template=ShowingTheBeginning())
+    whole = ids("\n\n") + image(6) + ids("\n\n")
+    if asks == "chat":
+        api.chat(messages=[user(text("a<|vision_start|>"), part(ONE))])
+        spelled = TOKENIZER.encode("<|vision_start|>", add_special_tokens=False, parse_special=False)
+        wanted = ids("<s><|user|>a") + spelled + whole + ids("<|end|><|assistant|>")
+    else:
+        api.complete(f"a{asks}b", images=[ONE])
+        wanted = [BOS, *ids("a"), *([PAD] * 6 if asks == "<|image_pad|>" else whole), *ids("b")]
+    assert list(api.last().prompt) == wanted

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+
+from jaxserve import LLM
+from jaxserve.api.app import create_app
+from jaxserve.api.connection import guarded
+from jaxserve.options import Limits
 
 # Tests are imported by path, so the modules they share must be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 
 START_SECONDS = 240
 
@@ -51,8 +61,6 @@ Serve = Callable[..., LiveServer]
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -93,6 +101,33 @@ def _wait_ready(server: LiveServer) -> None:
             pass
         time.sleep(0.1)
     raise AssertionError(f"not ready in {START_SECONDS} s: {server.log.read_text()}")
+
+
+SEEING = Path(__file__).parents[1] / "fixtures" / "models" / "qwen3_vl"
+"""A tiny model that reads images."""
+
+
+@pytest.fixture(scope="session")
+def seeing() -> Iterator[LLM]:
+    """It, in a notebook."""
+    sizes: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 160, "token_buckets": (32,), "kv_memory": 4 << 20}
+    with LLM(SEEING, progress=False, dtype="float32", max_image_tokens=64, **sizes) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def seeing_server(seeing: LLM) -> Iterator[str]:
+    """URL of a server around the same engine, in a thread; it fetches images."""
+    chats, limits = seeing._chats, Limits()
+    settings = replace(chats._settings, allow_image_urls=True)
+    app = create_app(seeing._started.engine, chats._text, settings)
+    server = uvicorn.Server(uvicorn.Config(app, http=guarded(limits), log_level="warning", access_log=False))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="session")

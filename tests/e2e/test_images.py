@@ -24,10 +24,8 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "return_token_ids":
 
 
 @pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    sizes: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 160, "token_buckets": (32,), "kv_memory": 4 << 20}
-    with LLM(MODEL, progress=False, dtype="float32", max_image_tokens=64, **sizes) as made:
-        yield made
+def llm(seeing: LLM) -> LLM:
+    return seeing
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +92,7 @@ def test_every_way_in_gives_the_same_answer(llm: LLM, http: TestClient) -> None:
 
 def test_an_image_is_encoded_once_for_all_ways(llm: LLM, http: TestClient) -> None:
     before = llm.stats().images_encoded
-    messages = asked(picture(3), picture(3))
+    messages = asked(picture(303), picture(303))
     first = post(http, "/v1/chat/completions", messages=messages)
     second = post(http, "/v1/chat/completions", messages=messages)
     assert first["choices"] == second["choices"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxserve.engine.requests import Request
+from jaxserve.errors import ModelLoadError
 from jaxserve.images.placing import expand
 from jaxserve.images.types import Picture
 from jaxserve.models import load_model
@@ -178,3 +179,56 @@ def test_a_crowded_pool_and_few_pages_change_nothing(golden):
         assert prompts.run(prompts.make(ids, pictures, max_tokens=12))[0] == [golden["greedy_a"].tolist()]
     finally:
         started.engine.close()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Gemma 3: a step reads an image in one piece. Its 16 tokens and what shares their pages leave little of 64."""
+    made = start_model("gemma3_images", max_num_seqs=4, token_buckets=(8, 64))
+    yield made
+    made.engine.close()
+
+
+def test_images_in_one_piece_give_the_references_tokens(whole):
+    """Chunks that end before an image, and a prefix that ends inside one, which the cache gives only as it was read
+    whole."""
+    golden = np.load(MODELS / "gemma3_images" / "golden.npz")
+    prompts, (ids, pictures) = Prompts(whole), shortened(golden, whole)
+    wanted = golden["greedy_a"].tolist()
+    for cached in (0, 32):
+        (tokens,), found = prompts.run(prompts.make(ids, pictures, max_tokens=12))
+        assert (tokens, found) == (wanted, [cached])
+    chunked = prompts.make([*range(40), *ids], pictures, max_tokens=12)
+    assert chunked.images[0].start == 45
+    first, _ = prompts.run(chunked)
+    again, cached = prompts.run(prompts.make([*range(40), *ids], pictures, max_tokens=12))
+    fresh, _ = prompts.run(prompts.make([*range(40), *ids], pictures, max_tokens=12, cache_key="fresh"))
+    assert first == again == fresh
+    assert cached == [80]
+
+
+def test_images_in_one_piece_under_pressure():
+    """More sequences than slots, few pages, decoding neighbours: an image waits for a step that holds it whole."""
+    started = start_model("gemma3_images", max_num_seqs=4, token_buckets=(64,), kv_memory=30 * 4096)
+    try:
+        prompts, token = Prompts(started), started.images.markup.token
+        requests = [
+            prompts.make(
+                [*range(index, index + 3 * index + 5), *[token, 7] * (index % 3)],
+                [noise(index + place) for place in range(index % 3)],
+                max_tokens=40,
+            )
+            for index in range(9)
+        ]
+        together, _ = prompts.run(*requests)
+        assert started.engine.stats().preemptions > 0
+        again = [dataclasses.replace(request, id=f"again-{request.id}", cache_key="other") for request in requests]
+        assert [prompts.run(request)[0][0] for request in again] == together
+        assert started.engine.stats().compilations == started.runner.compilations
+    finally:
+        started.engine.close()
+
+
+def test_a_step_must_hold_an_image_that_is_read_in_one_piece():
+    with pytest.raises(ModelLoadError, match="--max-num-batched-tokens 32 is less than the 53"):
+        start_model("gemma3_images", token_buckets=(32,))

@@ -75,6 +75,9 @@ def hostile() -> dict[str, bytes]:
         "ppm of long numbers": b"P6\n" + b"9" * 5000 + b" 5\n255\n",
         "pfm of floats": b"Pf\n4 4\n-1.0\n" + struct.pack("<16f", *range(16)),
         "tiff of huge size": _tiff(big, big),
+        "tiff of a huge tile": _tiff(8, 8, tile=(1 << 14, 1 << 13)),
+        "jpeg of many scans": _scanned(noise(3, 512, 512), 9000),
+        "jpeg of many small scans": _scanned(noise(3, 16, 16), 501),
         "tiff that points outside": b"II*\0" + struct.pack("<I", 1 << 30),
         "tiff that points at itself": b"II*\0" + struct.pack("<IHHHII", 8, 1, 256, 3, 1, 8) + struct.pack("<I", 8),
         "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>',
@@ -95,7 +98,16 @@ def hostile() -> dict[str, bytes]:
     return files
 
 
-def _tiff(width: int, height: int) -> bytes:
+def _scanned(image: Image.Image, times: int) -> bytes:
+    """A progressive JPEG that repeats its last scan."""
+    whole = stored(image.convert("L"), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * times + whole[-2:]
+
+
+def _tiff(width: int, height: int, tile: tuple[int, int] | None = None) -> bytes:
     entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (279, 4, 9)]
+    if tile is not None:
+        entries = [*entries[:5], (322, 4, tile[0]), (323, 4, tile[1]), (324, 4, 8), (325, 4, 9)]
     table = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)

@@ -153,3 +153,20 @@ def test_data_urls() -> None:
 def test_other_urls_are_refused(url: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         read_data_url(url, "messages.0.content.1.image_url")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiff of a huge tile", "too many pixels"),
+        ("jpeg of many scans", "fewer scans"),
+        ("jpeg of many small scans", "fewer scans"),
+    ],
+)
+def test_work_is_bounded_before_it_is_done(name: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        decode(HOSTILE[name], "images.0", MOST)
+
+
+def test_progressive_jpegs_are_read() -> None:
+    assert pixels(stored(noise(3), "JPEG", progressive=True)).shape == (16, 24, 3)

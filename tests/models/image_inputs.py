@@ -27,9 +27,10 @@ def patches_of(spec, pixels, rows, columns, padded):
 def pictures(spec, arrays):
     """(patches [P, inputs], rows, columns) of each image of a golden checkpoint."""
     if "image_grid_thw" not in arrays:
-        side, patch = spec.side, spec.patch
-        pixels = arrays["pixel_values"][0].reshape(3, side, patch, side, patch)
-        return [(pixels.transpose(1, 3, 0, 2, 4).reshape(side * side, -1), side, side)]
+        side, patch, merge = spec.side, spec.patch, spec.merge
+        squares = (3, side // merge, merge, patch, side // merge, merge, patch)
+        parts = [pixels.reshape(squares).transpose(1, 4, 2, 5, 0, 3, 6) for pixels in arrays["pixel_values"]]
+        return [(pixels.reshape(side * side, -1), side, side) for pixels in parts]
     grids = arrays["image_grid_thw"][:, 1:].tolist()
     ends = np.cumsum([rows * columns for rows, columns in grids])
     return [(pixels, *grid) for pixels, grid in zip(np.split(arrays["pixel_values"], ends[:-1]), grids, strict=True)]
@@ -59,6 +60,10 @@ class Prompt:
         starts = np.flatnonzero(is_image & ~np.roll(is_image, 1))
         grids = [picture[1:] for picture in pictures(spec, arrays)]
         placed = [(int(start), *grid) for start, grid in zip(starts, grids, strict=True)]
+        self.lasts, self.whole = np.zeros(len(self.ids), np.int32), spec.whole
+        for start, rows, columns in placed:
+            end = start + rows * columns // spec.merge**2
+            self.lasts[start:end] = end - 1
         self.rotary, self.delta = models.rotary_positions(len(self.ids), placed, spec.merge) if spec.axes else (None, 0)
 
     def meta(self, rows, tokens):
@@ -67,6 +72,10 @@ class Prompt:
         inside, length = positions < len(self.ids), len(positions)
         pool_rows = np.zeros(tokens, np.int32)
         pool_rows[:length] = np.where(inside, self.rows[np.minimum(positions, len(self.ids) - 1)], 0)
+        if self.whole:
+            lasts = np.zeros(tokens, np.int32)
+            lasts[:length] = np.where(inside, self.lasts[np.minimum(positions, len(self.ids) - 1)], 0)
+            return models.ImageMeta(self.pool, pool_rows, lasts_T=lasts)
         if self.rotary is None:
             return models.ImageMeta(self.pool, pool_rows)
         rotary = np.zeros((3, tokens), np.int32)

@@ -110,5 +110,6 @@ if __name__ == "__main__":
         "latent": ("deepseek_v3", "scan", None),
         "one latent head each": ("deepseek_v3", "scan", (1, 2, 3)),
         "sparse": ("deepseek_v32", "scan", (2, 1, 3)),
+        "images in one piece": ("gemma3_images", "scan", None),
     }
     print(json.dumps({name: report(fixtures / folder, loop, shape) for name, (folder, loop, shape) in runs.items()}))

@@ -56,6 +56,7 @@ def test_logits_on_8_devices(runs):
     for name, run in runs.items():
         assert run["error"] < 1e-3, (name, run)
         assert run["routed"], name
+        assert run["greedy"], (name, run)
 
 
 def test_two_all_reduces_per_layer(runs):

@@ -126,7 +126,28 @@ QWEN2_5_VL_7B = {
     "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584, "depth": 3, "fullatt_block_indexes": [2]},
 }
 """With 3 of its tower's 32 blocks, one of them full."""
-MODELS |= {"qwen3_vl": QWEN3_VL_8B, "qwen2_5_vl": QWEN2_5_VL_7B}
+GEMMA3_4B = {
+    "model_type": "gemma3",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 3,
+        "image_size": 896,
+        "patch_size": 14,
+    },
+}
+"""With 3 of its tower's 27 blocks."""
+MODELS |= {"qwen3_vl": QWEN3_VL_8B, "qwen2_5_vl": QWEN2_5_VL_7B, "gemma3": GEMMA3_4B}
 POOL = 10241
 """Embeddings of images on the device."""
 PAGE_SIZE = 16
@@ -179,7 +200,9 @@ def main(model: str, topology: str, devices: int, tokens: int, num_pages: int) -
     cache = models.cache_spec(config, num_pages=num_pages, page_size=PAGE_SIZE, dtype="bfloat16", mesh=mesh)
     reads, axes = config.vision is not None, 0 if config.vision is None else config.vision.axes
     rows = min(tokens, SLOTS)
-    layout = Layout(tokens, rows, rows, (CONTEXT // PAGE_SIZE,), images=reads, rotary_axes=axes)
+    columns = (CONTEXT // PAGE_SIZE,) * len(models.cache_layout(config).windows)
+    whole = config.vision is not None and config.vision.whole
+    layout = Layout(tokens, rows, rows, columns, images=reads, rotary_axes=axes, whole_images=whole)
     replicated = NamedSharding(mesh, PartitionSpec())
     int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=replicated)
     images = [pool_of(config, mesh)] if reads else []

@@ -75,6 +75,18 @@ def test_towers_write_the_pool_in_place(model, topology, devices):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("topology", "devices"), [("v5e:2x4", 8), ("v6e:2x2", 1)])
+def test_gemma_and_its_tower(topology, devices):
+    """All 4096 patches of an image, and a step that reads one whole beside decoding rows."""
+    tower = compile_step("gemma3", topology, devices, 4096, 0, "--tower")
+    assert tower["aliased_bytes"] >= tower["pool_bytes"], "the pool is copied, not updated in place"
+    assert tower["temporary_bytes"] < 1024 * 2**20
+    report = compile_step("gemma3", topology, devices, 512, 2048)
+    assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"
+    assert report["temporary_bytes"] < 256 * 2**20
+
+
+@pytest.mark.slow
 def test_a_step_with_images_over_a_v5e_slice():
     report = compile_step("qwen3_vl", "v5e:2x4", 8, 64, 4096)
     assert report["aliased_bytes"] >= report["cache_bytes"], "the KV cache is copied, not updated in place"

@@ -34,7 +34,7 @@ class InputImage(StrictModel):
     """An image."""
 
     type: Literal["input_image"] = Field(description="Kind of part.")
-    image_url: str = Field(description="Where it is: a data URL.")
+    image_url: str = Field(description="Where it is: a data URL, or an http(s) URL where the server fetches them.")
     detail: Literal["low", "high", "auto", "original"] | None = Field(None, description="Wanted resolution.")
 
 

@@ -49,7 +49,9 @@ def _renamed(error: ApiError | JaxserveError, names: Mapping[str, str]) -> ApiEr
     if failure.loc is None or len(failure.loc) < 2 or failure.loc[1] not in names:
         return failure
     ours = names[str(failure.loc[1])]
-    message = failure.message if ours in failure.message else f"{ours}: {failure.message}"
+    place, ours_place = (".".join(map(str, (name, *failure.loc[2:]))) for name in (failure.loc[1], ours))
+    message = failure.message.replace(f"{place}:", f"{ours_place}:", 1)
+    message = message if ours in message else f"{ours}: {message}"
     return replace(failure, message=message, loc=("body", *ours.split("."), *failure.loc[2:]), detail=None)
 
 

@@ -129,7 +129,7 @@ async def prepare(context: Context, http: Request, call: Call[R]) -> Prepared[R]
         with context.admission.enter() as place:
             body = await read_body(http, context.settings.limits, place.hold)
             work = partial(_prepare, record, body, call, settings=context.settings, model=named)
-            return await until_disconnect(http.receive, context.lanes.lower(call.endpoint, work))
+            return await until_disconnect(http.receive, context.lanes.lower(call.endpoint, work, place.hold))
     except (ClientDisconnect, ClientGone):
         record.status = CLIENT_GONE
         return None

@@ -59,7 +59,7 @@ async def _answer(
 
     with context.admission.enter() as place:
         body = await read_body(http, settings.limits, place.hold)
-        return JSONResponse(await context.lanes.lower(lane, run))
+        return JSONResponse(await context.lanes.lower(lane, run, place.hold))
 
 
 def _tokenize(request: TokenizeRequest, text: TextServices, settings: Settings) -> dict[str, Any]:

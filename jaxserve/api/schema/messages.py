@@ -15,7 +15,10 @@ Role = Literal["system", "user", "assistant", "tool", "developer", "function"]
 class ChatMessageContentImageURL(StrictModel):
     """Where an image is."""
 
-    url: str = Field(description="A data URL with the image, base64: png, jpeg, gif, bmp, tiff, ppm or webp.")
+    url: str = Field(
+        description="A data URL with the image, base64: png, jpeg, gif, bmp, tiff, ppm or webp; an http(s) URL where"
+        " the server fetches them."
+    )
     detail: Literal["auto", "low", "high"] | None = Field(
         None, description="Wanted resolution; `low` shows at most the pixels of 512 x 512."
     )

@@ -232,6 +232,7 @@ class CompletionRequest(CompletionClientFields, GenerationRequest):
     )
     images: list[str] | None = Field(
         None,
-        description="Images as base64 data URLs, one for each `<image>` of a prompt or placeholder of the model's own,"
-        " in text or token ids. In order, of several prompts one after the other.",
+        description="Images as base64 data URLs (http(s) URLs where the server fetches them), one for each `<image>` of"
+        " a prompt or placeholder of the model's own, in text or token ids. In order, of several prompts one after the"
+        " other.",
     )

@@ -31,32 +31,42 @@ def _read(raw: HubConfig) -> ModelConfig:
 
 
 _TOWER = "vision_tower.encoder.layers.{layer}."
+CLIP_BLOCKS: Names = {
+    f"vision.blocks.{ours}.{part}": f"{_TOWER}{theirs}.{part}"
+    for ours, theirs in (
+        ("attention_norm", "layer_norm1"),
+        ("attention.q_proj", "self_attn.q_proj"),
+        ("attention.k_proj", "self_attn.k_proj"),
+        ("attention.v_proj", "self_attn.v_proj"),
+        ("attention.o_proj", "self_attn.out_proj"),
+        ("mlp_norm", "layer_norm2"),
+        ("mlp.up_proj", "mlp.fc1"),
+        ("mlp.down_proj", "mlp.fc2"),
+    )
+    for part in ("weight", "bias")
+}
+"""Of the towers of CLIP and SigLIP alike."""
 NAMES: Names = {
     **DECODER_NAMES,
     "vision.patch.weight": Source("vision_tower.embeddings.patch_embedding.weight", flat),
     "vision.class_token": "vision_tower.embeddings.class_embedding",
     "vision.positions": "vision_tower.embeddings.position_embedding.weight",
     **{f"vision.first_norm.{part}": f"vision_tower.pre_layrnorm.{part}" for part in ("weight", "bias")},
-    **{
-        f"vision.blocks.{ours}.{part}": f"{_TOWER}{theirs}.{part}"
-        for ours, theirs in (
-            ("attention_norm", "layer_norm1"),
-            ("attention.q_proj", "self_attn.q_proj"),
-            ("attention.k_proj", "self_attn.k_proj"),
-            ("attention.v_proj", "self_attn.v_proj"),
-            ("attention.o_proj", "self_attn.out_proj"),
-            ("mlp_norm", "layer_norm2"),
-            ("mlp.up_proj", "mlp.fc1"),
-            ("mlp.down_proj", "mlp.fc2"),
-        )
-        for part in ("weight", "bias")
-    },
+    **CLIP_BLOCKS,
     **{
         f"vision.joint.{ours}.{part}": f"multi_modal_projector.{theirs}.{part}"
         for ours, theirs in (("up_proj", "linear_1"), ("down_proj", "linear_2"))
         for part in ("weight", "bias")
     },
 }
+RENAMED = (
+    ("language_model.", ""),
+    ("model.language_model.", "model."),
+    ("model.vision_tower.vision_model.", "vision_tower."),
+    ("model.vision_tower.", "vision_tower."),
+    ("vision_tower.vision_model.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
 FAMILY = Family(
     _read,
     NAMES,
@@ -65,12 +75,5 @@ FAMILY = Family(
         r"^vision_tower\.embeddings\.position_ids$",
         r"^vision_tower\.(encoder\.layers\.\d+|post_layernorm)\.",  # the layers after the one that is read
     ),
-    renamed=(
-        ("language_model.", ""),
-        ("model.language_model.", "model."),
-        ("model.vision_tower.vision_model.", "vision_tower."),
-        ("model.vision_tower.", "vision_tower."),
-        ("vision_tower.vision_model.", "vision_tower."),
-        ("model.multi_modal_projector.", "multi_modal_projector."),
-    ),
+    renamed=RENAMED,
 )

@@ -136,6 +136,8 @@ class AttentionBackend(Protocol):
     ) -> tuple[jax.Array, Arrays]:
         """Write the tokens' keys and values, then softmax attention of each token over positions 0 .. its own.
 
+        Of layers with `whole_images`, up to `batch.meta.lasts_T` where a step has it: the ends of images.
+
         Args:
             q_TNH: queries, after the rotation.
             k_TKH: keys, after the rotation.

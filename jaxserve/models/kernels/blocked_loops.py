@@ -100,9 +100,11 @@ class _Queries(NamedTuple):
     first_X: jax.Array
     """Lowest key position that any query of the row sees."""
     last_X: jax.Array
-    """Highest query position of the row, -1 for a row without queries."""
+    """Highest key position that any query of the row sees, -1 for a row without queries."""
     pages_XP: jax.Array
     """Pages of the row in the whole cache."""
+    lasts_XM: jax.Array | None = None
+    """Highest key position that each query sees; None = its own."""
 
 
 def attend(
@@ -181,12 +183,18 @@ def _prefill(
         ours = (positions >= start) & (positions < end)
         where = (meta.cu_q_lens[row] + first - start + block, 0, 0, 0)
         q_QKGH = lax.dynamic_slice(padded_q, where, size)
+        lasts = last = None
+        if meta.lasts_T is not None:
+            seen = lax.dynamic_slice(jnp.pad(meta.lasts_T, (block, block)), where[:1], (block,))
+            lasts = jnp.where(ours, seen, -1)
+            last = jnp.max(lasts)
         queries = _Queries(
             q_QKGH.transpose(1, 0, 2, 3).reshape(1, kv_heads, block * group, head_dim),
             jnp.repeat(jnp.where(ours, positions, -1), group)[None],
             _first_key(jnp.maximum(first, start), options.window)[None],
-            jnp.minimum(first + block, end)[None] - 1,
+            jnp.minimum(first + block, end)[None] - 1 if last is None else last[None],
             (meta.page_table[row] + batch.first_page)[None],
+            None if lasts is None else jnp.repeat(lasts, group)[None],
         )
         o_KQGV = _block_loop(queries, kv, sinks_KM, options).reshape(kv_heads, block, group, value_dim)
         new = o_KQGV.transpose(1, 0, 2, 3).astype(out.dtype)
@@ -221,7 +229,8 @@ def _keys(block_X: jax.Array, queries: _Queries, kv: jax.Array, options: _Option
     """One block of keys and values per row, and who sees them."""
     positions_XB = block_X[:, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
     seen_XB = (positions_XB >= queries.first_X[:, None]) & (positions_XB <= queries.last_X[:, None])
-    allowed = positions_XB[:, None, :] <= queries.positions_XM[:, :, None]
+    lasts_XM = queries.positions_XM if queries.lasts_XM is None else queries.lasts_XM
+    allowed = positions_XB[:, None, :] <= lasts_XM[:, :, None]
     if options.window is not None:
         allowed &= positions_XB[:, None, :] > queries.positions_XM[:, :, None] - options.window
     chosen = _gather(block_X, queries.pages_XP, kv)

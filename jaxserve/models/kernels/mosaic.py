@@ -52,6 +52,8 @@ class Mosaic(Blocked):
             return "needs a Hopper GPU (compute capability 9.0)"
         if isinstance(spec, LatentSpec):
             return "has no latent attention"
+        if spec.whole_images:
+            return "has no attention to what is behind a token in its image"
         if spec.head_dim % 16 or spec.head_dim > _WIDEST_HEAD:
             return f"needs heads of a multiple of 16 dimensions, {_WIDEST_HEAD} at most, not {spec.head_dim}"
         if spec.num_heads // spec.num_kv_heads > _LARGEST_GROUP:

@@ -65,7 +65,7 @@ class NativeAttention:
         """Grouped-query attention; scores, weights and sums are float32."""
         q, k, v = (x.astype(jnp.float32) for x in (q_TNH, k_TKH, v_TKH))
         meta = batch.meta
-        pages = Pages(meta.cu_q_lens, meta.kv_lens, meta.page_table, batch.first_page)
+        pages = Pages(meta.cu_q_lens, meta.kv_lens, meta.page_table, batch.first_page, meta.lasts_T)
         out_TNH, kv = attention(
             load(), q, k, v, cache["kv"], pages, scale=scale, window=window, softcap=softcap, sinks_N=sinks_N
         )

@@ -52,6 +52,8 @@ class PallasTpu(blocked.Blocked):
         """Other devices than TPUs, heads that are wider than any model's."""
         if target.platform != "tpu" and not self.interpret:
             return "needs a TPU"
+        if isinstance(spec, AttentionSpec) and spec.whole_images:
+            return "has no attention to what is behind a token in its image"
         if isinstance(spec, AttentionSpec) and spec.head_dim > _WIDEST_HEAD:
             return f"needs heads of {_WIDEST_HEAD} dimensions at most, not {spec.head_dim}"
         return None

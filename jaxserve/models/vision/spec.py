@@ -43,6 +43,12 @@ class VisionSpec:
     """Tokens that go before an image in a prompt."""
     after: tuple[int, ...] = ()
     """Tokens that go after it."""
+    around: str = ""
+    """Text that goes around all of these."""
+    template_token: int | None = None
+    """What chat templates write in place of it all, where that is not the placeholder."""
+    whole: bool = False
+    """The decoder reads an image in one piece: its tokens see each other, also those behind them."""
     frames: int = 1
     """Times an image is repeated as a video of itself; the patch projection sees all of them."""
     merge: int = 1

@@ -1,4 +1,4 @@
-// jaxserve_attention: q, k, v, cache, cu_q_lens, kv_lens, page_table, first_page, sinks -> out, cache (the same memory).
+// jaxserve_attention: q, k, v, cache, cu_q_lens, kv_lens, page_table, first_page, sinks, lasts -> out, cache (the same memory).
 
 #include "attention.h"
 
@@ -24,6 +24,7 @@ XLA_FFI_Error* attend_all(const Call& call) {
   Array q = call.arg(0), k = call.arg(1), cache = call.ret(1), table = call.arg(6), sinks = call.arg(8);
   Step<T> step{q.as<float>(), k.as<float>(), call.arg(2).as<float>(), cache.as<T>(), call.arg(4).as<int32_t>(),
                call.arg(5).as<int32_t>(), table.as<int32_t>(), sinks.dim(0) ? sinks.as<float>() : nullptr,
+               call.arg(9).dim(0) ? call.arg(9).as<int32_t>() : nullptr,
                call.ret(0).as<float>(), q.dim(0), table.dim(0), q.dim(1), k.dim(1), q.dim(2), cache.dim(2), table.dim(1),
                static_cast<size_t>(*call.arg(7).as<int32_t>()), static_cast<size_t>(call.attribute<int64_t>("window", 0)),
                call.attribute<float>("scale", 1.0f), call.attribute<float>("softcap", 0.0f)};

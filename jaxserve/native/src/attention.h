@@ -26,6 +26,7 @@ struct Step {
   T* cache;                // [S*P, 2K, page, H]
   const int32_t *starts, *lengths, *table;  // cu_q_lens [R + 1], kv_lens [R], page_table [R, C]
   const float* sinks;  // [N], or null
+  const int32_t* lasts;  // [T]: the last position that a token sees, or null: its own
   float* out;          // [T, N, H]
   size_t tokens, rows, heads, kv_heads, dim, page, columns, first_page, window;
   float scale, softcap;
@@ -66,10 +67,16 @@ struct Unit {
     size_t seen = position(vector) + 1;
     return step.window == 0 || seen <= step.window ? 0 : seen - step.window;
   }
+  size_t token(size_t vector) const {
+    return static_cast<size_t>(step.starts[row]) + position(vector) - step.begin(row);
+  }
+  // Behind the last position that a vector's query sees.
+  size_t high(size_t vector) const {
+    return step.lasts ? static_cast<size_t>(step.lasts[token(vector)]) + 1 : position(vector) + 1;
+  }
   // Where a vector's query and output lie.
   size_t place(size_t vector) const {
-    size_t token = static_cast<size_t>(step.starts[row]) + position(vector) - step.begin(row);
-    return (token * step.heads + kv_head * step.group() + vector % step.group()) * step.dim;
+    return (token(vector) * step.heads + kv_head * step.group() + vector % step.group()) * step.dim;
   }
 };
 
@@ -80,7 +87,7 @@ void weigh(const Unit<T>& unit, size_t block) {
   Vec scale = splat(step.scale), cap = splat(step.softcap), one = splat(1.0f);
   for (size_t m = 0; m < unit.vectors(); ++m) {
     float* s = unit.scores + m * kKeyBlock;
-    size_t low = unit.low(m), high = unit.position(m) + 1;
+    size_t low = unit.low(m), high = unit.high(m);
     low = low < block ? 0 : (low - block < kKeyBlock ? low - block : kKeyBlock);
     high = high < block ? 0 : (high - block < kKeyBlock ? high - block : kKeyBlock);
     for (size_t i = 0; i < low; ++i) s[i] = kMasked;
@@ -169,7 +176,8 @@ void meet(const Unit<T>& unit, size_t block, size_t from, size_t to, bool values
 template <class T>
 void attend(const Unit<T>& unit) {
   const Step<T>& step = unit.step;
-  size_t low = unit.low(0), high = unit.first + unit.queries;  // what no query sees may be anything, NaN too
+  size_t low = unit.low(0), high = 0;  // what no query sees may be anything, NaN too
+  for (size_t m = 0; m < unit.vectors(); m += step.group()) high = high < unit.high(m) ? unit.high(m) : high;
   for (size_t block = low / kKeyBlock * kKeyBlock; block < high; block += kKeyBlock) {
     size_t end = block + kKeyBlock < high ? block + kKeyBlock : high;
     for (int values = 0; values < 2; ++values) {
