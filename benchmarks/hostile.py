@@ -112,7 +112,9 @@ class Innocent:
     def __init__(self, url: str, file: Path) -> None:
         self._file = file
         with file.open("wb") as output:
-            self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.hostile", "--innocent", url], stdout=output)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.hostile", "--innocent", url], stdout=output
+            )
         while not self._pieces():
             time.sleep(0.05)
 

@@ -12,11 +12,11 @@ def main() -> None:
     path, *numbers = sys.argv[1:]
     port, threads, sequences, context = map(int, numbers)
     params = xllamacpp.CommonParams()
-    params.model.path, params.port, params.hostname = path, port, "127.0.0.1"
+    params.model.path, params.port, params.hostnames = path, port, ["127.0.0.1"]
     params.n_ctx, params.n_parallel = context * sequences, sequences
     params.n_batch, params.n_ubatch = 2048, 512
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.warmup, params.kv_unified = True, False
+    params.warmup, params.kv_unified, params.ui = True, False, False
     params.cache_prompt, params.cache_ram_mib = False, 0
     server = xllamacpp.Server(params)
     print("ready", flush=True)
