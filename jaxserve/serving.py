@@ -117,6 +117,21 @@ class Server:
         self._leaving = threading.Event()
         self._uvicorn = _Uvicorn(config, self._on_signal)
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model takes messages."""
+        return self._format.renderer is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may call the model, the canonical name first."""
+        return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether clients need a key."""
+        return bool(self._api.api_keys)
+
     def run(self, bound: socket.socket) -> ExitCode:
         """Serves until SIGINT or SIGTERM, or until the engine dies. Returns how the process should end.
 
@@ -158,14 +173,14 @@ class Server:
         app = create_app(
             started.engine,
             text,
-            _settings(self._api, started, self._names(), sampling),
+            _settings(self._api, started, self.names, sampling),
             leaving=self._leaving.is_set,
             profile=None if self._serve.profile_directory is None else Profiler(self._serve.profile_directory).record,
         )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()
         gc.freeze()
-        self._on_ready(_summary(started, self._format.name, self._names()[0], time.monotonic() - begun))
+        self._on_ready(_summary(started, self._format.name, self.names[0], time.monotonic() - begun))
         return app
 
     def _failed(self, error: Exception) -> None:
@@ -200,9 +215,6 @@ class Server:
         self._closing.close()
         if self._started is not None:
             _later(0, partial(self._started.engine.close, within))
-
-    def _names(self) -> tuple[str, ...]:
-        return self._serve.served_model_names or (self._prepared.options.model_dir.resolve().name,)
 
 
 def _later(seconds: float, function: Callable[[], None]) -> None:

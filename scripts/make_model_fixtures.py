@@ -283,6 +283,20 @@ MODELS = {
         "index_head_dim": 20,
         "index_topk": 11,
     },
+    "deepseek_v2": {
+        **DEEPSEEK,
+        "model_type": "deepseek_v2",
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "q_lora_rank": None,
+        "rope_scaling": {**DEEPSEEK_YARN, "mscale": 0.8, "mscale_all_dim": 0.8},
+        "scoring_func": "softmax",
+        "topk_method": "group_limited_greedy",
+        "norm_topk_prob": False,
+        "n_routed_experts": 6,
+        "n_group": 3,
+        "topk_group": 2,
+    },
 }
 GEMMA_NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
 NORMS = {
@@ -383,7 +397,8 @@ def mlp_shapes(config, layer):
     if layer >= config.get("first_k_dense_replace", layer + 1):
         inner = config["moe_intermediate_size"]
         table = expert_shapes("mlp", config["n_routed_experts"], hub, width, inner)
-        table["mlp.gate.e_score_correction_bias"] = (config["n_routed_experts"],)
+        if kind != "deepseek_v2":
+            table["mlp.gate.e_score_correction_bias"] = (config["n_routed_experts"],)
         return table | gated_shapes("mlp.shared_experts", hub, width, inner * config["n_shared_experts"])
     return gated_shapes("mlp", hub, width, inner)
 

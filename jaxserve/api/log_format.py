@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -41,8 +42,8 @@ class LoggedProgress:
         if done == total:
             _log.info("%s: done", stage)
 
-    def finish(self, summary: dict[str, str], last: str) -> None:
-        """Logs the start-up summary."""
+    def finish(self, summary: dict[str, str], last: str, invitation: Sequence[str] = ()) -> None:
+        """Logs the start-up summary; nobody pastes from a log for machines."""
         _log.info(last, extra={"fields": {"message": last, **summary}})
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ import jaxserve
 from jaxserve.api.context import PREFIXES
 from jaxserve.api.dialects.anthropic_schema import CountTokensRequest, MessagesRequest
 from jaxserve.api.dialects.responses_schema import ResponsesRequest
+from jaxserve.api.examples import examples
 from jaxserve.api.schema import responses
 from jaxserve.api.schema.requests import ChatCompletionRequest, CompletionRequest
 from jaxserve.api.schema.tokens import DetokenizeRequest, TokenizeRequest
@@ -50,7 +51,7 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "jaxserve", "version": jaxserve.__version__, "description": jaxserve.__doc__},
-        "paths": _paths(),
+        "paths": _paths(settings),
         "components": components,
     }
     if settings.api_keys:
@@ -62,6 +63,11 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     return document
 
 
+_GENERATING: dict[str, tuple[str, str, str]] = {
+    "/chat/completions": ("create_chat_completion", "ChatCompletion", "Answers a conversation."),
+    "/completions": ("create_completion", "Completion", "Continues one or several prompts."),
+}
+"""The contract's routes: name of the operation, of its objects, and what it does."""
 _DIALECTS: dict[str, tuple[type[BaseModel], str]] = {
     "/messages": (MessagesRequest, "Answers a conversation, in the form of Anthropic's messages."),
     "/messages/count_tokens": (CountTokensRequest, "Counts the tokens of a message's prompt."),
@@ -97,13 +103,15 @@ def schemas() -> dict[str, Any]:
     return {**requests["$defs"], **answers["$defs"], **_dialect_schemas()}
 
 
-def _paths() -> dict[str, Any]:
+def _paths(settings: Settings) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for prefix in PREFIXES:
-        paths[f"{prefix}/chat/completions"] = {"post": _chat(prefix)}
-        paths[f"{prefix}/completions"] = {"post": _completions(prefix)}
+        for path, (name, kind, summary) in _GENERATING.items():
+            shown = examples(path, settings)
+            paths[f"{prefix}{path}"] = {"post": _generating(name, prefix, summary, kind, shown)}
         for path, (model, summary) in _DIALECTS.items():
-            paths[f"{prefix}{path}"] = {"post": _dialect(path, prefix, model, summary)}
+            shown = examples(path, settings)
+            paths[f"{prefix}{path}"] = {"post": _dialect(path, prefix, model, summary, shown)}
         paths[f"{prefix}/models"] = {"get": _get("list_models", prefix, "Lists the served names.", "ModelList")}
         paths[f"{prefix}/models/{{model_id}}"] = {"get": _model(prefix)}
     paths["/health"] = {"get": _probe("health", "Whether the engine runs.")}
@@ -121,17 +129,7 @@ def _paths() -> dict[str, Any]:
     return paths
 
 
-def _chat(prefix: str) -> dict[str, Any]:
-    example = {"model": "stories", "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 64}
-    return _generating("create_chat_completion", prefix, "Answers a conversation.", "ChatCompletion", example)
-
-
-def _completions(prefix: str) -> dict[str, Any]:
-    example = {"model": "stories", "prompt": "Once upon a time", "max_tokens": 64}
-    return _generating("create_completion", prefix, "Continues one or several prompts.", "Completion", example)
-
-
-def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[str, Any]) -> dict[str, Any]:
+def _generating(name: str, prefix: str, summary: str, kind: str, shown: dict[str, Any]) -> dict[str, Any]:
     success = {
         "description": "The output; with `stream`, as server-sent events.",
         "headers": {"x-request-id": _header("Id of the request, also in the server's log.")},
@@ -140,7 +138,7 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
             "text/event-stream": {"schema": _events(f"{kind}StreamResponse")},
         },
     }
-    body = {"schema": _ref(f"{kind}Request"), "examples": {"plain": {"value": example}}}
+    body = {"schema": _ref(f"{kind}Request"), "examples": shown}
     return {
         "operationId": _operation(name, prefix),
         "summary": summary,
@@ -149,11 +147,11 @@ def _generating(name: str, prefix: str, summary: str, kind: str, example: dict[s
     }
 
 
-def _dialect(path: str, prefix: str, model: type[BaseModel], summary: str) -> dict[str, Any]:
+def _dialect(path: str, prefix: str, model: type[BaseModel], summary: str, shown: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if path in ("/messages", "/responses"):
         content["text/event-stream"] = {"schema": {}}
-    body = {"schema": _ref(_prefix(path) + model.__name__)}
+    body = {"schema": _ref(_prefix(path) + model.__name__), "examples": shown}
     return {
         "operationId": _operation(_prefix(path).strip("."), prefix),
         "summary": summary,

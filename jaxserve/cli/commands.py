@@ -16,10 +16,12 @@ import typer
 from rich.console import Console
 
 from jaxserve import __version__
-from jaxserve.cli.parameters import ignore_service_links, takes_options
-from jaxserve.cli.progress import Bars, clear_errors, console, output
+from jaxserve.cli.curl import base_url, curl_lines
+from jaxserve.cli.help_text import GroupedCommand
+from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
+from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, output
 from jaxserve.errors import ExitCode
-from jaxserve.options import ApiOptions, EngineOptions, HostsOptions, ServeOptions, build
+from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, HostsOptions, ServeOptions, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from jaxserve.cli.talk import Model
     from jaxserve.hosts.place import Place
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _GENERATE_BUCKETS = (4, 64, 512)
 """Token buckets for one prompt: few, since they are compiled while somebody waits."""
@@ -50,6 +52,7 @@ def _root(
     """LLM inference in JAX behind the Fireworks AI inference API."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
+        handlers=[AboveBars() if console.is_terminal else logging.StreamHandler()],
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
@@ -59,7 +62,7 @@ def _root(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("serve")
 def serve(**options: Any) -> None:
     """Serve a model over HTTP."""
@@ -92,13 +95,15 @@ def _serve(
     from jaxserve import serving
 
     bound = serving.bind(process.host, process.port)
-    address = f"http://{process.host}:{bound.getsockname()[1]}/v1"
+    address = base_url(process.host, bound.getsockname()[1])
 
     def on_ready(summary: dict[str, str]) -> None:
-        progress.finish(summary, f"serving on {address}")
+        lines = curl_lines(address, server.names[0], chats=server.chats, keyed=server.keyed)
+        progress.finish(summary, f"serving on {address}", lines)
 
     if place is None:
-        return serving.Server(engine, process, api, progress=progress, on_ready=on_ready).run(bound)
+        server = serving.Server(engine, process, api, progress=progress, on_ready=on_ready)
+        return server.run(bound)
     from jaxserve.hosts.devices import disconnect_devices
     from jaxserve.hosts.leading import leading
 
@@ -132,7 +137,7 @@ def _leaving(*, at_once: bool) -> Iterator[None]:
         raise
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("generate")
 def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "Once upon a time",
@@ -173,7 +178,7 @@ def generate(
             sys.stdout.write("\n")
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("generate")
 def chat(
     api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
@@ -206,7 +211,21 @@ def _answering(options: Mapping[str, Any], api_key: str | None) -> Iterator[Mode
         yield LocalModel(llm)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
+@takes_only(BenchOptions)
+def bench(
+    url: Annotated[str, typer.Argument(help="Base URL of an OpenAI-compatible server, with or without /v1.")],
+    api_key: Annotated[str | None, typer.Option(help="Key of the server.", envvar="JAXSERVE_API_KEY")] = None,
+    **options: Any,
+) -> None:
+    """Put load on any OpenAI-compatible server; tell latencies and throughput (docs/bench.md)."""
+    with clear_errors():
+        from jaxserve.cli.bench_command import load
+
+        load(url, api_key, build(BenchOptions, options))
+
+
+@app.command(cls=GroupedCommand)
 @takes_options("convert")
 def convert(
     model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL.")],
@@ -226,7 +245,7 @@ def convert(
     console.print(f"wrote {out}", style="bold green", highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @takes_options("plan")
 def plan(
     model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
@@ -255,7 +274,7 @@ def plan(
     raise typer.Exit(0 if made.problem is None else ExitCode.CANNOT_SERVE)
 
 
-@app.command("compile")
+@app.command("compile", cls=GroupedCommand)
 @takes_options("compile")
 def compile_ahead(
     model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],

@@ -21,9 +21,15 @@ OPTIONS = tuple(declared(ServeOptions, EngineOptions, HostsOptions, ApiOptions))
 def takes_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds a command's declared options to its own parameters; it gets them as keyword arguments."""
     added = [_parameter(each) for each in OPTIONS if command in each.option.commands]
-    if command != "convert":
-        added.append(_CONFIG)
+    return _adding([*added, _CONFIG] if command != "convert" else added)
 
+
+def takes_only(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds options that flags alone give: no other command takes them, so neither environment nor file names them."""
+    return _adding([_parameter(each, environment=False) for each in declared(options)])
+
+
+def _adding(added: list[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def adapt(function: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
         keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *added)]
@@ -41,12 +47,12 @@ def ignore_service_links() -> None:
         del os.environ["JAXSERVE_PORT"]
 
 
-def _parameter(each: Declared) -> inspect.Parameter:
+def _parameter(each: Declared, *, environment: bool = True) -> inspect.Parameter:
     """What typer makes an argument, a flag, or a pair of flags of."""
     told = each.option
     shared: dict[str, Any] = {
         "help": told.help,
-        "envvar": each.variables if told.also else each.variables[0],
+        "envvar": (each.variables if told.also else each.variables[0]) if environment else None,
         "show_default": each.default_words if told.default_text or told.parse else True,
     }
     if told.positional:

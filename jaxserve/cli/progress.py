@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NoReturn, Self
 
@@ -36,6 +37,14 @@ def _fail(message: str, code: ExitCode = ExitCode.CANNOT_SERVE) -> NoReturn:
     raise typer.Exit(code)
 
 
+class AboveBars(logging.Handler):
+    """Log lines in a terminal: above progress bars, where they would break into them otherwise."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a line."""
+        console.print(self.format(record), highlight=False, markup=False, soft_wrap=True)
+
+
 class Bars:
     """Start-up stages as progress bars, then the summary; without a terminal, only finished stages are printed."""
 
@@ -52,14 +61,16 @@ class Bars:
             self._tasks[stage] = self._bars.add_task(self._LABELS[stage], total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
-    def finish(self, summary: dict[str, str], last: str) -> None:
-        """Stops the bars and prints the start-up summary, one fact a row."""
+    def finish(self, summary: dict[str, str], last: str, invitation: Sequence[str] = ()) -> None:
+        """Stops the bars and prints the start-up summary, one fact a row, then lines to paste, each whole."""
         self._bars.stop()
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, value in summary.items():
             table.add_row(name, value)
         console.print(table)
         console.print(last, style="bold green", highlight=False)
+        for line in invitation:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -22,6 +22,7 @@ from jaxserve.models import LoadedModel, cache_spec
 from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
 from jaxserve.sampling.pipeline import write_bias, write_history
+from jaxserve.sampling.rule import Rule
 from jaxserve.sampling.state import SlotState, abstract_state
 
 Compiled = Callable[..., Any]
@@ -140,10 +141,14 @@ class Programs:
         function = partial(step.encode, layout, tower.graphdef)
         return self._compile(function, _abstract(tower.leaves), self.pool, self._int32(layout.size), donate=(1,))
 
-    def _compile_sample(self, samples: int) -> Compiled:
+    def samplers(self, rule: Rule) -> dict[int, Compiled]:
+        """The sampling programs with a rule of one's own, by N. Those that are used stay as they are."""
+        return {samples: self._compile_sample(samples, rule) for samples in self.sample}
+
+    def _compile_sample(self, samples: int, rule: Rule | None = None) -> Compiled:
         logits = jax.ShapeDtypeStruct((samples, self._model.config.vocab_size), np.float32, sharding=self.replicated)
         return self._compile(
-            step.sample,
+            partial(step.sample, rule),
             self._state(),
             logits,
             self._int32(samples, NUM_COLUMNS),

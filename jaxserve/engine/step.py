@@ -19,6 +19,7 @@ from jaxserve.engine.image_batch import ImageLayout
 from jaxserve.sampling import pipeline
 from jaxserve.sampling.logprobs import score_prompt
 from jaxserve.sampling.packing import unpack_rows
+from jaxserve.sampling.rule import Rule
 from jaxserve.sampling.state import SlotState
 
 Cache = dict[str, jax.Array]
@@ -78,11 +79,12 @@ def forward(
 
 
 def sample(
-    state: SlotState, logits_NV: jax.Array, samples_NC: jax.Array, bitmask_NW: jax.Array
+    rule: Rule | None, state: SlotState, logits_NV: jax.Array, samples_NC: jax.Array, bitmask_NW: jax.Array
 ) -> tuple[SlotState, jax.Array]:
     """Draws one token for each sample.
 
     Args:
+        rule: static; see `sampling.rule`.
         state: slot state, donated.
         logits_NV: from `forward`.
         samples_NC: from `forward`.
@@ -92,7 +94,7 @@ def sample(
         The new slot state, and the packed results `sampling.packing` unpacks on the host.
     """
     with jax.named_scope("sample"):
-        return pipeline.sample(state, logits_NV, samples_NC, bitmask_NW)
+        return pipeline.sample(state, logits_NV, samples_NC, bitmask_NW, rule)
 
 
 def score(graphdef: Any, leaves: list[jax.Array], hidden_TD: jax.Array, targets_T: jax.Array) -> jax.Array:

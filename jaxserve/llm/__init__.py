@@ -7,5 +7,6 @@ from jaxserve.llm.completion import Completion
 from jaxserve.llm.inspection import Score
 from jaxserve.llm.model import LLM
 from jaxserve.llm.params import SamplingParams
+from jaxserve.sampling.rule import Rows, Rule
 
-__all__ = ["LLM", "ChatAnswer", "ChatPiece", "Completion", "SamplingParams", "Score"]
+__all__ = ["LLM", "ChatAnswer", "ChatPiece", "Completion", "Rows", "Rule", "SamplingParams", "Score"]

@@ -41,6 +41,21 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def whole_text(name: str, value: Any) -> str:
+    """A text that has an encoding.
+
+    Raises:
+        InvalidRequest: it is something else, or holds half of a character.
+    """
+    if not isinstance(value, str):
+        raise InvalidRequest(name, f"{name} must be a text, got {reprlib.repr(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(name, f"{name} holds half of a character at {error.start}: a lone surrogate") from None
+    return value
+
+
 def token_ids(name: str, value: Any) -> tuple[int, ...]:
     """Token ids from a list or an array of one dimension.
 
@@ -71,7 +86,7 @@ def _several(value: Any) -> bool:
 
 def _ids(prompt: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
     if isinstance(prompt, str):
-        return tuple(tokenizer.encode(prompt, add_special_tokens=True))
+        return tuple(tokenizer.encode(whole_text("prompts", prompt), add_special_tokens=True))
     if isinstance(prompt, Mapping):
         raise InvalidRequest("prompts", "prompts: this is a message of a conversation; llm.chat(messages) takes those")
     return tuple(_token(token) for token in _listed("prompts", prompt))

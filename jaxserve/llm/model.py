@@ -15,16 +15,18 @@ from typing import Any, Self
 from tqdm.auto import tqdm
 
 from jaxserve.engine.engine import EngineStats
-from jaxserve.engine.requests import Delta, Request
+from jaxserve.engine.requests import Request
 from jaxserve.errors import ContextLengthExceeded, EngineStopped, InvalidRequest
 from jaxserve.llm import arguments
 from jaxserve.llm.arguments import Prompt, Prompts
+from jaxserve.llm.call import Call
 from jaxserve.llm.chat import ChatAnswer, ChatPiece, Chats, Exchange, Messages
 from jaxserve.llm.completion import Completion
 from jaxserve.llm.inspection import FloatArray, Inspector, Score
 from jaxserve.llm.keywords import documented, engine_options
 from jaxserve.llm.params import SamplingParams, completed
 from jaxserve.llm.progress import Bars
+from jaxserve.llm.rules import Samplers, counted
 from jaxserve.llm.running import Running
 from jaxserve.options import EngineOptions
 from jaxserve.prepared import Prepared, prepare
@@ -32,6 +34,7 @@ from jaxserve.resolve import bundled_model_dir, resolve_model
 from jaxserve.resolve.chat_model import cache_directory
 from jaxserve.sampling import params as knobs
 from jaxserve.sampling.params import check_token_ids
+from jaxserve.sampling.rule import Rule
 from jaxserve.startup import Progress, Started, start, use_compilation_cache
 
 Sampling = knobs.SamplingParams | Sequence[knobs.SamplingParams]
@@ -87,6 +90,7 @@ class LLM:
         self.tokenizer = started.tokenizer
         self.config = started.config
         self._ids = itertools.count()
+        self._runs: set[Running] = set()
         self._kept: Started | None = started
         self._finish = weakref.finalize(self, started.engine.close)
 
@@ -197,9 +201,8 @@ class LLM:
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, as `generate` would make them."""
-        if not isinstance(text, str):
-            raise InvalidRequest("text", f"text must be a text, got {type(text).__name__}")
-        return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        told = arguments.whole_text("text", text)
+        return list(self.tokenizer.encode(told, add_special_tokens=add_special_tokens))
 
     def score(self, texts: Prompts) -> list[Score]:
         """Log-likelihood of each text, token by token; nothing is generated.
@@ -211,9 +214,7 @@ class LLM:
         """
         ids = arguments.prompts(texts, self.tokenizer, self._vocab_size)
         scores = {f"score-{next(self._ids)}": Score(each, tokenizer=self.tokenizer) for each in ids}
-        for delta in Running(
-            self._started.engine, [self._scoring(name, each) for name, each in zip(scores, ids, strict=True)]
-        ):
+        for delta in self._running([self._scoring(name, each) for name, each in zip(scores, ids, strict=True)]):
             scores[delta.request_id].add(delta)
         return list(scores.values())
 
@@ -224,6 +225,22 @@ class LLM:
     def hidden(self, prompt: Prompt) -> FloatArray:
         """float32 [tokens, D]: hidden states after the final norm. A new length may compile once."""
         return self._inspector.hidden(self._one(prompt))
+
+    def use(self, rule: Rule | None) -> None:
+        """Lets a function of one's own change the logits of every token from now on; None = no longer.
+
+        Compiles the sampling programs, once; nothing compiles afterwards. Whatever `SamplingParams` or grammars ask for
+        comes after it. The same seed gives the same tokens, alone or beside others: the rule sees one row at a time.
+
+        Args:
+            rule: `rule(logits, rows)` of float32 [rows, vocab] and `jaxserve.llm.Rows` gives such logits; -inf bans a
+                token. A pure function that jax can trace.
+
+        Raises:
+            EngineStopped: the model has been closed.
+            InvalidRequest: it gives something else, or requests run.
+        """
+        self._samplers.use(rule)
 
     def stats(self) -> EngineStats:
         """Queues, pages and counters as of now.
@@ -239,7 +256,7 @@ class LLM:
             self._chats.close()
         self._finish()
         self._kept = None
-        for made in ("_chats", "_inspector"):
+        for made in ("_chats", "_inspector", "_samplers"):
             vars(self).pop(made, None)
         gc.collect()  # compiled programs and parameters refer to each other
 
@@ -283,12 +300,19 @@ class LLM:
     def _inspector(self) -> Inspector:
         return Inspector(self._started.runner.model)
 
+    @cached_property
+    def _samplers(self) -> Samplers:
+        return Samplers(self._started.runner.programs, self._vocab_size, self._runs)
+
     def _exchange(self, messages: Messages, sampling: SamplingParams | None, fields: dict[str, Any]) -> Exchange:
         self._started  # noqa: B018 - a closed model says so
         return self._chats.begin(messages, sampling, fields)
 
     def _run(self, exchange: Exchange) -> Running:
-        return Running(self._started.engine, [prompt.request for prompt in exchange.job.prompts])
+        return self._running([prompt.request for prompt in exchange.job.prompts])
+
+    def _running(self, requests: list[Request]) -> Running:
+        return Running(self._started.engine, counted(requests) if self._samplers.ruled else requests, self._runs)
 
     def _single(self, prompt: Prompt, sampling: knobs.SamplingParams | None, changes: dict[str, Any]) -> Running:
         call = self._call(prompt, sampling, **changes)
@@ -303,12 +327,12 @@ class LLM:
         self._room(ids[0], at_least=0)
         return ids[0]
 
-    def _call(self, prompts: Prompts, sampling: Sampling | None, **changes: Any) -> _Call:
+    def _call(self, prompts: Prompts, sampling: Sampling | None, **changes: Any) -> Call:
         ids = arguments.prompts(prompts, self.tokenizer, self._vocab_size)
         given = {name: value for name, value in changes.items() if value is not None}
         params = [completed(each, given) for each in _each(sampling, len(ids))]
         requests = [self._request(*pair) for pair in zip(ids, params, strict=True)]
-        return _Call(Running(self._started.engine, requests), requests, self.tokenizer)
+        return Call(self._running(requests), requests, self.tokenizer)
 
     def _request(self, prompt: tuple[int, ...], params: SamplingParams) -> Request:
         check_token_ids(params, self._vocab_size)
@@ -337,30 +361,6 @@ class LLM:
                 f"a prompt of {len(prompt)} tokens does not fit the context of {self.config.max_model_len}",
             )
         return room
-
-
-class _Call:
-    """The completions of one call of `generate`, while they grow."""
-
-    def __init__(self, running: Running, requests: Sequence[Request], tokenizer: Any) -> None:
-        self.running = running
-        self._of: dict[tuple[str, int], Completion] = {
-            (request.id, choice): Completion(prompt=index, choice=choice, tokenizer=tokenizer)
-            for index, request in enumerate(requests)
-            for choice in range(request.n)
-        }
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    @property
-    def completions(self) -> list[Completion]:
-        """In the order of the prompts."""
-        return list(self._of.values())
-
-    def take(self, delta: Delta) -> None:
-        """Adds what a step brought."""
-        self._of[delta.request_id, delta.choice].add(delta)
 
 
 def _each(sampling: Sampling | None, count: int) -> list[knobs.SamplingParams | None]:

@@ -20,9 +20,11 @@ class Running:
     a KeyboardInterrupt or by cancellation.
     """
 
-    def __init__(self, engine: EngineLike, requests: Sequence[Request]) -> None:
+    def __init__(self, engine: EngineLike, requests: Sequence[Request], among: set[Running]) -> None:
         self._engine = engine
         self._requests = requests
+        self._among = among
+        """Holds this while it runs."""
         self._open: dict[str, int] = {}
         """Choices still running, by request id."""
 
@@ -46,6 +48,7 @@ class Running:
             self._abort()
 
     def _submit(self, sink: Sink) -> None:
+        self._among.add(self)
         for request in self._requests:
             # As one call: however many there are, none is turned away because others of it wait.
             self._engine.submit(replace(request, call=self._requests[0].id), sink)
@@ -68,3 +71,4 @@ class Running:
         for request_id in self._open:
             self._engine.abort(request_id)
         self._open.clear()
+        self._among.discard(self)

@@ -162,7 +162,9 @@ class RouterSpec:
     selection_bias: bool = False
     """A learned number per expert joins its score for the selection, not for its weight."""
     groups: int = 1
-    """Experts form groups of equal size; a group scores the sum of its two best experts."""
+    """Experts form groups of equal size."""
+    group_best: int = 2
+    """A group scores the sum of so many of its best experts."""
     top_groups: int = 1
     """Groups that experts are selected from."""
     scaling: float = 1.0

@@ -68,7 +68,7 @@ class Router(nnx.Module):
         if spec.groups > 1:
             tokens, count = scores_TE.shape
             scores_TGM = scores_TE.reshape(tokens, spec.groups, count // spec.groups)
-            best_TG = jnp.sum(lax.top_k(scores_TGM, min(2, scores_TGM.shape[-1]))[0], axis=-1)
+            best_TG = jnp.sum(lax.top_k(scores_TGM, min(spec.group_best, scores_TGM.shape[-1]))[0], axis=-1)
             _, groups_TJ = lax.top_k(best_TG, spec.top_groups)
             kept_TG = jnp.any(groups_TJ[:, :, None] == jnp.arange(spec.groups), axis=1)
             scores_TE = jnp.where(kept_TG[:, :, None], scores_TGM, -jnp.inf).reshape(tokens, count)

@@ -9,6 +9,7 @@ from jaxserve.models.family import Family
 from jaxserve.models.hub import HubConfig
 
 _FAMILIES: dict[str, tuple[str, str]] = {
+    "deepseek_v2": ("deepseek_v2", "DeepseekV2ForCausalLM"),
     "deepseek_v3": ("deepseek_v3", "DeepseekV3ForCausalLM"),
     "deepseek_v32": ("deepseek_v32", "DeepseekV32ForCausalLM"),
     "gemma2": ("gemma2", "Gemma2ForCausalLM"),

@@ -6,6 +6,7 @@ of effect. Imports only `config` and `errors`.
 """
 
 from jaxserve.options.api import ApiOptions, Limits
+from jaxserve.options.bench import BenchOptions
 from jaxserve.options.declaration import Declared, Options, build, declared
 from jaxserve.options.engine import EngineOptions, platform_defaults
 from jaxserve.options.hosts import HostsOptions
@@ -13,6 +14,7 @@ from jaxserve.options.serve import ServeOptions
 
 __all__ = [
     "ApiOptions",
+    "BenchOptions",
     "Declared",
     "EngineOptions",
     "HostsOptions",

@@ -1,9 +1,9 @@
 """Logits to tokens: the ordered pipeline, one compiled program whatever the rows ask for.
 
-Order: logit_bias, repetition penalty, frequency and presence penalty, grammar mask, temperature, top_k, typical_p,
-top_p, min_p, draw; mirostat replaces the truncations. Every knob touches only its own row and is the exact identity at
-its neutral value. What no row of a batch asks for is not computed (`lax.cond` on the batch), and no row's result
-depends on what the others ask for (see `masses.py`).
+Order: a rule of one's own (`rule.py`), logit_bias, repetition penalty, frequency and presence penalty, grammar mask,
+temperature, top_k, typical_p, top_p, min_p, draw; mirostat replaces the truncations. Every knob touches only its own
+row and is the exact identity at its neutral value. What no row of a batch asks for is not computed (`lax.cond` on the
+batch), and no row's result depends on what the others ask for (see `masses.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxserve.sampling.draw import Drawn, Tempered
 from jaxserve.sampling.logprobs import Scores, score
 from jaxserve.sampling.masses import Mass
 from jaxserve.sampling.packing import BIAS, HISTORY, MAX_TOP_LOGPROBS, OUT, unpack_rows
+from jaxserve.sampling.rule import Rule, apply
 from jaxserve.sampling.state import SlotState
 
 LIST = 128
@@ -41,6 +42,7 @@ def sample(
     logits_NV: Float32[Array, "N V"],
     samples_NC: Int32[Array, "N C"],
     bitmask_NW: Integer[Array, "N W"],
+    rule: Rule | None = None,
 ) -> tuple[SlotState, Int32[Array, "N O"]]:
     """One token per active sample.
 
@@ -54,6 +56,7 @@ def sample(
         samples_NC: int32 [N, NUM_COLUMNS], see `columns.py`.
         bitmask_NW: int32 or uint32 [N, ceil(V / 32)]: bit i % 32 of word i // 32 allows token i; only read for rows
             packed with `grammar`.
+        rule: static; makes other logits of the model's, before everything else. Log-probabilities stay the model's.
 
     Returns:
         The state after the step, and int32 [N, OUT_COLUMNS] for `packing.unpack_out`. A row without a token to draw
@@ -64,18 +67,24 @@ def sample(
     rows = rows._replace(active=rows.active & (rows.fresh | expected))
     mu = jnp.where(rows.fresh, rows.mu, state.mu[rows.slot])
     edited = rows.active & (rows.biased | rows.penalized | rows.constrained)
+    ruled_NV = logits_NV if rule is None else _ruled(rule, state, logits_NV, rows)
 
     def choose() -> Choice:
         # Where nothing is edited this copies the logits, which costs less than it did to compile `_choose` twice.
-        x_NV = lax.cond(jnp.any(edited), lambda: _edit(state, logits_NV, rows, bitmask_NW), lambda: logits_NV)
+        x_NV = lax.cond(jnp.any(edited), lambda: _edit(state, ruled_NV, rows, bitmask_NW), lambda: ruled_NV)
         return _choose(x_NV, rows, mu)
 
-    choice = lax.cond(jnp.any(edited | rows.draws), choose, lambda: _choose_greedily(logits_NV, mu))
+    choice = lax.cond(jnp.any(edited | rows.draws), choose, lambda: _choose_greedily(ruled_NV, mu))
     token = jnp.where(choice.failed, 0, choice.token)
     choice = choice._replace(token=token, failed=choice.failed & rows.active)
     with jax.named_scope("logprobs"):
         scores = _scores(logits_NV, rows, token)
     return _advance(state, rows, choice), _pack(choice, scores)
+
+
+def _ruled(rule: Rule, state: SlotState, logits_NV: jax.Array, rows: RowInputs) -> jax.Array:
+    with jax.named_scope("rule"):
+        return apply(rule, logits_NV, rows, drafts.count_along(state.counts[rows.slot], rows))
 
 
 def _scores(logits_NV: jax.Array, rows: RowInputs, token: jax.Array) -> Scores:

@@ -78,6 +78,72 @@ def visit(browser, make_live):
     assert not complaints
 
 
+@pytest.fixture
+def read_docs(visit):
+    """Opens /docs of a new server, once Swagger UI has drawn it."""
+
+    def open_docs(engine=None, **options):
+        page = visit(engine, **options)
+        page.goto(page.server.url + "/docs")
+        page.locator(".opblock").first.wait_for()
+        return page
+
+    return open_docs
+
+
+def run_example(page, operation, name):
+    """Chooses an example of an operation and sends it; returns status and body that are shown."""
+    block = page.locator(f"#operations-default-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.locator(".body-param .examples-select-element, .examples-select-element").first.select_option(name)
+    block.locator("button.execute").click()
+    shown = block.locator(".live-responses-table")
+    shown.wait_for()
+    return shown.locator(".response-col_status").nth(1).inner_text(), shown.inner_text(), block
+
+
+def test_the_documents_are_drawn_offline_and_their_examples_run(read_docs):
+    page = read_docs(FakeEngine(say("Paris")))
+    assert page.title() == "jaxserve: the API"
+    assert page.locator(".opblock").count() >= 16
+    status, shown, block = run_example(page, "create_chat_completion", "A question")
+    assert status.startswith("200")
+    assert "Paris" in shown
+    assert '"model": "fake"' in block.locator("textarea.body-param__text").input_value()
+    (request,) = page.server.engine.requests
+    assert request.sampling.temperature == 0
+    assert page.locator("img[src*=validator]").count() == 0
+
+
+def test_a_key_is_entered_in_the_documents(browser, make_live):
+    server = make_live(api_keys=("secret",))
+    page = browser.new_page()
+    page.goto(server.url + "/docs")
+    page.locator(".opblock").first.wait_for()
+    status, _, block = run_example(page, "create_completion", "A beginning")
+    assert status.startswith("401")
+    assert "fake" not in page.content(), "who has shown no key learns no names"
+    page.locator("button.authorize").first.click()
+    page.fill(".auth-container input", "secret")
+    page.click(".auth-btn-wrapper .authorize")
+    page.click(".btn-done")
+    text = block.locator("textarea.body-param__text")
+    text.fill(text.input_value().replace("a name from GET /v1/models", "fake"))
+    block.locator("button.execute").click()
+    block.locator(".live-responses-table", has_text="Hello world").wait_for()
+    page.close()
+
+
+def test_the_documents_policy_and_files(api):
+    for path in ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/page/docs.js"):
+        answer = api.http.get(path)
+        assert answer.status_code == 200
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    for path in ("/docs/nothing.js", "/docs/redoc.standalone.js", "/docs/..%2fcore.py", "/docs/"):
+        assert api.http.get(path).status_code == 404
+
+
 def ask(page, text):
     page.fill("#input", text)
     page.press("#input", "Enter")

@@ -11,11 +11,13 @@ import signal
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from notebook_mistakes import MISTAKES, ODDITIES
 
 from jaxserve import LLM, SamplingParams
 from jaxserve.errors import ContextLengthExceeded, EngineStopped, InvalidRequest, ModelLoadError
@@ -146,6 +148,19 @@ def test_wrong_arguments_of_a_call_are_refused(llm):
         next(iter(llm.stream(PROMPT, nonsense=3)))
     with pytest.raises(InvalidRequest):
         next(iter(llm.stream([PROMPT, PROMPT])))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told_in_one_sentence(llm, mistake):
+    with pytest.raises(InvalidRequest) as caught:
+        MISTAKES[mistake](llm)
+    assert caught.value.field
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_what_is_odd_but_plain_is_done(llm, oddity):
+    ODDITIES[oddity](llm)
 
 
 def test_options_are_refused_by_name(tmp_path):
@@ -317,7 +332,7 @@ def test_repr_shows_tokens_and_their_rivals(llm):
     assert "_repr_html_" in dir(type(llm.score(PROMPT)[0]))
 
 
-def test_closing_frees_the_device_and_says_so():
+def test_closing_frees_the_device_and_says_so(llm):
     def on_device():
         gc.collect()
         return sum(array.nbytes for array in jax.live_arrays())
@@ -328,11 +343,17 @@ def test_closing_frees_the_device_and_says_so():
         assert on_device() > before + (4 << 20)
         assert closed.chat("x", GREEDY, max_tokens=2).content is not None
         assert closed.logits("x").size
+        # Two models in one process, at once.
+        expected = [each.generate(PROMPT, GREEDY)[0].token_ids for each in (llm, closed)]
+        with ThreadPoolExecutor() as pool:
+            mixed = list(pool.map(lambda each: each.generate(PROMPT, GREEDY)[0].token_ids, [llm, closed] * 4))
+        assert mixed == expected * 4
     assert on_device() <= before + 65536
     for call in (closed.stats, lambda: closed.generate("x"), lambda: closed.chat("x"), lambda: closed.logits("x")):
         with pytest.raises(EngineStopped, match="closed"):
             call()
     assert "closed" in repr(closed)
+    assert llm.generate(PROMPT, GREEDY)[0].token_ids == expected[0], "the other one goes on"
     closed.close()
     dropped = LLM(**small)
     gone = weakref.ref(dropped._started.engine)

@@ -76,7 +76,7 @@ def hostile() -> dict[str, bytes]:
         "pfm of floats": b"Pf\n4 4\n-1.0\n" + struct.pack("<16f", *range(16)),
         "tiff of huge size": _tiff(big, big),
         "tiff of a huge tile": _tiff(8, 8, tile=(1 << 14, 1 << 13)),
-        "jpeg of many scans": _scanned(noise(3, 512, 512), 9000),
+        "jpeg of many scans": _scanned(Image.new("RGB", (512, 512)), 9000),
         "jpeg of many small scans": _scanned(noise(3, 16, 16), 501),
         "tiff that points outside": b"II*\0" + struct.pack("<I", 1 << 30),
         "tiff that points at itself": b"II*\0" + struct.pack("<IHHHII", 8, 1, 256, 3, 1, 8) + struct.pack("<I", 8),

@@ -48,6 +48,7 @@ ARCHITECTURES = {
     "phi3": gguf.MODEL_ARCH.PHI3,
     "glm4": gguf.MODEL_ARCH.GLM4,
     "gpt_oss": gguf.MODEL_ARCH.GPT_OSS,
+    "deepseek_v2": gguf.MODEL_ARCH.DEEPSEEK2,
     "deepseek_v3": gguf.MODEL_ARCH.DEEPSEEK2,
 }
 
@@ -107,10 +108,11 @@ def _tokens(config, vocabulary):
 
 
 def _scaling(config, name):
-    if config["model_type"] == "deepseek_v3":
+    if config["model_type"].startswith("deepseek"):
         nope, rope, value = (config[key] for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
         sizes = {"key_length": nope + rope, "value_length": value}
-        head = {f"{name}.attention.{key}": size for key, size in sizes.items()} | {f"{name}.expert_gating_func": 2}
+        head = {f"{name}.attention.{key}": size for key, size in sizes.items()}
+        head[f"{name}.expert_gating_func"] = 1 if config.get("scoring_func") == "softmax" else 2
     else:
         dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         turning = int(dim * config.get("partial_rotary_factor", 1.0))

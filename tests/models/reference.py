@@ -193,8 +193,13 @@ def route(config, w, token, prefix):
     if bias is None:
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
-        picked = np.argsort(-scores)[:top]
-        weights = scores[picked]
+        allowed = np.arange(count)
+        if config.get("topk_method") == "group_limited_greedy":
+            groups = np.split(allowed, config["n_group"])
+            best = sorted(groups, key=lambda group: -scores[group].max())[: config["topk_group"]]
+            allowed = np.concatenate(best)
+        picked = allowed[np.argsort(-scores[allowed])[:top]]
+        weights = scores[picked] * config.get("routed_scaling_factor", 1.0)
         return picked, weights / weights.sum() if config.get("norm_topk_prob", True) else weights
     scores = sigmoid(scores)
     biased = scores + bias

@@ -16,6 +16,7 @@ import pytest
 from jaxserve import models
 
 FIXTURES = (
+    "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
     "gemma2",

@@ -35,6 +35,9 @@ CASES = {
     "phi3": {},
     "glm4": {},
     "gpt_oss": {"rope_scaling": {**ONE_YARN, "truncate": False}},
+    "deepseek_v2": {
+        "rope_scaling": {**ONE_YARN, "original_max_position_embeddings": 32, "mscale": 0.8, "mscale_all_dim": 0.8}
+    },
     "deepseek_v3": {
         "rope_scaling": {
             "type": "yarn",

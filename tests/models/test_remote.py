@@ -47,16 +47,18 @@ def test_urls(stored, spelling):
 
 
 class Bucket(http.server.BaseHTTPRequestHandler):
-    """The part of Google Cloud Storage's JSON interface that reads a bucket, over a directory."""
+    """The part of Google Cloud Storage's JSON interface that reads and fills a bucket, over a directory."""
 
     root: Path
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
-        prefix = urllib.parse.parse_qs(url.query).get("prefix", [""])[0]
+        told = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
+        prefix, first, end = (told.get(key, "") for key in ("prefix", "startOffset", "endOffset"))
         if url.path.endswith("/b/bucket/o"):
             names = [str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()]
-            items = [{"name": name, "generation": "1"} for name in sorted(names) if name.startswith(prefix)]
+            wanted = [name for name in names if name.startswith(prefix) and name >= first and (not end or name < end)]
+            items = [{"name": name, "generation": "1"} for name in sorted(wanted)]
             self.answer(200, json.dumps({"items": items}).encode())
             return
         file = self.root / urllib.parse.unquote(url.path.split("/b/bucket/o/")[1])
@@ -70,6 +72,13 @@ class Bucket(http.server.BaseHTTPRequestHandler):
             first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
             span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
             self.answer(206, data[first : last + 1], **span)
+
+    def do_POST(self):
+        name = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["name"][0]
+        file = self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(200, json.dumps({"name": name, "generation": "1"}).encode())
 
     def answer(self, status, body, **headers):
         self.send_response(status)
@@ -88,8 +97,10 @@ def test_gs_urls_against_a_stand_in(stored):
     script = (
         "from pathlib import Path\n"
         "from jaxserve import models\n"
+        "from jaxserve.models.conversion import convert\n"
         "from jaxserve.models.remote import local_model_dir as local\n"
-        "for name in ('stored', 'hub', 'nothing'):\n"
+        "convert(local(Path('gs://bucket/hub')), Path('gs://bucket/written'))\n"
+        "for name in ('stored', 'hub', 'written', 'nothing'):\n"
         "    model = models.load_model(local(Path(f'gs://bucket/{name}')))\n"
         "    print(sum(leaf.nbytes for leaf in model.leaves))\n"
     )
@@ -105,7 +116,10 @@ def test_gs_urls_against_a_stand_in(stored):
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
         server.shutdown()
     size = sum(leaf.nbytes for leaf in models.load_model(stored).leaves)
-    assert done.stdout.split() == [str(size)] * 2, done.stderr
+    assert done.stdout.split() == [str(size)] * 3, done.stderr
+    written = models.load_model(stored.parent / "written")
+    for one, two in zip(written.leaves, models.load_model(stored).leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
     assert "gs://bucket/nothing holds no model that `jaxserve convert` wrote" in done.stderr
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pytest
+
+from jaxserve.options import BenchOptions, declared
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -13,3 +17,8 @@ def test_the_document_is_current():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.OUTPUT.read_text() == module.render(), "run scripts/make_options_table.py"
+
+
+@pytest.mark.parametrize("each", list(declared(BenchOptions)), ids=lambda each: each.name)
+def test_the_page_of_bench_names_every_flag(each):
+    assert f"`{each.flag}" in (ROOT / "docs" / "bench.md").read_text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import PurePosixPath
 
+import fastapi_offline
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from jaxserve.api.context import READING
 from jaxserve.api.request_log import record_of
 
+_SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -39,7 +41,8 @@ _HEADERS = {
 
 def paths() -> frozenset[str]:
     """Where the page lies; it shows nothing that needs a key."""
-    return frozenset({"/", *(f"/page/{name}" for name in _read())})
+    parts = (f"/page/{name}" for name in _read())
+    return frozenset({"/", "/docs", *parts, *(f"/docs/{name}" for name in _SWAGGER)})
 
 
 def _read() -> dict[str, bytes]:
@@ -64,6 +67,20 @@ def router() -> APIRouter:
         if name not in stored:
             raise HTTPException(404)
         return _answer(name, stored[name])
+
+    @routes.api_route("/docs", methods=READING)
+    async def docs(request: Request) -> Response:
+        """The API, to read and to try."""
+        record_of(request.scope).endpoint = "page"
+        return _answer("docs.html", stored["docs.html"])
+
+    @routes.api_route("/docs/{name}", methods=READING)
+    async def swagger(request: Request, name: str) -> Response:
+        """A file of Swagger UI."""
+        record_of(request.scope).endpoint = "page"
+        if name not in _SWAGGER:
+            raise HTTPException(404)
+        return _answer(name, files(fastapi_offline).joinpath("static", name).read_bytes())
 
     return routes
 

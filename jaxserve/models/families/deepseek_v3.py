@@ -5,13 +5,13 @@ Latent attention; dense layers first, then sigmoid-routed experts in groups and 
 
 from __future__ import annotations
 
-from jaxserve.models.config import LatentSpec, LayerSpec, ModelConfig
+from jaxserve.models.config import LatentSpec, LayerSpec, ModelConfig, RouterSpec
 from jaxserve.models.families.glm4_moe import MOE_NAMES, read_router
 from jaxserve.models.family import DECODER_NAMES, LAYER, Family
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_layers import read_latent_attention, read_mlp, read_model, read_moe
 
-_FIRST_DENSE = {"glm4_moe_lite": 1}
+_FIRST_DENSE = {"glm4_moe_lite": 1, "deepseek_v2": 0}
 """Dense layers where `config.json` doesn't say, as transformers has them; elsewhere 3."""
 
 
@@ -23,10 +23,19 @@ def read_with(raw: HubConfig, attention: LatentSpec) -> ModelConfig:
     """
     raw.only("scoring_func", "sigmoid")
     raw.only("topk_method", "noaux_tc")
+    return layers_around(raw, attention, read_router(raw))
+
+
+def layers_around(raw: HubConfig, attention: LatentSpec, router: RouterSpec) -> ModelConfig:
+    """Dense layers first, then experts behind this router, and a shared one.
+
+    Raises:
+        ModelLoadError: a malformed field.
+    """
     raw.only("moe_layer_freq", 1)
     layers = {
         "dense": LayerSpec(attention, read_mlp(raw)),
-        "sparse": LayerSpec(attention, read_moe(raw, read_router(raw), experts="n_routed_experts")),
+        "sparse": LayerSpec(attention, read_moe(raw, router, experts="n_routed_experts")),
     }
     count = raw.integer("num_hidden_layers")
     dense = raw.integer("first_k_dense_replace", _FIRST_DENSE.get(str(raw.fields["model_type"]), 3), least=0)

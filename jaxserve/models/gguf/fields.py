@@ -163,7 +163,7 @@ def _deepseek(file: GgufFile) -> Fields:
     if None in (key, value, rope):
         raise ModelLoadError(f"{file.path} lacks the sizes of latent attention.")
     gating = file.field("expert_gating_func") or _SOFTMAX
-    return {
+    return _second(file, gating) | {
         "qk_rope_head_dim": rope,
         "qk_nope_head_dim": key - rope,
         "v_head_dim": value,
@@ -171,6 +171,14 @@ def _deepseek(file: GgufFile) -> Fields:
         "rotary_dim": None,
         "head_dim": None,
     }
+
+
+def _second(file: GgufFile, gating: int) -> Fields:
+    """DeepSeek V2, whose experts are scored by a softmax; files of before groups were known choose from all."""
+    if gating != _SOFTMAX:
+        return {}
+    grouped = (file.field("expert_group_count") or 1) > 1
+    return {"model_type": "deepseek_v2", "topk_method": "group_limited_greedy" if grouped else "greedy"}
 
 
 _ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
