@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import nbformat
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the outputs in the files")
     parser.add_argument("names", nargs="*", help="parts of their names; all without")
     arguments = parser.parse_args()
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress"  # widgets are for who sits before it
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
         if not arguments.names or any(name in path.name for name in arguments.names):
             run(path, write=arguments.write)
