@@ -98,6 +98,17 @@ def _token(token: Any) -> int:
     raise InvalidRequest("prompts", f"prompts: token ids are whole numbers, got {reprlib.repr(token)}")
 
 
+def check_stop_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raises:
+    InvalidRequest: one of the ids is none of the vocabulary's.
+    """
+    unknown = next((token for token in ids if token >= vocab_size), None)
+    if unknown is not None:
+        raise InvalidRequest(
+            "stop_token_ids", f"stop_token_ids: token {unknown} is not in the vocabulary of {vocab_size}"
+        )
+
+
 def _checked(ids: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
     if not ids:
         raise InvalidRequest("prompts", "a prompt holds no tokens")

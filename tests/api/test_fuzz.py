@@ -117,7 +117,7 @@ def server(make_live: Any) -> Any:
     return make_live(FakeEngine(reply=say("ok")), limits=Limits(max_generated_tokens=5000))
 
 
-@pytest.mark.parametrize(("shape", "seconds"), [(published, 20), (reachable, 15), (streamed, 10)])
+@pytest.mark.parametrize(("shape", "seconds"), [(published, 10), (reachable, 8), (streamed, 6)])
 def test_generated_requests(server: Any, tmp_path: Path, shape: Any, seconds: int) -> None:
     fuzz(server, tmp_path, shape, "--seed", "1", "--max-time", str(seconds))
     assert_alive(server)

@@ -67,17 +67,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory) -> Iterator[Serve]:
+def cache_home(tmp_path_factory) -> Path:
+    """XDG_CACHE_HOME of every process that is started: what one compiles, all have."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory, cache_home) -> Iterator[Serve]:
     """Starts `jaxserve serve MODEL FLAGS...` and waits until it is ready."""
     running: list[LiveServer] = []
-    base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"  # what one worker compiles, all have
 
     def start(model: Path | None, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
         port = free_port()
         log = tmp_path_factory.mktemp("server") / "log.txt"
         command = [sys.executable, "-m", "jaxserve", "serve", str(model or "story"), "--port", str(port)]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), **(env or {})}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache_home), **(env or {})}
         with log.open("wb") as output:
             process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=environment)
         server = LiveServer(process, f"http://127.0.0.1:{port}", log)

@@ -7,6 +7,7 @@ import threading
 import time
 
 import httpx
+import pytest
 
 SMALL = ("--max-num-seqs", "4", "--max-model-len", "512", "--max-num-batched-tokens", "64")
 LONG = {"model": "story", "prompt": "Once", "max_tokens": 500, "n": 4, "ignore_eos": True, "stream": True}
@@ -67,6 +68,7 @@ def test_a_second_signal_ends_it_at_once(serve):
         thread.join()
 
 
+@pytest.mark.slow
 def test_sigint_with_nothing_to_do_is_a_fine_end(serve):
     server = serve(None, *SMALL)
     server.process.send_signal(signal.SIGINT)

@@ -194,9 +194,9 @@ def test_half_done_requests_do_not_hold_up_sigterm(serve):
     assert all(sock.recv(100).startswith(b"HTTP/1.1 503") for sock in socks)
 
 
-def test_generate_prints_the_same_text_for_the_same_seed(tmp_path):
+def test_generate_prints_the_same_text_for_the_same_seed(cache_home):
     command = [sys.executable, "-m", "jaxserve", "generate", "--prompt", "Once upon a time", "--max-tokens", "12"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache_home)}
     runs = [
         subprocess.run(
             [*command, "--seed", "4", "--max-model-len", "256"],

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_tiny(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu.check", "--tiny", "--json", str(tmp_path / "found.json")]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

@@ -228,7 +228,7 @@ def test_random_models_of_quantised_checkpoints_run(model_fixtures, make_session
     np.testing.assert_allclose(first, second, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["gpt_oss_mxfp4", "glm4_moe_fp8_rows"])
+@pytest.mark.parametrize("name", ["gpt_oss_mxfp4", pytest.param("glm4_moe_fp8_rows", marks=pytest.mark.slow)])
 def test_bfloat16_is_close(name, model_fixtures, make_session):
     expected = np.load(model_fixtures / name / "expected.npz")
     session = make_session(models.load_model(model_fixtures / name, dtype="bfloat16"), options=FAST_COMPILATION)

@@ -230,7 +230,7 @@ def test_text_of_markers_in_a_schema_is_text(bound: Any) -> None:
         pytest.param("deepseek_v3", "deepseek_v31", marks=pytest.mark.slow),
         ("llama3", "llama3"),
         ("llama2", "mistral"),
-        ("gpt_oss", "gpt_oss"),
+        pytest.param("gpt_oss", "gpt_oss", marks=pytest.mark.slow),
     ],
 )
 def test_required_with_published_tokenizers(directory: str, name: str, shared_dir: Path, weather_tools: Any) -> None:
