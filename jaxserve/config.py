@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Dtype = Literal["float32", "bfloat16"]
 MAX_DRAFTS = 15
@@ -66,6 +67,11 @@ class EngineConfig:
     """None = the model knows text only."""
     max_waiting: int
     """Calls (one or several requests each) that may wait for their first step, beyond those that find a free slot."""
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON holds them: tuples as lists, paths as texts."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return fields
 
     @property
     def table_columns(self) -> tuple[int, ...]:

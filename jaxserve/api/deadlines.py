@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -22,6 +26,26 @@ class Deadline:
     """`time.monotonic()`; infinity = whenever."""
     seconds: float
     """What was allowed."""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until then, negative once it has passed; None = whenever."""
+        return None if self.at == math.inf else self.at - time.monotonic()
+
+    @asynccontextmanager
+    async def bounds(self) -> AsyncIterator[None]:
+        """Ends what is awaited inside when the time is over.
+
+        Raises:
+            RequestTimeout: it was.
+        """
+        try:
+            async with asyncio.timeout(self.left) as limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise self.error() from None
+            raise
 
     def error(self) -> RequestTimeout:
         """What the client gets when it has passed."""

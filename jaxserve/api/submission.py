@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import math
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -218,10 +216,10 @@ class Generation:
     @contextmanager
     def _alarm(self) -> Iterator[None]:
         """Wakes the reader when its time is over."""
-        if self._deadline.at == math.inf:
+        left = self._deadline.left
+        if left is None:
             yield
             return
-        left = self._deadline.at - time.monotonic()
         timer = asyncio.get_running_loop().call_later(max(0.0, left), self._expire)
         try:
             yield
@@ -233,7 +231,8 @@ class Generation:
         self._queue.wake()
 
     def _check_time(self) -> None:
-        if self._late or time.monotonic() >= self._deadline.at:
+        left = self._deadline.left
+        if self._late or (left is not None and left <= 0):
             raise self._deadline.error()
 
     def _survives(self, delta: Delta) -> bool:

@@ -20,7 +20,7 @@ from jaxserve.cli.curl import base_url, curl_lines
 from jaxserve.cli.help_text import GroupedCommand
 from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
 from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, output
-from jaxserve.errors import ExitCode
+from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, HostsOptions, ServeOptions, build
 
 if TYPE_CHECKING:
@@ -71,11 +71,13 @@ def serve(**options: Any) -> None:
         from jaxserve.hosts.place import find_place
 
         place = find_place(build(HostsOptions, options))
+        if place is not None and process.on_engine_death == "stay":
+            raise ModelLoadError("--on-engine-death stay is for one host: a group ends with the first that is lost")
     with _leaving(at_once=place is not None), clear_errors():
         from jaxserve.api.log_format import LoggedProgress, use_json
         from jaxserve.resolve import default_model_dir
 
-        if process.log_level != "info":  # --verbose has said so
+        if process.log_level is not None:
             logging.getLogger().setLevel(process.log_level.upper())
         if process.log_format == "json":
             use_json()

@@ -442,7 +442,7 @@ class Engine(Generic[Ticket]):
         with self._lock:
             self._accepting = False
         error = EngineStopped(self._stop_message())
-        self._cut = len(self._streams)
+        self._cut += len(self._streams)
         for stream in self._streams.values():
             stream.fail(error)
         self._streams.clear()

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from jaxserve.config import MAX_DRAFTS, EngineConfig
+from jaxserve.engine.calls import Calls
 from jaxserve.engine.drafting import NO_DRAFTS, Propose, Room
 from jaxserve.engine.image_pool import ImagePool
 from jaxserve.engine.line import Line
@@ -34,7 +34,7 @@ from jaxserve.engine.paging import Paging
 from jaxserve.engine.plan import Advance, Plan, PlannedImage, PlannedRow, RowResult, SampledToken
 from jaxserve.engine.requests import DraftOrigin, FinishReason, Request
 from jaxserve.engine.sequence import Sequence, SequenceState
-from jaxserve.errors import ContextLengthExceeded, InvalidRequest, Overloaded
+from jaxserve.errors import ContextLengthExceeded, InvalidRequest
 
 
 @dataclass
@@ -80,7 +80,6 @@ class Scheduler:
         self._mixed_budget = config.max_num_mixed_tokens or self._token_budget
         self._room = Room.of(config)
         self._prefix_caching = config.prefix_caching
-        self._max_waiting = config.max_waiting
         self._pages = Paging(
             config.num_pages, config.page_size, config.page_windows, config.max_model_len, config.max_num_batched_tokens
         )
@@ -93,8 +92,7 @@ class Scheduler:
         self._waiting = Line()
         self._running: dict[Sequence, None] = {}  # by rank
         self._live: dict[str, list[Sequence]] = {}  # unfinished choices by request id
-        self._calls: Counter[str] = Counter()  # unfinished requests of each call
-        self._unstarted: dict[str, str] = {}  # the client of each call none of whose choices has ever run
+        self._calls = Calls(config.max_waiting)
         self._stuck: tuple[Sequence, int] | None = None  # head of the queue and the pages that were too few for it
 
     @property
@@ -129,17 +127,12 @@ class Scheduler:
             Its `n` sequences, in order of their choice.
 
         Raises:
-            Overloaded: `max_waiting` calls wait already, and this request belongs to another one. A client of whom
-                none waits still finds a place, until twice as many wait: nobody fills the queue for all others.
+            Overloaded: `max_waiting` calls wait already (see `Calls.enter`).
             ContextLengthExceeded: the prompt leaves no room for a token within max_model_len.
             InvalidRequest: an empty prompt, no choice, or the id of a request that has not ended.
         """
         self._check_request(request)
-        if request.call not in self._calls:
-            if self._is_full(request.client):
-                raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later")
-            self._unstarted[request.call] = request.client
-        self._calls[request.call] += 1
+        self._calls.enter(request, len(self._slots))
         sequences = [Sequence(request, choice, next(self._arrivals)) for choice in range(request.n)]
         self._waiting.join(sequences)
         self._live[request.id] = list(sequences)
@@ -210,19 +203,7 @@ class Scheduler:
         siblings.remove(sequence)
         if not siblings:
             del self._live[sequence.request.id]
-            self._leave(sequence.request.call)
-
-    def _is_full(self, client: str) -> bool:
-        beyond = len(self._unstarted) - len(self._slots)
-        if beyond < self._max_waiting:
-            return False
-        return beyond >= 2 * self._max_waiting or client in self._unstarted.values()
-
-    def _leave(self, call: str) -> None:
-        self._calls[call] -= 1
-        if not self._calls[call]:
-            del self._calls[call]
-            self._unstarted.pop(call, None)
+            self._calls.leave(sequence.request.call)
 
     def abort(self, request_id: str) -> list[Sequence]:
         """End every choice of a request that has not ended, with reason 'abort'.
@@ -273,10 +254,7 @@ class Scheduler:
         live = [sequence for choices in self._live.values() for sequence in choices]
         if set(live) != {*self._running, *self._waiting} or len(live) != len(order):
             raise RuntimeError("the unfinished sequences are not those that run or wait")
-        if self._calls != Counter(choices[0].request.call for choices in self._live.values()):
-            raise RuntimeError("the calls are not those of the unfinished requests")
-        if not self._unstarted.keys() <= self._calls.keys():
-            raise RuntimeError("a request that is over counts as waiting")
+        self._calls.check(choices[0].request for choices in self._live.values())
 
     # Planning
 
@@ -508,7 +486,7 @@ class Scheduler:
         self._running[sequence] = None
         if sequence.request.priority:
             self._running = dict.fromkeys(sorted(self._running, key=attrgetter("rank")))
-        self._unstarted.pop(sequence.request.call, None)
+        self._calls.begin(sequence.request.call)
         if sequence.preemptions == 0:
             self._count_cached(sequence, donor)
 

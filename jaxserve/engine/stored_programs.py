@@ -70,8 +70,7 @@ def write(
 
 
 def _sizes(config: EngineConfig) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return {name: value for name, value in fields.items() if name not in _NOT_STORED}
+    return {name: value for name, value in config.plain().items() if name not in _NOT_STORED}
 
 
 def _fingerprint(model: ModelConfig) -> str:

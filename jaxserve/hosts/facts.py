@@ -43,19 +43,13 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any], host: int) -> 
     return None
 
 
-def to_fields(config: EngineConfig) -> dict[str, Any]:
-    """As JSON carries it."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return fields
-
-
 def from_fields(config: EngineConfig, fields: Mapping[str, Any]) -> EngineConfig:
     """This host's configuration with the sizes of another one that memory decides.
 
     Raises:
         ModelLoadError: they differ in anything else.
     """
-    ours = to_fields(config)
+    ours = config.plain()
     for name, value in fields.items():
         if name not in (*_OWN, *_MEMORY) and ours.get(name) != value:
             raise ModelLoadError(f"hosts differ in {name}: {value} on one, {ours.get(name)} on another")

@@ -16,7 +16,7 @@ import numpy as np
 from jaxserve.config import EngineConfig
 from jaxserve.engine.command import StepCommand, from_words
 from jaxserve.errors import ExitCode, HostLost, ModelLoadError, exit_code
-from jaxserve.hosts.facts import from_fields, to_fields
+from jaxserve.hosts.facts import from_fields
 from jaxserve.hosts.link import Frame, Link, greet
 from jaxserve.hosts.place import Place
 from jaxserve.hosts.pulse import PING, SERVING, STARTING, Pulse, end_process_after
@@ -59,7 +59,7 @@ class Follower:
 
     def agree(self, config: EngineConfig) -> EngineConfig:
         """This host's sizes for those that fit every host."""
-        self._told.send("sizes", **to_fields(config))
+        self._told.send("sizes", **config.plain())
         return from_fields(config, self._expect("sizes").fields)
 
     def ready(self) -> None:

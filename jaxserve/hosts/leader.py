@@ -14,7 +14,7 @@ from typing import Any
 from jaxserve.config import EngineConfig
 from jaxserve.engine.command import StepCommand, to_words
 from jaxserve.errors import ExitCode, HostLost, JaxserveError, ModelLoadError, exit_code
-from jaxserve.hosts.facts import differing, from_fields, smallest, to_fields
+from jaxserve.hosts.facts import differing, from_fields, smallest
 from jaxserve.hosts.link import Frame, Link, admit
 from jaxserve.hosts.place import Place
 from jaxserve.hosts.pulse import PING, SERVING, STARTING, Pulse, end_process_after
@@ -81,7 +81,7 @@ class Leader:
         """
         others = self._collect("sizes")
         agreed = smallest(config, {host: from_fields(config, frame.fields) for host, frame in others.items()})
-        self._tell("sizes", **to_fields(agreed))
+        self._tell("sizes", **agreed.plain())
         return agreed
 
     def ready(self) -> None:

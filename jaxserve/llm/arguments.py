@@ -98,23 +98,21 @@ def _token(token: Any) -> int:
     raise InvalidRequest("prompts", f"prompts: token ids are whole numbers, got {reprlib.repr(token)}")
 
 
-def check_stop_ids(ids: Sequence[int], vocab_size: int) -> None:
-    """Raises:
-    InvalidRequest: one of the ids is none of the vocabulary's.
+def check_vocabulary(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    """Refuses ids that the model lacks.
+
+    Raises:
+        InvalidRequest: there is one.
     """
-    unknown = next((token for token in ids if token >= vocab_size), None)
+    unknown = next((token for token in ids if not 0 <= token < vocab_size), None)
     if unknown is not None:
-        raise InvalidRequest(
-            "stop_token_ids", f"stop_token_ids: token {unknown} is not in the vocabulary of {vocab_size}"
-        )
+        raise InvalidRequest(name, f"{name}: token {unknown}, but the vocabulary has {vocab_size} tokens")
 
 
 def _checked(ids: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
     if not ids:
         raise InvalidRequest("prompts", "a prompt holds no tokens")
-    for token in (min(ids), max(ids)):
-        if not 0 <= token < vocab_size:
-            raise InvalidRequest("prompts", f"a prompt holds token {token}, but the vocabulary has {vocab_size} tokens")
+    check_vocabulary("prompts", (min(ids), max(ids)), vocab_size)
     return ids
 
 

@@ -336,7 +336,7 @@ class LLM:
 
     def _request(self, prompt: tuple[int, ...], params: SamplingParams) -> Request:
         check_token_ids(params, self._vocab_size)
-        arguments.check_stop_ids(params.stop_token_ids, self._vocab_size)
+        arguments.check_vocabulary("stop_token_ids", params.stop_token_ids, self._vocab_size)
         ends = () if params.ignore_eos else self.tokenizer.eos_ids
         return Request(
             id=f"local-{next(self._ids)}",

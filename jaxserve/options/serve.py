@@ -61,7 +61,9 @@ class ServeOptions(Options):
         "HTTP",
         default_text="none: nobody may ask",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = option("info", "The least of what is logged.", "HTTP")
+    log_level: Literal["debug", "info", "warning", "error"] | None = option(
+        None, "The least of what is logged.", "HTTP", default_text="info, with --verbose debug"
+    )
     log_format: Literal["text", "json"] = option(
         "text", "How log lines are written; json: one object a line, nothing else.", "HTTP"
     )

@@ -12,17 +12,17 @@ _BEGINNING = 512
 _OWNERS = ("prompt_cache_isolation_key", "prompt_cache_key")
 
 
-def affinity(body: bytes, authorization: str) -> str:
+def affinity(body: bytes, api_key: bytes) -> str:
     """A key that is equal where replicas could reuse the prompt's beginning.
 
     Args:
         body: of the request; what isn't a JSON object has a key all the same.
-        authorization: its header: different API keys share no cached prompts.
+        api_key: what it came with: different API keys share no cached prompts.
     """
     told = _read(body)
     beginning = json.dumps([told.get(name) for name in ("system", "messages", "prompt", "input")])[:_BEGINNING]
     owners = [told.get(name) for name in _OWNERS]
-    text = json.dumps([authorization, owners, beginning])
+    text = json.dumps([api_key.decode("latin-1"), owners, beginning])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

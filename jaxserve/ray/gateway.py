@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from jaxserve.api.auth import presented_key
 from jaxserve.ray.affinity import affinity
 from jaxserve.ray.replica import Call, Head
 
@@ -36,7 +37,7 @@ class Gateway:
     async def __call__(self, request: Request) -> Response:
         """Answers one request of Ray's proxy."""
         body = await request.body()
-        key = affinity(body, request.headers.get("authorization", ""))
+        key = affinity(body, presented_key(request.headers) or b"")
         call = _as_value(request, body)
         for _ in range(_ATTEMPTS):
             answer = self._replicas.handle.remote(key, call)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 
 from api_client import Api, Recorder
 from api_fakes import FakeEngine, build
+from file_server import hidden, shown  # noqa: F401 - fixtures
 
 from jaxserve.api.connection import guarded
 from jaxserve.options import Limits

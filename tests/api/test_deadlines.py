@@ -10,6 +10,7 @@ import httpx
 import pytest
 from api_client import CHAT, COMPLETIONS
 from api_fakes import FakeEngine, say
+from test_admission import SlowTokenizer
 from test_disconnect import eventually
 
 from jaxserve.options import Limits
@@ -45,6 +46,21 @@ def test_one_that_waits_ends_too(make_live: Any) -> None:
     server.engine.gate.clear()
     assert ask(server, COMPLETIONS, {"prompt": "a"}, "0.3").status_code == 408
     assert eventually(lambda: len(server.engine.aborted) == 1)
+
+
+def test_one_that_is_still_being_prepared_ends_too(make_live: Any) -> None:
+    """Behind others that hold up the threads of templates and tokenizers it would wait for as long as they take."""
+    tokenizer = SlowTokenizer()
+    server = make_live(FakeEngine(tokenizer=tokenizer))
+    begun = time.monotonic()
+    try:
+        answer = ask(server, COMPLETIONS, {"prompt": "slow"}, "0.3")
+    finally:
+        tokenizer.gate.set()
+    assert answer.status_code == 408
+    assert answer.json()["error"]["code"] == "request_timeout"
+    assert time.monotonic() - begun < 10
+    assert server.engine.requests == []
 
 
 def test_a_stream_ends_with_an_error_event(make_live: Any) -> None:

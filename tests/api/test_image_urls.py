@@ -10,17 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from api_fakes import FakeEngine
-from file_server import PICTURE, FileServer, plain, redirect
+from file_server import PICTURE, PUBLIC, FileServer, permits, plain, redirect
 from pictures import data_url, hostile
 from seeing import ONE, PAD, SERVICES, TOKENIZER, Showing, part, text, url_of, user
 
-from jaxserve.images.addresses import Address, is_public
+from jaxserve.images.addresses import Address
 from jaxserve.images.fetch import ImageFetcher
 from jaxserve.images.processor import ImageServices
 from jaxserve.options import Limits
 
-SHOWN = "127.0.0.2"
-"""Stands for a public address; 127.0.0.1 stays a private one."""
 PLACE = "messages.0.content.1.image_url"
 LARGEST = 100_000
 
@@ -46,20 +44,6 @@ class Rebinding:
         return [ip_address(self.answers.pop(0) if host == "rebinding.example" else host)]
 
 
-@pytest.fixture(scope="module")
-def shown() -> Iterator[FileServer]:
-    server = FileServer(SHOWN)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def hidden() -> Iterator[FileServer]:
-    server = FileServer("127.0.0.1")
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def names() -> Rebinding:
     return Rebinding()
@@ -68,7 +52,7 @@ def names() -> Rebinding:
 @pytest.fixture
 def fetching(make_live: Callable[..., Any], names: Rebinding) -> Iterator[httpx.Client]:
     """A client of a live server that fetches images."""
-    fetcher = ImageFetcher(LARGEST, 0.7, permits=lambda one: str(one) == SHOWN or is_public(one), resolve=names)
+    fetcher = ImageFetcher(LARGEST, 0.7, permits=permits, resolve=names)
     live = make_live(
         FakeEngine(tokenizer=TOKENIZER),
         images=Counting(SERVICES.processor, SERVICES.markup),
@@ -136,8 +120,8 @@ def test_private_places_are_never_asked(
         refused(chat(fetching, part(url)), PLACE)
         shown.answers["/away"] = redirect(url)
         refused(chat(fetching, part(shown.url("/away"))), PLACE)
-    refused(chat(fetching, part(f"http://{SHOWN}@127.0.0.1:{hidden.port}/image.png")), PLACE)
-    names.answers = [SHOWN, "127.0.0.1", "127.0.0.1"]
+    refused(chat(fetching, part(f"http://{PUBLIC}@127.0.0.1:{hidden.port}/image.png")), PLACE)
+    names.answers = [PUBLIC, "127.0.0.1", "127.0.0.1"]
     assert chat(fetching, part(shown.url("/image.png", "rebinding.example"))).status_code == 200
     refused(chat(fetching, part(shown.url("/image.png", "rebinding.example"))), PLACE)
     assert not hidden.asked

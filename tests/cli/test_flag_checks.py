@@ -15,6 +15,7 @@ from jaxserve.options import EngineOptions, declared
 from jaxserve.resolve import bundled_model_dir
 
 STORY = str(bundled_model_dir())
+GROUP = ("--coordinator", "127.0.0.1:9", "--num-hosts", "2", "--host-id", "0")
 WRONG = {
     "an option that isn't one": (["serve", "story", "--chat-formatt", "x"], "chat-formatt"),
     "port": (["serve", "story", "--port", "99999"], "--port"),
@@ -32,6 +33,10 @@ WRONG = {
     "topology": (["plan", STORY, "--topology", "v99"], "--topology"),
     "context there": (["plan", STORY, "--topology", "v6e", "--max-model-len", "99999"], "--max-model-len"),
     "topology to compile for": (["compile", STORY, "/missing/out", "--topology", "v99"], "--topology"),
+    "a group that stays": (
+        ["serve", "story", *GROUP, "--host-secret-file", __file__, "--on-engine-death", "stay"],
+        "--on-engine-death stay is for one host",
+    ),
     "help": (["--help"], "Usage"),
     "help of serve": (["serve", "--help"], "--chat-format"),
     "help of plan": (["plan", "--help"], "--topology"),

@@ -561,7 +561,7 @@ def test_check_sees_lost_pages_and_slots() -> None:
     broken(lambda scheduler, sequence: scheduler._slots.append(sequence.slot))
     broken(lambda scheduler, sequence: scheduler._running.update({sequence: scheduler._running.pop(sequence)}))
     broken(lambda scheduler, sequence: scheduler._live.pop("a"))
-    broken(lambda scheduler, sequence: scheduler._unstarted.update({"gone": ""}))
+    broken(lambda scheduler, sequence: scheduler._calls._waiting.update({"gone": ""}))
     broken(lambda scheduler, sequence: setattr(next(iter(scheduler._waiting)), "slot", 2))
 
 

@@ -16,7 +16,7 @@ from jaxserve.engine.command import Draw
 from jaxserve.errors import ExitCode, HostLost, ModelLoadError
 from jaxserve.hosts import follower as follower_module
 from jaxserve.hosts import leader as leader_module
-from jaxserve.hosts.facts import facts, to_fields
+from jaxserve.hosts.facts import facts
 from jaxserve.hosts.follower import Follower
 from jaxserve.hosts.leader import Leader
 from jaxserve.hosts.place import Place
@@ -124,7 +124,7 @@ def test_the_smallest_memory_decides_for_all(group):
 def test_other_sizes_that_memory_does_not_decide_end_the_start(group):
     assert set(group.join()) == {None}
     for each, loop in zip(group.followers, ("unroll", "scan"), strict=True):
-        each._told.send("sizes", **to_fields(replace(CONFIG, layer_loop=loop)))
+        each._told.send("sizes", **replace(CONFIG, layer_loop=loop).plain())
     with pytest.raises(ModelLoadError, match="hosts differ in layer_loop"):
         group.leader.agree(CONFIG)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import pytest
 from pictures import noise, stored
+
+from jaxserve.images.addresses import Address, is_public
 
 PICTURE = stored(noise(1), "PNG")
 
@@ -139,3 +142,25 @@ BEHAVIOURS: dict[str, Answer] = {
     "/to_user": redirect("http://a:b@127.0.0.1/a.png"),
     "/cookie": plain(b"", "text/plain", 302, Location="/image.png", Set_Cookie="a=b"),
 }
+
+
+PUBLIC = "127.0.0.2"
+"""Stands for a public address; 127.0.0.1 stays a private one."""
+
+
+def permits(address: Address) -> bool:
+    return str(address) == PUBLIC or is_public(address)
+
+
+@pytest.fixture(scope="module")
+def shown() -> Iterator[FileServer]:
+    server = FileServer(PUBLIC)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def hidden() -> Iterator[FileServer]:
+    server = FileServer("127.0.0.1")
+    yield server
+    server.close()

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
-from file_server import PICTURE, FileServer, redirect
+from file_server import PICTURE, PUBLIC, FileServer, permits, redirect
 
 from jaxserve.images.addresses import Address, is_public
 from jaxserve.images.fetch import ImageFetcher, Unfetchable
-
-PUBLIC = "127.0.0.2"
-"""Stands for a public address here; 127.0.0.1 for a private one."""
-
-
-def permits(address: Address) -> bool:
-    return str(address) == PUBLIC or is_public(address)
-
-
-@pytest.fixture(scope="module")
-def shown() -> Iterator[FileServer]:
-    server = FileServer(PUBLIC)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def hidden() -> Iterator[FileServer]:
-    server = FileServer("127.0.0.1")
-    yield server
-    server.close()
 
 
 def fetch(url: str, resolve=None, most: int = 100_000, seconds: float = 0.7) -> bytes:

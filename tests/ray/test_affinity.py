@@ -15,7 +15,7 @@ BODY = {"messages": TURNS}
 
 
 def key(body, authorization="Bearer a"):
-    return affinity(json.dumps(body).encode(), authorization)
+    return affinity(json.dumps(body).encode(), authorization.encode())
 
 
 def test_later_turns_go_where_the_first_went():
@@ -39,7 +39,7 @@ def test_whoever_shares_no_cache_has_another_key(body, authorization):
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b"\xff", b"[" * 100_000, b'{"messages": 3}'])
 def test_any_body_has_a_key(body):
-    assert len(affinity(body, "")) == 32
+    assert len(affinity(body, b"")) == 32
 
 
 def test_replicas_share_the_keys_and_a_lost_one_moves_only_its_own():

@@ -92,7 +92,8 @@ def router(context: Context) -> APIRouter:
 async def generate(context: Context, http: Request, call: Call[R]) -> Response:
     """The answer of a call, which begins when it is sent."""
     deadline = deadline_of(http.headers, context.settings, record_of(http.scope).received)
-    prepared = await prepare(context, http, call)
+    async with deadline.bounds():
+        prepared = await prepare(context, http, call)
     if prepared is None:
         return ApiError(400, "body: the connection closed before the request was taken", loc=("body",)).response()
     job, parsed, record = prepared.job, prepared.parsed, record_of(http.scope)

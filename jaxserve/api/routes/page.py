@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
@@ -41,49 +43,37 @@ _HEADERS = {
 
 def paths() -> frozenset[str]:
     """Where the page lies; it shows nothing that needs a key."""
-    parts = (f"/page/{name}" for name in _read())
-    return frozenset({"/", "/docs", *parts, *(f"/docs/{name}" for name in _SWAGGER)})
+    return frozenset(_files())
 
 
-def _read() -> dict[str, bytes]:
-    return {each.name: each.read_bytes() for each in files("jaxserve.api").joinpath("page").iterdir() if each.is_file()}
+@cache
+def _files() -> Mapping[str, bytes]:
+    """By path, all of them: the page's, and those of Swagger UI."""
+    own = {each.name: each.read_bytes() for each in files("jaxserve.api").joinpath("page").iterdir() if each.is_file()}
+    swagger = files(fastapi_offline).joinpath("static")
+    return {
+        "/": own["index.html"],
+        "/docs": own["docs.html"],
+        **{f"/page/{name}": data for name, data in own.items()},
+        **{f"/docs/{name}": swagger.joinpath(name).read_bytes() for name in _SWAGGER},
+    }
 
 
 def router() -> APIRouter:
     """The page and its files."""
     routes = APIRouter(include_in_schema=False)
-    stored = _read()
 
     @routes.api_route("/", methods=READING)
-    async def page(request: Request) -> Response:
-        """The page."""
-        record_of(request.scope).endpoint = "page"
-        return _answer("index.html", stored["index.html"])
-
-    @routes.api_route("/page/{name}", methods=READING)
-    async def part(request: Request, name: str) -> Response:
-        """One of its files."""
-        record_of(request.scope).endpoint = "page"
-        if name not in stored:
-            raise HTTPException(404)
-        return _answer(name, stored[name])
-
     @routes.api_route("/docs", methods=READING)
-    async def docs(request: Request) -> Response:
-        """The API, to read and to try."""
-        record_of(request.scope).endpoint = "page"
-        return _answer("docs.html", stored["docs.html"])
-
+    @routes.api_route("/page/{name}", methods=READING)
     @routes.api_route("/docs/{name}", methods=READING)
-    async def swagger(request: Request, name: str) -> Response:
-        """A file of Swagger UI."""
+    async def file(request: Request) -> Response:
+        """A file, by its path."""
         record_of(request.scope).endpoint = "page"
-        if name not in _SWAGGER:
+        path = request.scope["path"]
+        if path not in _files():
             raise HTTPException(404)
-        return _answer(name, files(fastapi_offline).joinpath("static", name).read_bytes())
+        kind = _TYPES[PurePosixPath(path).suffix or ".html"]
+        return Response(_files()[path], headers=_HEADERS | {"content-type": kind})
 
     return routes
-
-
-def _answer(name: str, data: bytes) -> Response:
-    return Response(data, headers=_HEADERS | {"content-type": _TYPES[PurePosixPath(name).suffix]})
