@@ -16,30 +16,41 @@ constexpr int kBlockRows = kLanes == 16 ? 8 : 4;  // rows that share the loads o
 struct Nibbles {};  // two inputs' codes in a byte, 0 to 15: inputs 8i .. 8i + 3 in the low halves, 8i + 4 .. 8i + 7 in the high ones
 struct Bytes {};    // whole numbers from -128 to 127
 
-// Codes of kLanes outputs, four inputs of each.
+JAXSERVE_INLINE int32_t four_of(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return four;
+}
+
+// Codes of kLanes outputs, four inputs of each; and their sums of products with an input's four, in 16 and in 32 bits.
 #if defined(__AVX512F__)
 using Fours = __m512i;
 JAXSERVE_INLINE Fours load_fours(const uint8_t* p) { return _mm512_loadu_si512(p); }
 JAXSERVE_INLINE Fours low_halves(Fours a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 JAXSERVE_INLINE Fours high_halves(Fours a) { return low_halves(_mm512_srli_epi16(a, 4)); }
-JAXSERVE_INLINE Fours spread_four(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm512_set1_epi32(four);
+JAXSERVE_INLINE Fours spread_four(const int8_t* p) { return _mm512_set1_epi32(four_of(p)); }
+JAXSERVE_INLINE Fours pairs(Fours codes, Fours x) { return _mm512_maddubs_epi16(codes, x); }
+JAXSERVE_INLINE Fours add_pairs(Fours a, Fours b) { return _mm512_add_epi16(a, b); }
+JAXSERVE_INLINE Fours add_sums(Fours a, Fours b) { return _mm512_add_epi32(a, b); }
+JAXSERVE_INLINE Fours widened(Fours pairs) { return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)); }
+JAXSERVE_INLINE Fours magnitudes(Fours a) { return _mm512_abs_epi8(a); }
+JAXSERVE_INLINE Fours with_signs(Fours x, Fours of) {
+  return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(of), _mm512_setzero_si512(), x);
 }
-JAXSERVE_INLINE Vec as_floats(__m512i a) { return {_mm512_cvtepi32_ps(a)}; }
-JAXSERVE_INLINE Fours spread_total(int32_t x) { return _mm512_set1_epi32(x); }
+JAXSERVE_INLINE Vec as_floats(Fours a) { return {_mm512_cvtepi32_ps(a)}; }
 #elif defined(__AVX2__)
 using Fours = __m256i;
 JAXSERVE_INLINE Fours load_fours(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 JAXSERVE_INLINE Fours low_halves(Fours a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 JAXSERVE_INLINE Fours high_halves(Fours a) { return low_halves(_mm256_srli_epi16(a, 4)); }
-JAXSERVE_INLINE Fours spread_four(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm256_set1_epi32(four);
-}
-JAXSERVE_INLINE Vec as_floats(__m256i a) { return {_mm256_cvtepi32_ps(a)}; }
+JAXSERVE_INLINE Fours spread_four(const int8_t* p) { return _mm256_set1_epi32(four_of(p)); }
+JAXSERVE_INLINE Fours pairs(Fours codes, Fours x) { return _mm256_maddubs_epi16(codes, x); }
+JAXSERVE_INLINE Fours add_pairs(Fours a, Fours b) { return _mm256_add_epi16(a, b); }
+JAXSERVE_INLINE Fours add_sums(Fours a, Fours b) { return _mm256_add_epi32(a, b); }
+JAXSERVE_INLINE Fours widened(Fours pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+JAXSERVE_INLINE Fours magnitudes(Fours a) { return _mm256_abs_epi8(a); }
+JAXSERVE_INLINE Fours with_signs(Fours x, Fours of) { return _mm256_sign_epi8(x, of); }
+JAXSERVE_INLINE Vec as_floats(Fours a) { return {_mm256_cvtepi32_ps(a)}; }
 #else
 struct Fours {
   int8_t codes[4 * kLanes];
@@ -67,63 +78,32 @@ struct Dot;
 
 template <>
 struct Dot<Nibbles> {
-  __m512i sum;
+  Fours sum;
   JAXSERVE_INLINE void begin(int32_t) { sum = _mm512_setzero_si512(); }
   JAXSERVE_INLINE void add(Fours codes, const int8_t* x) { sum = _mm512_dpbusd_epi32(sum, codes, spread_four(x)); }
   JAXSERVE_INLINE Vec read() const { return as_floats(sum); }
 };
 template <>
-struct Dot<Bytes> {  // codes are 128 too large, to have no sign
-  __m512i sum;
-  JAXSERVE_INLINE void begin(int32_t total) { sum = spread_total(-128 * total); }
-  JAXSERVE_INLINE void add(Fours codes, const int8_t* x) { sum = _mm512_dpbusd_epi32(sum, codes, spread_four(x)); }
-  JAXSERVE_INLINE Vec read() const { return as_floats(sum); }
+struct Dot<Bytes> : Dot<Nibbles> {  // codes are 128 too large, to have no sign
+  JAXSERVE_INLINE void begin(int32_t total) { sum = _mm512_set1_epi32(-128 * total); }
 };
 JAXSERVE_INLINE Fours prepared(Fours codes) { return _mm512_xor_si512(codes, _mm512_set1_epi8(-128)); }
 
-#elif defined(__AVX512F__)
+#elif defined(__AVX512F__) || defined(__AVX2__)
 
 template <>
 struct Dot<Nibbles> {  // in 16 bits: a lane gets 16 products of at most 15 * 127
-  __m512i sum;
-  JAXSERVE_INLINE void begin(int32_t) { sum = _mm512_setzero_si512(); }
-  JAXSERVE_INLINE void add(Fours codes, const int8_t* x) {
-    sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, spread_four(x)));
-  }
-  JAXSERVE_INLINE Vec read() const { return as_floats(_mm512_madd_epi16(sum, _mm512_set1_epi16(1))); }
+  Fours sum;
+  JAXSERVE_INLINE void begin(int32_t) { sum = Fours{}; }
+  JAXSERVE_INLINE void add(Fours codes, const int8_t* x) { sum = add_pairs(sum, pairs(codes, spread_four(x))); }
+  JAXSERVE_INLINE Vec read() const { return as_floats(widened(sum)); }
 };
 template <>
 struct Dot<Bytes> {  // |code| times the input with the code's sign: two products fit into 16 bits
-  __m512i sum;
-  JAXSERVE_INLINE void begin(int32_t) { sum = _mm512_setzero_si512(); }
+  Fours sum;
+  JAXSERVE_INLINE void begin(int32_t) { sum = Fours{}; }
   JAXSERVE_INLINE void add(Fours codes, const int8_t* x) {
-    __m512i four = spread_four(x);
-    four = _mm512_mask_sub_epi8(four, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), four);
-    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(codes), four);
-    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-  }
-  JAXSERVE_INLINE Vec read() const { return as_floats(sum); }
-};
-JAXSERVE_INLINE Fours prepared(Fours codes) { return codes; }
-
-#elif defined(__AVX2__)
-
-template <>
-struct Dot<Nibbles> {  // in 16 bits: a lane gets 16 products of at most 15 * 127
-  __m256i sum;
-  JAXSERVE_INLINE void begin(int32_t) { sum = _mm256_setzero_si256(); }
-  JAXSERVE_INLINE void add(Fours codes, const int8_t* x) {
-    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, spread_four(x)));
-  }
-  JAXSERVE_INLINE Vec read() const { return as_floats(_mm256_madd_epi16(sum, _mm256_set1_epi16(1))); }
-};
-template <>
-struct Dot<Bytes> {  // |code| times the input with the code's sign: two products fit into 16 bits
-  __m256i sum;
-  JAXSERVE_INLINE void begin(int32_t) { sum = _mm256_setzero_si256(); }
-  JAXSERVE_INLINE void add(Fours codes, const int8_t* x) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(spread_four(x), codes));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    sum = add_sums(sum, widened(pairs(magnitudes(codes), with_signs(spread_four(x), codes))));
   }
   JAXSERVE_INLINE Vec read() const { return as_floats(sum); }
 };
@@ -137,9 +117,7 @@ struct Dot {
   int32x4_t sum[2];
   JAXSERVE_INLINE void begin(int32_t) { sum[0] = sum[1] = vdupq_n_s32(0); }
   JAXSERVE_INLINE void add(const Fours& codes, const int8_t* x) {
-    int32_t four;
-    std::memcpy(&four, x, 4);
-    int8x16_t spread = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    int8x16_t spread = vreinterpretq_s8_s32(vdupq_n_s32(four_of(x)));
     for (int i = 0; i < 2; ++i) sum[i] = vdotq_s32(sum[i], vld1q_s8(codes.codes + 16 * i), spread);
   }
   JAXSERVE_INLINE Vec read() const {
