@@ -1,29 +1,17 @@
-"""Streams of completions, several clients at once, and what they measure."""
+"""Loads of completions, several clients at once, and what they measure: those of `jaxserve bench`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-import statistics
-import time
 from dataclasses import dataclass
-from typing import Any
-
-import httpx
 
 from benchmarks.http.servers import Server
-
-WORDS = (
-    *("the", "river", "house", "under", "morning", "light", "old", "garden", "stone", "wind", "quiet", "market"),
-    *("song", "paper", "bridge", "winter", "small", "yellow", "window", "letter", "road", "sea", "boat", "child"),
-)
-"""Most are one token."""
+from jaxserve.bench import Report, Synthetic, Target, run, synthetic
 
 
 @dataclass(frozen=True)
 class Case:
-    """A load."""
+    """A load: each client asks once."""
 
     name: str
     clients: int
@@ -41,61 +29,27 @@ CASES = (
 )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One stream."""
-
-    begin: float
-    times: list[float]
-    """Seconds at which tokens came."""
-    usage: dict[str, Any]
-
-    @property
-    def first(self) -> float:
-        """Seconds to the first token."""
-        return self.times[0] - self.begin
-
-
 def measure(server: Server, case: Case, seed: int) -> dict[str, float]:
-    """One turn of a server."""
-    return asyncio.run(_measure(server, case, seed))
+    """One turn of a server.
 
-
-async def _measure(server: Server, case: Case, seed: int) -> dict[str, float]:
-    rng = random.Random(seed)
-    prompts = [" ".join(rng.choice(WORDS) for _ in range(case.words)) for _ in range(case.clients)]
-    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=64)) as client:
-        begin = time.perf_counter()
-        answers = await asyncio.gather(*[_stream(client, server, prompt, case.new) for prompt in prompts])
-        seconds = time.perf_counter() - begin
-    gaps = sorted(b - a for answer in answers for a, b in zip(answer.times, answer.times[1:], strict=False)) or [0.0]
+    Raises:
+        RuntimeError: a request failed.
+    """
+    report = asyncio.run(_run(server, case, seed))
+    if report.errors:
+        raise RuntimeError(f"{server.name}: {report.errors}")
+    spreads = {spread.name: spread for spread in report.spreads()}
+    first, gaps = spreads["first_token"], spreads.get("between_parts")
     return {
-        "output tokens/s": sum(answer.usage["completion_tokens"] for answer in answers) / seconds,
-        "prompt tokens/s": sum(answer.usage["prompt_tokens"] for answer in answers) / max(a.first for a in answers),
-        "first token, ms": 1e3 * statistics.median(answer.first for answer in answers),
-        "between tokens p50, ms": 1e3 * gaps[len(gaps) // 2],
-        "between tokens p99, ms": 1e3 * gaps[min(len(gaps) - 1, len(gaps) * 99 // 100)],
+        "output tokens/s": report.rates()["output_tokens"],
+        "prompt tokens/s": sum(each.prompt_tokens or 0 for each in report.done) / max(first.values),
+        "first token, ms": 1e3 * first.percentile(50),
+        "between tokens p50, ms": 1e3 * gaps.percentile(50) if gaps else 0.0,
+        "between tokens p99, ms": 1e3 * gaps.percentile(99) if gaps else 0.0,
     }
 
 
-async def _stream(client: httpx.AsyncClient, server: Server, prompt: str, new: int) -> Answer:
-    body = {
-        "model": server.model,
-        "prompt": prompt,
-        "max_tokens": new,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    begin, times = time.perf_counter(), list[float]()
-    usage: dict[str, Any] = {}
-    async with client.stream("POST", server.base + "/v1/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                chunk = json.loads(line[6:])
-                usage = chunk.get("usage") or usage
-                if chunk.get("choices"):
-                    times.append(time.perf_counter())
-    return Answer(begin, times, usage)
+async def _run(server: Server, case: Case, seed: int) -> Report:
+    asks = synthetic(Synthetic(requests=case.clients, input=case.words, output=case.new), seed)
+    async with Target(server.base, model=server.model, endpoint="completions", seed=seed) as target:
+        return await run(target, asks, clients=case.clients)
