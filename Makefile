@@ -12,7 +12,7 @@ SETUP ?= VENV="$(VENV)" scripts/venv.sh
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test sanitize test-slow test-notebooks judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow test-notebooks judges soak check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,10 @@ check-shell: check-env
 format: check-env ## rewrite the code in the project's format
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
+
+soak: ## fairness, host time, churn, and that answers stay the same under load: ARGS='--churn-seconds 1800 --requests 10000'
+	@$(SETUP) test
+	@"$(BIN)/python" -m benchmarks.soak $(ARGS)
 
 bench: ## measure against other engines: BENCH_PYTHON=python with torch, transformers, llama-cpp-python, gguf
 	@$(SETUP) test

@@ -158,6 +158,7 @@ class Server:
     def _make_app(self) -> FastAPI:
         from jaxserve.api.app import create_app
         from jaxserve.api.generation_config import sampling_defaults
+        from jaxserve.api.traces import traces_from_environment
         from jaxserve.profiling import Profiler
         from jaxserve.startup import start, use_compilation_cache
 
@@ -176,6 +177,7 @@ class Server:
             _settings(self._api, started, self.names, sampling),
             leaving=self._leaving.is_set,
             profile=None if self._serve.profile_directory is None else Profiler(self._serve.profile_directory).record,
+            traces=traces_from_environment(),
         )
         # Full collections would go through all that was made so far, with every thread stopped.
         gc.collect()

@@ -46,13 +46,13 @@ def both(path: Path, llama_python: str, threads: int) -> Iterator[list[Server]]:
     llama = [llama_python, script, str(path), "{port}", str(threads), str(SEQUENCES), str(CONTEXT)]
     with ExitStack() as stack:
         yield [
-            stack.enter_context(_started("jaxserve", [*serve, *sizes], "/ready")),
-            stack.enter_context(_started("llama.cpp", llama, "/health")),
+            stack.enter_context(started("jaxserve", [*serve, *sizes], "/ready")),
+            stack.enter_context(started("llama.cpp", llama, "/health")),
         ]
 
 
 @contextmanager
-def _started(name: str, command: list[str], ready: str) -> Iterator[Server]:
+def started(name: str, command: list[str], ready: str) -> Iterator[Server]:
     port = _free_port()
     begin = time.perf_counter()
     process = subprocess.Popen(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -26,6 +27,7 @@ from jaxserve.api.ports import EngineLike, TextServices
 from jaxserve.api.request_log import record_of
 from jaxserve.api.routes import dialects, generate, models, page, probes, profiling, tokens
 from jaxserve.api.settings import Settings
+from jaxserve.api.traces import Traces
 from jaxserve.errors import JaxserveError
 from jaxserve.images.fetch import ImageFetcher
 
@@ -38,6 +40,7 @@ def create_app(
     leaving: Callable[[], bool] = lambda: False,
     profile: Callable[[float], Path] | None = None,
     fetcher: ImageFetcher | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """Builds the server around a running engine.
 
@@ -48,6 +51,7 @@ def create_app(
         leaving: whether the process has been asked to end: `/ready` then says no.
         profile: records for so many seconds what the process does, and returns where that lies; None = nobody may ask.
         fetcher: of images, where `settings.allow_image_urls`; None = one for public addresses.
+        traces: get the spans of requests; None = there are none. Closed with the app.
 
     Returns:
         The app. It starts no thread before its first request; its worker threads end with it.
@@ -65,7 +69,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_closing(lanes),
+        lifespan=_closing(lanes, traces),
     )
     for prefix in (*PREFIXES, *OTHER_PREFIXES):
         for router in (each.router(context) for each in (generate, dialects, tokens, models)):
@@ -83,15 +87,17 @@ def create_app(
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
         )
-    app.add_middleware(Observe, metrics=context.metrics, admission=admission)
+    app.add_middleware(Observe, metrics=context.metrics, admission=admission, traces=traces)
     return app
 
 
-def _closing(lanes: Lanes) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _closing(lanes: Lanes, traces: Traces | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         lanes.close()
+        if traces is not None:
+            await run_in_threadpool(traces.close)
 
     return lifespan
 

@@ -13,7 +13,8 @@ from jaxserve.api.admission import Admission
 from jaxserve.api.auth import OTHER_KEY_HEADERS, ApiKeys, presented_key
 from jaxserve.api.errors import ApiError
 from jaxserve.api.metrics import Metrics
-from jaxserve.api.request_log import Record, new_record, record_of
+from jaxserve.api.request_log import PROBES, Record, new_record, record_of
+from jaxserve.api.traces import Traces
 
 _log = logging.getLogger("jaxserve.api")
 
@@ -25,12 +26,20 @@ class Observe:
         app: what is inside.
         metrics: count the requests.
         admission: learns how long they take.
+        traces: get their spans, but for those of probes.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None = None, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics | None = None,
+        admission: Admission | None = None,
+        traces: Traces | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._admission = admission
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI)."""
@@ -71,6 +80,8 @@ class Observe:
             self._metrics.observe(record, seconds)
         if self._admission is not None:
             self._admission.observe(record, seconds)
+        if self._traces is not None and record.endpoint not in PROBES:
+            self._traces.write(record)
         record.log()
 
 

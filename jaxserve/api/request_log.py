@@ -50,6 +50,8 @@ class Record:
     ledger: Ledger | None = None
     error: str | None = None
     """Code of the error that the client got."""
+    traceparent: str | None = None
+    """The client's span that the request belongs to, as its header says."""
 
     def log(self) -> None:
         """Writes the request's one line of JSON, of a bounded length; what probes ask is for DEBUG only."""
@@ -64,9 +66,9 @@ class Record:
             "status": self.status,
             "duration": round(time.monotonic() - self.received, 6),
             "error": self.error,
-            "model": _short(self.model),
-            "user": _short(self.user),
-            "metadata": _short_entries(self.metadata),
+            "model": short(self.model),
+            "user": short(self.user),
+            "metadata": short_entries(self.metadata),
         }
         if self.ledger is not None:
             line |= {"stream": self.stream, "finish_reasons": dict(self.ledger.finish_reasons)}
@@ -77,11 +79,13 @@ class Record:
         _log.log(level, json.dumps(fields), extra={"fields": fields})
 
 
-def _short(text: str | None) -> str | None:
+def short(text: str | None) -> str | None:
+    """A client's text, cut."""
     return None if text is None else shortened(text, _MAX_TEXT)
 
 
-def _short_entries(entries: Mapping[str, str] | None) -> dict[str, str] | None:
+def short_entries(entries: Mapping[str, str] | None) -> dict[str, str] | None:
+    """A client's dictionary, cut."""
     if entries is None:
         return None
     shown = itertools.islice(entries.items(), _MAX_ENTRIES)
@@ -95,10 +99,13 @@ def new_id() -> str:
 
 def new_record(scope: MutableMapping[str, Any]) -> Record:
     """Makes the record of a request and keeps it in its scope. A sane `x-request-id` of the client is taken over."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    headers = dict(reversed(scope["headers"]))  # of several equal ones the first
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     request_id = given if _SANE_ID.fullmatch(given) else new_id()
     client = scope.get("client")
     record = Record(request_id, scope["method"], scope["path"], client=None if client is None else client[0])
+    if (parent := headers.get(b"traceparent")) is not None:
+        record.traceparent = parent.decode("latin-1")
     scope[_SCOPE_KEY] = record
     return record
 

@@ -388,7 +388,7 @@ def build(
 ) -> Any:
     """An app around a fake engine."""
     images, fetcher = settings.pop("images", None), settings.pop("fetcher", None)
-    profile = settings.pop("profile", None)
+    profile, traces = settings.pop("profile", None), settings.pop("traces", None)
     model = settings.pop("model", None) or model_info(vocab_size=engine.vocabulary, reads_images=images is not None)
     tokenizer: Any = engine.tokenizer if bos else ByteTokenizer(None)
     chat: Any = (PlainTemplate() if template else None) if isinstance(template, bool) else template
@@ -396,7 +396,8 @@ def build(
     constraints = ConstraintBuilder(bound, vocab_size=engine.vocabulary)
     engine.owned.callback(constraints.close)
     text = TextServices(tokenizer, bound, constraints, images)
-    return create_app(engine, text, Settings(model=model, **settings), fetcher=fetcher, profile=profile)
+    chosen = Settings(model=model, **settings)
+    return create_app(engine, text, chosen, fetcher=fetcher, profile=profile, traces=traces)
 
 
 def ids_of(text: str) -> list[int]:

@@ -27,7 +27,7 @@ from jaxserve.options import Limits
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 
-START_SECONDS = 240
+START_SECONDS = 600
 
 
 @dataclass
@@ -75,13 +75,18 @@ def cache_home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory, cache_home) -> Iterator[Serve]:
-    """Starts `jaxserve serve MODEL FLAGS...` and waits until it is ready."""
+    """Starts `jaxserve serve MODEL FLAGS...` and waits until it is ready; `through` another script than jaxserve's."""
     running: list[LiveServer] = []
 
-    def start(model: Path | None, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
+    def start(
+        model: Path | None,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        through: tuple[str, ...] = ("-m", "jaxserve"),
+    ) -> LiveServer:
         port = free_port()
         log = tmp_path_factory.mktemp("server") / "log.txt"
-        command = [sys.executable, "-m", "jaxserve", "serve", str(model or "story"), "--port", str(port)]
+        command = [sys.executable, *through, "serve", str(model or "story"), "--port", str(port)]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache_home), **(env or {})}
         with log.open("wb") as output:
             process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=environment)

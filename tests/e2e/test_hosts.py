@@ -45,7 +45,7 @@ class Group:
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
 
     def until_ready(self) -> None:
-        deadline = time.monotonic() + 280
+        deadline = time.monotonic() + 600
         while not is_ready(self.url):
             codes = [process.poll() for process in self.processes]
             assert set(codes) == {None}, [path.read_text() for path in self.logs]
@@ -116,11 +116,11 @@ def answers(url: str) -> list[Any]:
     return found
 
 
-def stream_until(url: str, act: Callable[[], None]) -> list[str]:
+def stream_until(url: str, act: Callable[[], None], timeout: float = 30) -> list[str]:
     """The lines of a long stream in the middle of which something happens."""
     body = PLAIN | {"max_tokens": 400, "stream": True, "ignore_eos": True}
     lines: list[str] = []
-    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=30) as response:
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=timeout) as response:
         for line in response.iter_lines():
             lines += [line] if line else []
             if len(lines) == 3:
@@ -192,19 +192,20 @@ def test_four_hosts_give_the_tokens_of_one_and_end_together(start, serve):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("ending", ["leader killed", "follower terminated", "follower stopped"])
 def test_every_end_is_the_end_of_all(start, ending):
-    group = start(2)
+    group = start(2, lambda host: (*SMALL, "--shutdown-timeout", "120"))
     group.until_ready()
     leader, follower = group.processes
     if ending == "leader killed":
         leader.kill()
         assert group.codes(10) == [-signal.SIGKILL, HOST_LOST]
     elif ending == "follower terminated":
-        lines = stream_until(group.url, follower.terminate)
+        lines = stream_until(group.url, follower.terminate, 150)
         assert lines[-1] == "data: [DONE]", "what runs may finish"
-        assert group.codes(40) == [0, 0]
+        assert group.codes(120) == [0, 0]
     else:
         lines = stream_until(group.url, lambda: follower.send_signal(signal.SIGSTOP))
         assert "error" in json.loads(lines[-1].removeprefix("data: "))
         assert leader.wait(10) == HOST_LOST
         follower.send_signal(signal.SIGCONT)
-        assert follower.wait(10) == HOST_LOST
+        # It finds both our link and jax's coordinator gone at once, and jax ends a process without one by abort.
+        assert follower.wait(10) in (HOST_LOST, -signal.SIGABRT)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 SMALL = ("--max-num-seqs", "4", "--max-model-len", "512", "--max-num-batched-tokens", "64")
+MORTAL = Path(__file__).parent / "mortal.py"
 LONG = {"model": "story", "prompt": "Once", "max_tokens": 500, "n": 4, "ignore_eos": True, "stream": True}
 
 
@@ -73,3 +75,28 @@ def test_sigint_with_nothing_to_do_is_a_fine_end(serve):
     server = serve(None, *SMALL)
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("choice", "code"), [("stay", None), pytest.param("exit", 3, marks=pytest.mark.slow)])
+def test_a_dead_engine(serve, tmp_path, choice, code):
+    sign = tmp_path / "the device is gone"
+    server = serve(None, *SMALL, "--on-engine-death", choice, through=(str(MORTAL), str(sign)))
+    threads, texts = in_background(server, [LONG])
+    sign.touch()
+    for thread in threads:
+        thread.join()
+    assert '"error"' in texts[0], "who streams hears of it"
+    if code is not None:
+        assert server.process.wait(20) == code
+        return
+    plain = {"model": "story", "prompt": "Once", "max_tokens": 4}
+    for _ in range(3):
+        assert httpx.get(f"{server.url}/health").status_code == 503
+        assert httpx.get(f"{server.url}/ready").status_code == 503
+        refused = httpx.post(f"{server.url}/v1/completions", json=plain, timeout=30)
+        assert refused.status_code == 503
+        assert "the engine has stopped" in refused.json()["error"]["message"]
+        time.sleep(0.3)
+    assert server.engine("healthy") == 0
+    assert server.process.poll() is None
+    assert server.stop() == 3

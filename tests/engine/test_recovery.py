@@ -165,3 +165,96 @@ def test_the_engine_runs_ahead_again_when_all_have_proven_themselves():
     check_others(outputs(engine, good), good)
     assert any(len(rows) == 3 for rows in runner.rows)
     check_rest(engine)
+
+
+class FailsToPlan(Scheduler):
+    """Raises in the middle of planning, once, while sequences run."""
+
+    left = 1
+
+    def plan(self, *wishes):
+        plan = super().plan(*wishes)
+        if self.left and self.num_running > 1:
+            self.left -= 1
+            raise KeyError("a defect")
+        return plan
+
+
+def test_a_plan_that_fails_once_ends_nobody():
+    config = engine_config(max_model_len=256, num_pages=200)
+    engine = Engine(FailsToPlan(config), Counting(), Letters(), total_pages=199, vocab_size=VOCAB)
+    everybody = others(5)
+    check_others(outputs(engine, everybody), everybody)
+    check_rest(engine)
+
+
+class BrokenGrammar:
+    """A constraint that raises in one of its methods, at its third call."""
+
+    stands = False
+    constrains = True
+
+    def __init__(self, stage):
+        self.stage, self.left = stage, 2
+
+    def fail(self, stage):
+        if stage == self.stage:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyError("a defect")
+
+    def prepare(self, row):
+        self.fail("prepare")
+
+    def advance(self, token):
+        self.fail("advance")
+
+
+@pytest.mark.parametrize("stage", ["prepare", "advance"])
+def test_a_grammar_that_raises_ends_its_request_only(stage):
+    engine = engine_of(Counting())
+    good = others(3)
+    found = outputs(engine, [*good, request(BAD, max_tokens=9, constraint=lambda: BrokenGrammar(stage))])
+    check_others(found, good)
+    assert found[BAD][-1].finish_reason == "error"
+    check_rest(engine)
+
+
+class Illiterate(Letters):
+    """Can't read the token 917, the second of the bad request and none of the others."""
+
+    def stream(self, *, skip_special_tokens):
+        inner = super().stream(skip_special_tokens=skip_special_tokens)
+
+        class Stream(type(inner)):
+            def push(self, token):
+                if token == 917:
+                    raise KeyError("a defect")
+                return super().push(token)
+
+        return Stream()
+
+
+def test_a_detokeniser_that_raises_ends_its_request_only():
+    config = engine_config(max_model_len=256, num_pages=200)
+    engine = Engine(Scheduler(config), Counting(), Illiterate(), total_pages=199, vocab_size=VOCAB)
+    good = others(3)
+    found = outputs(engine, [*good, request(BAD, prompt=(914, 915), max_tokens=9)])
+    check_others(found, good)
+    assert tokens(found[BAD]) == [916]
+    assert found[BAD][-1].finish_reason == "error"
+    check_rest(engine)
+
+
+@pytest.mark.parametrize("stage", ["launch", "fetch"])
+def test_failures_while_pages_are_short_end_who_caused_them_only(stage):
+    config = engine_config(max_model_len=64, num_pages=17, max_num_seqs=4)
+    scheduler = Scheduler(config)
+    engine = Engine(scheduler, Fragile(stage, 3), Letters(), total_pages=16, vocab_size=VOCAB)
+    good = others(5, 30)
+    found = outputs(engine, [*good[:2], request(BAD, max_tokens=20), *good[2:]])
+    check_others(found, good)
+    assert found[BAD][-1].finish_reason == "error"
+    assert engine.stats().preemptions > 0
+    check_rest(engine)
+    scheduler.check()
