@@ -11,7 +11,9 @@ _TEMPORARY_MB = {"decode": 100.0, "prefill": 300.0}
 _COPY_MB = 64.0
 """Of one copy that every step makes: parameters and caches are larger, activations of a decoding step smaller."""
 _BYTES_RATIO = 1.1
-_EXCEPTIONS: dict[str, dict[str, float]] = {}
+_EXCEPTIONS: dict[str, dict[str, float]] = {
+    "deepseek-v3.1": {"bytes_ratio": 1.25},
+}
 """By model: figures that are known to be worse, as bounds against getting worse still."""
 TARGETS: Mapping[tuple[str, str], float] = {
     **dict.fromkeys((("llama-3.1-8b", "v5e"), ("llama-3.1-8b", "v6e")), 1.25),
