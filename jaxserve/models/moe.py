@@ -15,7 +15,6 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxserve.models.activations import glu
 from jaxserve.models.config import MlpSpec, MoeSpec, WeightFormat
 from jaxserve.models.kernels.matmul_backend import Experts, MatmulBackend, Projection
 from jaxserve.models.kernels.products import contract
@@ -199,7 +198,7 @@ def _local(
     y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
     if shared:
         gate_FD, up_FD, down_DF = shared
-        inner_TF = glu(spec.glu, *matmul.multiply_all(x_TD, (gate_FD, up_FD)))
+        inner_TF = matmul.multiply_gated(x_TD, gate_FD, up_FD, spec.glu)
         y_TD = y_TD + _once(matmul.multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
     y_TD = y_TD.astype(x_TD.dtype)
     return lax.psum(y_TD, axes.all) if axes.all else y_TD
