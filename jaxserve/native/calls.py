@@ -100,7 +100,7 @@ class Tiles(NamedTuple):
 def matmul_blocks(
     library: Library, x_TI: jax.Array, weights: Sequence[Tiles], *, group: int, offsets: bool
 ) -> tuple[jax.Array, ...]:
-    """x W^T for each weight, of x rounded to 8 bits: each 32 neighbours to 127ths of their largest magnitude.
+    """x W^T for each weight, of x rounded to 16 bits: each 32 neighbours to 32,258ths of their largest.
 
     Products are added exactly within a group, and as float32 over the groups. A row's bits depend on that row and the
     weight alone.
