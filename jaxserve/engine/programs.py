@@ -113,13 +113,18 @@ class Programs:
             yield _Job(f"sample-{samples}", keep, partial(self._compile_sample, samples))
         for layout in reversed(self.layouts):
             keep = partial(self.forward.__setitem__, layout)
-            yield _Job(f"forward-{layout.tokens}", keep, partial(self._compile_forward, layout))
+            yield _Job(self._name(layout), keep, partial(self._compile_forward, layout))
         yield _Job("score", partial(setattr, self, "score"), partial(self._compile_score, self.layouts[-1]))
         for name, function, columns in (
             ("write_history", write_history, HISTORY_COLUMNS),
             ("write_bias", write_bias, BIAS_COLUMNS),
         ):
             yield _Job(name, partial(setattr, self, name), partial(self._compile_write, function, columns))
+
+    def _name(self, layout: Layout) -> str:
+        """Of a bucket's forward program."""
+        whole = layout.columns == self._config.table_columns
+        return f"forward-{layout.tokens}" + ("" if whole else "-".join(map(str, ("", *layout.columns))))
 
     def _compile_forward(self, layout: Layout) -> Compiled:
         """Compiles the forward program of one bucket."""

@@ -113,6 +113,13 @@ class EngineOptions(Options):
         commands=(),
         default_text="powers of two up to the budget",
     )
+    context_buckets: tuple[int, ...] | None = option(
+        None,
+        "Ascending contexts that steps of few tokens have programs of their own for, besides the whole.",
+        "Sizes",
+        commands=(),
+        default_text="powers of four from 1,024 on GPUs, none elsewhere",
+    )
     max_image_tokens: int | None = option(
         None,
         "Tokens of one image; larger images are made smaller.",

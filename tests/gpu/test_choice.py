@@ -45,6 +45,15 @@ def test_odd_heads(changes, reason):
         choose_backends("mosaic", None, HOPPER, [odd])
 
 
+def test_loops_of_gpus_have_fixed_ends():
+    chosen = {platform: choose_backends("blocked", None, platform).attention for platform in ("cpu", "gpu", "tpu")}
+    assert {platform: backend.fixed_trips for platform, backend in chosen.items()} == {
+        "cpu": False,
+        "gpu": True,
+        "tpu": False,
+    }
+
+
 def test_nothing_asked_for_gives_what_runs_everywhere():
     backends = choose_backends(None, None, HOPPER, model_config("llama-3.1-8b", 1).layers)
     assert (backends.attention.name, backends.matmul.name) == ("blocked", "xla")
