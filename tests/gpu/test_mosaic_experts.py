@@ -12,7 +12,7 @@ from jaxserve.models.config import GluSpec
 from jaxserve.models.kernels import grouped, mosaic_work
 from jaxserve.models.kernels.expert_blocks import blocks_of_all_tokens, cut_into_blocks
 from jaxserve.models.kernels.matmul_backend import Experts, Projection
-from jaxserve.models.kernels.mosaic_matmul import MosaicMatmul, block_rows
+from jaxserve.models.kernels.mosaic_matmul import FixedMosaic, MosaicMatmul, block_rows
 from jaxserve.models.kernels.xla import Xla
 from jaxserve.models.quantization import Weight
 
@@ -109,3 +109,15 @@ def test_a_loop_over_every_block_changes_no_bit():
     needed, every = (grouped._blocked(x, chosen, experts, GluSpec("silu"), every=every) for every in (False, True))
     assert np.array_equal(needed, every)
     assert np.asarray(needed).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
+def test_one_kernel_multiplies_any_number_of_rows(dtype):
+    """Sizes that the kernel does not take are padded; with several blocks of rows every one is computed."""
+    rng = np.random.default_rng(4)
+    weight = Weight(jnp.asarray(rng.standard_normal((72, 80)) * 80**-0.5, jnp.bfloat16))
+    x = jnp.asarray(rng.standard_normal((130, 80)), jnp.bfloat16)
+    out = np.asarray(FixedMosaic().multiply(x, weight, dtype), np.float64)
+    expected = np.asarray(x, np.float64) @ np.asarray(weight.values, np.float64).T
+    assert out.shape == (130, 72)
+    assert np.linalg.norm(out - expected) < (4e-3 if dtype == jnp.bfloat16 else 1e-6) * np.linalg.norm(expected)

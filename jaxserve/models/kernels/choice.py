@@ -50,6 +50,7 @@ MATMUL: Mapping[str, Entry] = {
     "native": Entry(_KERNELS + "native_matmul", "NativeMatmul", ("cpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
+    "mosaic_fixed": Entry(_KERNELS + "mosaic_matmul", "FixedMosaic", ()),
 }
 
 

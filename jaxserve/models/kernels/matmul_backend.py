@@ -61,6 +61,11 @@ class MatmulBackend(Protocol):
         """Whether `multiply_gated` is more than two products and an activation."""
         ...
 
+    @property
+    def fixed(self) -> bool:
+        """Whether its products add in one order for any number of rows, where XLA's do not: none may go around it."""
+        ...
+
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Why it can't multiply weights that are held so (None = unquantised) on such devices; None = it can."""
         ...

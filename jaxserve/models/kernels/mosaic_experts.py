@@ -27,7 +27,7 @@ from jaxserve.models.kernels.mosaic_work import PROCESSORS, SHARED_BYTES, Tile, 
 
 FEWEST_ROWS, MOST_ROWS = 8, 128
 """Bounds of the rows per block."""
-_STEP = 64
+STEP = 64
 """Divides both dimensions of a matrix."""
 _BLOCKS_PER_PROCESSOR = 2
 
@@ -52,16 +52,18 @@ class _Shape:
     shared: bool
     """All blocks have the same rows."""
     out_bytes: int
+    turned: bool
+    """Results are turned over as they are stored, as 16-bit numbers can be."""
 
     @property
     def tile(self) -> int:
         """Outputs of a tile."""
-        return _STEP if self.outputs % (2 * _STEP) or self.matrices > 1 else 2 * _STEP
+        return STEP if self.outputs % (2 * STEP) or self.matrices > 1 else 2 * STEP
 
     @property
     def depth(self) -> int:
         """Inputs of a step."""
-        return _STEP if self.inputs % (2 * _STEP) else 2 * _STEP
+        return STEP if self.inputs % (2 * STEP) else 2 * STEP
 
     @property
     def stages(self) -> int:
@@ -73,7 +75,7 @@ class _Shape:
 
 def supports(inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
     """Whether the kernel takes matrices [outputs, inputs] of this type."""
-    return inputs % _STEP == 0 and outputs % _STEP == 0 and dtype in (jnp.bfloat16, jnp.float16)
+    return inputs % STEP == 0 and outputs % STEP == 0 and dtype in (jnp.bfloat16, jnp.float16)
 
 
 def grouped_product(
@@ -92,7 +94,7 @@ def grouped_product(
         sides: matrices of the same dtype [E, O, I]; with `spec` two: gate and up.
         experts_W: int32, in [0, E).
         count: int32 [1], valid blocks, the first of W.
-        dtype: of the result.
+        dtype: of the result: that of x, or float32 of one projection.
         spec: the activation, made in float32.
 
     Returns:
@@ -101,15 +103,18 @@ def grouped_product(
     weights = [side.weight_EOI for side in sides]
     biases = [side.bias_EO.astype(jnp.float32) for side in sides if side.bias_EO is not None]
     (blocks,), (_, rows, inputs), outputs = experts_W.shape, x.shape, weights[0].shape[1]
-    shape = _Shape(rows, inputs, outputs, len(sides), bool(biases), x.shape[0] == 1, jnp.dtype(dtype).itemsize)
+    size, shared = jnp.dtype(dtype).itemsize, x.shape[0] == 1
+    shape = _Shape(rows, inputs, outputs, len(sides), bool(biases), shared, size, turned=size == 2)
     transforms = Tile(shape.depth).transforms()
     kernel = plgpu.kernel(
         partial(_body, shape, spec),
-        out_type=jax.ShapeDtypeStruct((blocks, rows, outputs), dtype),
+        out_type=jax.ShapeDtypeStruct((blocks, *((rows, outputs) if shape.turned else (outputs, rows))), dtype),
         scratch_types=[
             plgpu.SMEM((shape.stages * len(sides), shape.tile, shape.depth), x.dtype, transforms=transforms),
             plgpu.SMEM((shape.stages, rows, shape.depth), x.dtype, transforms=transforms),
-            plgpu.SMEM((rows, shape.tile), dtype, transforms=Tile(shape.tile).transforms()),
+            plgpu.SMEM((rows, shape.tile), dtype, transforms=Tile(shape.tile).transforms())
+            if shape.turned
+            else plgpu.SMEM((shape.tile, rows), dtype),
             plgpu.Barrier(num_arrivals=len(sides) + 1, num_barriers=shape.stages),
         ],
         grid=(PROCESSORS * _BLOCKS_PER_PROCESSOR,),
@@ -118,7 +123,7 @@ def grouped_product(
     )
     flat = [weight.reshape(-1, inputs) for weight in weights]
     product: jax.Array = kernel(experts_W, count, x.reshape(-1, inputs), *flat, *biases)
-    return product
+    return product if shape.turned else product.swapaxes(1, 2)
 
 
 def _body(shape: _Shape, spec: GluSpec | None, experts: Any, count: Any, x: Any, *refs: Any) -> None:
@@ -138,9 +143,12 @@ def _body(shape: _Shape, spec: GluSpec | None, experts: Any, count: Any, x: Any,
             totals[side] = _biased(totals[side], bias.at[expert, outputs])
         result = totals[0] if spec is None else glu(spec, totals[0], totals[1])
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-        mosaic_work.store_turned(out_tile, result.astype(out_tile.dtype))
+        if shape.turned:
+            mosaic_work.store_turned(out_tile, result.astype(out_tile.dtype))
+        else:
+            out_tile[...] = result
         plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(out_tile, out.at[block, :, outputs])
+        plgpu.copy_smem_to_gmem(out_tile, out.at[block, :, outputs] if shape.turned else out.at[block, outputs])
 
     turns = lax.div(jnp.maximum(count[0] * tiles - mine, 0) + workers - 1, workers)
     lax.fori_loop(0, turns, entry, None)

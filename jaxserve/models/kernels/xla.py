@@ -26,6 +26,7 @@ class Xla:
     widens: bool = False
     tiles: bool = False
     gates: bool = False
+    fixed: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
