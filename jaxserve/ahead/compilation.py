@@ -51,7 +51,9 @@ def compile_programs(options: EngineOptions, topology: str, out: Path, progress:
 def _model(options: EngineOptions, shape: tuple[int, int, int], devices: list[Any]) -> LoadedModel:
     """The model without its parameters: programs need their shapes only."""
     config = choose_weights(load_config(options.model_dir), options.weights, options.quantize)
-    backends = choose_backends(options.attention, options.matmul, Target.of(devices[0]), config.layers)
+    backends = choose_backends(
+        options.attention, options.matmul_on(devices[0].platform), Target.of(devices[0]), config.layers
+    )
     config = suit_kernels(config, backends.matmul.blocks_in_experts)
     chosen, mesh = options.chosen(devices[0].platform), make_mesh(shape, devices)
     if options.weights == "keep" and options.quantize is None:

@@ -108,7 +108,7 @@ def make_plan(options: EngineOptions, topology: Topology, *, advise: bool = True
     shape = _mesh_shape(config, options, topology)
     mesh: Any = AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     target = Target(platform, _CAPABILITY.get(platform))
-    backends = choose_backends(options.attention, options.matmul, target, config.layers)
+    backends = choose_backends(options.attention, options.matmul_on(target.platform), target, config.layers)
     config = suit_kernels(config, backends.matmul.blocks_in_experts)
     chosen = options.chosen(platform)
     blueprint = plan_model(config, mesh=mesh, dtype=chosen.dtype, layer_loop="unroll", backends=backends)

@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxserve.models.activations import glu
 from jaxserve.models.choice import with_layer
-from jaxserve.models.config import WeightFormat
+from jaxserve.models.config import GluSpec, WeightFormat
 from jaxserve.models.kernels.choice import Backends
 from jaxserve.models.memory_order import Order
 from jaxserve.models.quantization import (
@@ -187,6 +188,16 @@ def project(x_TI: jax.Array, *layers: Linear) -> tuple[jax.Array, ...]:
     products: tuple[jax.Array, ...] = with_layer(multiply, weights)
     biases = [layer.bias for layer in layers]
     return tuple(y if bias is None else y + bias[...] for y, bias in zip(products, biases, strict=True))
+
+
+def project_gated(x_TI: jax.Array, gate: Linear, up: Linear, spec: GluSpec) -> jax.Array:
+    """The gated activation of two layers of the same [T, in] -> [T, out]; one kernel, where there is one."""
+    matmul, local = gate.build.backends.matmul, gate.build.rules.mesh.size == 1
+    if not matmul.gates or gate.bias is not None or up.bias is not None:
+        return glu(spec, *project(x_TI, gate, up))
+    multiply = partial(matmul.multiply_gated, x_TI, spec=spec, local=local)
+    inner: jax.Array = with_layer(lambda weights: multiply(*weights), [gate.held(), up.held()])
+    return inner
 
 
 def partition(

@@ -19,7 +19,7 @@ class Blocks(NamedTuple):
     valid: jax.Array
     """int32 [1]: valid blocks."""
     tokens_WR: jax.Array
-    """int32: token of each row; any where a block has rows to spare."""
+    """int32: token of each row; any where a block has rows to spare. [1, R] where all blocks have the same."""
     block_TA: jax.Array
     """int32: block of each assignment."""
     place_TA: jax.Array
@@ -67,5 +67,21 @@ def cut_into_blocks(experts_TA: jax.Array, count: int, rows: int) -> Blocks:
         tokens_WR=order[jnp.minimum(places_WR, total - 1)] // choices,
         block_TA=jnp.minimum(block_starts[nearest] + within // rows, experts_W.shape[0] - 1).reshape(tokens, choices),
         place_TA=(within % rows).reshape(tokens, choices),
+        valid_TA=valid_TA,
+    )
+
+
+def blocks_of_all_tokens(experts_TA: jax.Array, count: int) -> Blocks:
+    """One block for each expert that any token chose, all T tokens its rows: nothing is sorted or gathered."""
+    tokens = experts_TA.shape[0]
+    valid_TA = (experts_TA >= 0) & (experts_TA < count)
+    chosen_E = jnp.any(jnp.arange(count)[:, None] == experts_TA.reshape(-1), axis=1)
+    experts_W, _, starts = spread(chosen_E.astype(jnp.int32), min(count, experts_TA.size))
+    return Blocks(
+        experts_W=experts_W,
+        valid=starts[-1:],
+        tokens_WR=jnp.arange(tokens, dtype=jnp.int32)[None],
+        block_TA=jnp.minimum(starts[jnp.clip(experts_TA, 0, count - 1)], experts_W.shape[0] - 1),
+        place_TA=jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[:, None], experts_TA.shape),
         valid_TA=valid_TA,
     )
