@@ -18,6 +18,8 @@ from jaxserve.ahead.traffic import measure as count
 from jaxserve.models.model import plan_model
 
 _CONTEXTS = (1024, 8192)
+_WAVES = ("experts/while", "experts/shard_map/while")
+"""Sources of the loop over blocks of experts, on one chip and on several."""
 _LEAST_COPY = 1 << 20
 """Bytes of a copy that is worth a line."""
 
@@ -55,7 +57,7 @@ def measure(program: Program, layers: int | None = None) -> dict[str, Any]:
     started = time.process_time()
     own = setting(program, layers)
     measured = own.compiler.forward(Case(program.tokens, program.rows, _CONTEXTS[0]))
-    turns = {"experts/while": float(kernels.waves(own.costs, _works(program)[0]))}
+    turns = dict.fromkeys(_WAVES, float(kernels.waves(own.costs, _works(program)[0])))
     measured = replace(measured, traffic=count(parse(measured.compiled.as_text()), turns))
     traffic = measured.traffic
     return {
