@@ -13,7 +13,7 @@ VERSION_TESTS ?= tests/gpu tests/models tests/sampling tests/engine
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test sanitize test-slow test-versions test-notebooks judges check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow test-versions test-notebooks judges check check-format check-lint check-types check-imports check-shell format bench aot docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,11 @@ format: check-env ## rewrite the code in the project's format
 bench: ## measure against other engines: BENCH_PYTHON=python with torch, transformers, llama-cpp-python, gguf
 	@$(SETUP) test
 	@"$(BIN)/python" -m benchmarks $(ARGS)
+
+aot: ## compile every family's programs for TPUs that are elsewhere, write the tables of docs/aot.md: ARGS='--only v6e'
+	@$(SETUP) test --optional aot
+	@"$(BIN)/python" -m benchmarks.aot $(ARGS)
+	@"$(BIN)/python" scripts/make_aot_table.py
 
 docs: ## build the documentation as a site, in site/
 	@$(SETUP) docs

@@ -20,7 +20,7 @@ from jaxserve.engine.batch import Layout, layouts
 from jaxserve.engine.image_batch import ImageLayout, image_layouts
 from jaxserve.engine.kept_programs import KeptPrograms
 from jaxserve.engine.stored_programs import StoredPrograms
-from jaxserve.models import LoadedModel, cache_spec
+from jaxserve.models import LoadedModel, cache_spec, placement
 from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
 from jaxserve.sampling.pipeline import write_bias, write_history
@@ -202,7 +202,7 @@ class Programs:
 
 
 def _abstract(leaves: list[jax.Array]) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves]
+    return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(leaf)) for leaf in leaves]
 
 
 def _missing(*arguments: Any) -> Any:

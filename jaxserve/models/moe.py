@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxserve.models.config import MlpSpec, MoeSpec, WeightFormat
 from jaxserve.models.kernels.matmul_backend import Experts, MatmulBackend, Projection
 from jaxserve.models.kernels.products import contract
+from jaxserve.models.memory_order import TURNED
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.parameters import ZEROS, Build, Init, partition
 from jaxserve.models.quantization import Weight, align_blocks
@@ -91,7 +92,8 @@ class ExpertLinear(nnx.Module):
     def hold(self, form: WeightFormat | None) -> None:
         """Declare the weight anew, held in this format."""
         self.format = form
-        self.weight, scale = self.build.weight(self.shape, self.axes, form)
+        turned = TURNED if form is not None and form.code == "e2m1" else None
+        self.weight, scale = self.build.weight(self.shape, self.axes, form, order=turned, scale_order=TURNED)
         self.weight_scale = nnx.data(scale)
 
     def arrays(self) -> Projection:

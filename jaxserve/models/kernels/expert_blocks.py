@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxserve.models.kernels.work_list import spread
 
@@ -25,6 +26,25 @@ class Blocks(NamedTuple):
     """int32: its row there."""
     valid_TA: jax.Array
     """Whether the expert is one of those at hand; block and place are any where it is not."""
+
+    def padded(self, multiple: int) -> Blocks:
+        """The same with spare blocks behind, W a multiple."""
+        spare = -self.experts_W.shape[0] % multiple
+        return self._replace(
+            experts_W=jnp.pad(self.experts_W, (0, spare)), tokens_WR=jnp.pad(self.tokens_WR, ((0, spare), (0, 0)))
+        )
+
+    def part(self, first: jax.Array, count: int) -> Blocks:
+        """Blocks first .. first + count - 1, counted from there; assignments elsewhere are not valid."""
+        number_TA = self.block_TA - first
+        return Blocks(
+            experts_W=lax.dynamic_slice_in_dim(self.experts_W, first, count),
+            valid=jnp.clip(self.valid - first, 0, count),
+            tokens_WR=lax.dynamic_slice_in_dim(self.tokens_WR, first, count),
+            block_TA=jnp.clip(number_TA, 0, count - 1),
+            place_TA=self.place_TA,
+            valid_TA=self.valid_TA & (number_TA >= 0) & (number_TA < count),
+        )
 
 
 def cut_into_blocks(experts_TA: jax.Array, count: int, rows: int) -> Blocks:

@@ -47,6 +47,11 @@ class MatmulBackend(Protocol):
         ...
 
     @property
+    def blocks_in_experts(self) -> bool:
+        """Whether FP8 with scales of blocks is multiplied as it is in experts alone (`suit_kernels`)."""
+        ...
+
+    @property
     def widens(self) -> bool:
         """Whether 16-bit weights are multiplied with float32 inputs, where arrays are whole on their device."""
         ...

@@ -23,6 +23,7 @@ class Xla:
 
     name: str = "xla"
     stacked_experts: bool = False
+    blocks_in_experts: bool = False
     widens: bool = False
     tiles: bool = False
     gates: bool = False
