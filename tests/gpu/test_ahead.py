@@ -20,8 +20,9 @@ with_plugin = pytest.mark.skipif(
 )
 
 
-def ahead(*options: str) -> dict:
-    command = [sys.executable, "-m", "benchmarks.gpu.ahead", "--attention", "mosaic", "--matmul", "mosaic", *options]
+def ahead(*options: str, attention: str = "mosaic", matmul: str = "mosaic") -> dict:
+    kernels = ["--attention", attention, "--matmul", matmul]
+    command = [sys.executable, "-m", "benchmarks.gpu.ahead", *kernels, *options]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -52,10 +53,17 @@ def test_a_decode_step_is_free_of_the_host(model, most):
     assert report["bytes_by_xla"] < 1.2 * report["needed_weight_bytes"]
 
 
+@with_plugin
+def test_plain_attention_decodes_free_of_the_host():
+    report = ahead("--models", "llama-3.1-8b", "--layers", "1", "--context", "1024", attention="blocked", matmul="xla")
+    assert report["unknown_loops"] == 0
+
+
 @slow
 @with_plugin
-def test_prefill_is_free_of_the_host():
-    report = ahead("--models", "llama-3.1-8b", "--tokens", "2048")
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "gpt-oss-20b", "qwen3-30b-a3b"])
+def test_prefill_is_free_of_the_host(model):
+    report = ahead("--models", model, "--tokens", "2048")
     assert report["unknown_loops"] == 0
     assert report["temporary_bytes"] < 200 * MIB
 
