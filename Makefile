@@ -9,10 +9,11 @@ PYTEST = "$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist loadfile
 VENV ?= .venv
 BIN ?= $(VENV)/bin
 SETUP ?= VENV="$(VENV)" scripts/venv.sh
+VERSION_TESTS ?= tests/gpu tests/models tests/sampling tests/engine
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test sanitize test-slow test-notebooks judges soak check check-format check-lint check-types check-imports check-shell format bench docs clean check-env
+.PHONY: help serve test sanitize test-slow test-versions test-notebooks judges soak check check-format check-lint check-types check-imports check-shell format bench aot docs clean check-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,10 @@ sanitize: ## the C++ kernels' tests with the address sanitizer
 test-slow: ## run the sweeps that `make test` leaves out
 	@$(SETUP) test dev --optional aot --optional clients --optional deploy
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-versions: ## the core's tests with Python 3.12 and its jax, and programs for an H100 compiled without one
+	@VENV=.venv-3.12 PYTHON="$${PYTHON:-python3.12}" scripts/venv.sh test --optional aot-gpu
+	@.venv-3.12/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" $(VERSION_TESTS) $(PYTEST_ARGS)
 
 test-notebooks: ## run the notebooks in examples/: ARGS='--write' keeps what they show
 	@$(SETUP) test notebooks
@@ -77,10 +82,15 @@ bench: ## measure against other engines: BENCH_PYTHON=python with torch, transfo
 	@$(SETUP) test
 	@"$(BIN)/python" -m benchmarks $(ARGS)
 
+aot: ## compile every family's programs for TPUs that are elsewhere, write the tables of docs/aot.md: ARGS='--only v6e'
+	@$(SETUP) test --optional aot
+	@"$(BIN)/python" -m benchmarks.aot $(ARGS)
+	@"$(BIN)/python" scripts/make_aot_table.py
+
 docs: ## build the documentation as a site, in site/
 	@$(SETUP) docs
 	@NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --quiet --strict
 
 clean: ## remove the environment, caches and build outputs
-	rm -rf "$(VENV)" "$(VENV).lock" build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf "$(VENV)" "$(VENV).lock" .venv-3.12 .venv-3.12.lock build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Dtype = Literal["float32", "bfloat16"]
+_FEW_TOKENS = 64
+"""Tokens of a step up to which most of what it is sent are page tables."""
 MAX_DRAFTS = 15
 """Drafts of a row at most: attention treats rows of up to 16 new tokens much like those that decode."""
 
@@ -51,6 +53,9 @@ class EngineConfig:
     any step."""
     token_buckets: tuple[int, ...]
     """T: ascending static sizes of the packed token axis; the last equals `max_num_batched_tokens`."""
+    context_buckets: tuple[int, ...] = ()
+    """Ascending contexts below `max_model_len` for which steps of few tokens have programs of their own: less of the
+    page tables is sent, and loops over a context's keys whose ends are fixed are as short as their context."""
     page_windows: tuple[int | None, ...]
     """Window of each page group, in the order of the model's `CacheLayout`; None = every position is kept."""
     mesh_shape: tuple[int, int, int]
@@ -76,7 +81,16 @@ class EngineConfig:
     @property
     def table_columns(self) -> tuple[int, ...]:
         """Width of each page group's page table."""
-        return table_columns(self.page_windows, self.max_model_len, self.page_size, self.max_num_batched_tokens)
+        return self.columns(self.max_model_len)
+
+    def contexts(self, token_bucket: int) -> tuple[int, ...]:
+        """Ascending contexts that a token bucket has programs for; the last is the whole."""
+        few = token_bucket <= _FEW_TOKENS
+        return (*self.context_buckets, self.max_model_len) if few else (self.max_model_len,)
+
+    def columns(self, context: int) -> tuple[int, ...]:
+        """Width of each page group's page table where no sequence is longer than this."""
+        return table_columns(self.page_windows, context, self.page_size, self.max_num_batched_tokens)
 
     def row_bucket(self, token_bucket: int) -> int:
         """R: rows of the packed batch for a token bucket.

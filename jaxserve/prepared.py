@@ -50,7 +50,7 @@ def fit(described: Described) -> Prepared:
     check_machine(options, Machine(device.platform, len(jax.devices()), jax.process_count()))
     shape = mesh_shape(config, options.mesh)
     layers = choose_weights(config, options.weights, options.quantize).layers
-    backends = choose_backends(options.attention, options.matmul, Target.of(device), layers)
+    backends = choose_backends(options.attention, options.matmul_on(device.platform), Target.of(device), layers)
     return Prepared(**vars(described), mesh_shape=shape, backends=backends)
 
 

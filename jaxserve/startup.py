@@ -62,7 +62,15 @@ class Started:
     """What a person should know: replicated dimensions, a shortened context."""
 
 
-_SIZES = ("max_num_seqs", "max_model_len", "max_num_batched_tokens", "token_buckets", "dtype", "layer_loop")
+_SIZES = (
+    "max_num_seqs",
+    "max_model_len",
+    "max_num_batched_tokens",
+    "token_buckets",
+    "context_buckets",
+    "dtype",
+    "layer_loop",
+)
 """Options that programs depend on; with `--programs` they may be left out."""
 
 
@@ -235,6 +243,11 @@ def _remarks(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions, c
     platform = model.mesh.devices.flat[0].platform
     if platform == "gpu":
         remarks.append(gpu.describe())
+        if model.backends.attention.name == "blocked":
+            remarks.append(
+                "attention is plain JAX: where sequences decode, its loops run to the end of a context bucket, so that "
+                "the host need not end them; on Hopper --attention mosaic has kernels instead"
+            )
     if platform == "cpu" and options.matmul is None and (reason := unavailable()) is not None:
         remarks.append(f"plain XLA computes, 2 to 4 times slower than native kernels would: {reason}")
     if (weights := describe_weights(model.config)) is not None:

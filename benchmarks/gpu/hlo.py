@@ -2,7 +2,7 @@
 
 Every instruction of the entry and of loop bodies that is no mere view is a kernel or a library call. Bytes are counted
 from shapes: a fusion reads what its gathers and slices take of an operand, and the whole of other operands. What a
-kernel of ours (a Mosaic call) reads depends on values, so its operands are not counted.
+kernel of ours (a Mosaic call) reads depends on values, so its operands are not counted; but for dense layers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _VIEWS = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "aft
 _VIEWS |= {"optimization-barrier"}
 _PARTIAL = {"gather", "dynamic-slice", "slice"}
 _OURS = "mosaic_gpu"
+_WHOLE = "/mlp/"
+"""In the name of a kernel of ours that reads all of its operands."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Program:
         report.add(self.report(line.called("body")), line.trips or 1)
 
     def _read(self, line: Instruction, types: dict[str, Instruction]) -> int:
-        if _OURS in self._kind(line):
+        if _OURS in self._kind(line) and _WHOLE not in line.attributes:
             return 0
         sizes = [types[name].bytes if name in types else 0 for name in line.operands]
         if line.op == "fusion":

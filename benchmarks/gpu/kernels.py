@@ -91,7 +91,7 @@ def _inputs(case: Case, layers: int) -> tuple[jax.Array, jax.Array, AttentionMet
 
 def _attend(name: str, case: Case, layers: int, pages: int) -> Any:
     """q and cache -> the attention, through `layers` parts of the cache one after the other."""
-    backend = ATTENTION[name].make()
+    backend = ATTENTION[name].make(jax.devices()[0].platform)
     sinks = jnp.linspace(-1.0, 2.0, case.heads) if case.sinks else None
     shape = AttentionShape(case.heads, case.kv_heads, case.head_dim, case.head_dim, case.window)
 

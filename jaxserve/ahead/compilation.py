@@ -20,6 +20,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models import LoadedModel, Target, choose_backends, choose_weights, load_config, make_mesh
 from jaxserve.models.loading import keep_blocks
 from jaxserve.models.model import plan_model
+from jaxserve.models.weight_choice import suit_kernels
 from jaxserve.options import EngineOptions
 from jaxserve.prepared import mesh_shape
 from jaxserve.startup import model_facts
@@ -50,7 +51,10 @@ def compile_programs(options: EngineOptions, topology: str, out: Path, progress:
 def _model(options: EngineOptions, shape: tuple[int, int, int], devices: list[Any]) -> LoadedModel:
     """The model without its parameters: programs need their shapes only."""
     config = choose_weights(load_config(options.model_dir), options.weights, options.quantize)
-    backends = choose_backends(options.attention, options.matmul, Target.of(devices[0]), config.layers)
+    backends = choose_backends(
+        options.attention, options.matmul_on(devices[0].platform), Target.of(devices[0]), config.layers
+    )
+    config = suit_kernels(config, backends.matmul.blocks_in_experts)
     chosen, mesh = options.chosen(devices[0].platform), make_mesh(shape, devices)
     if options.weights == "keep" and options.quantize is None:
         config = keep_blocks(config, options.model_dir, mesh, backends)

@@ -34,8 +34,11 @@ from jaxserve.models import (
     derive_mesh_shape,
     make_mesh,
 )
+from jaxserve.models.weight_choice import suit_kernels
 
 MeshShape = tuple[int, int, int]
+_POOL = 8193
+"""Embeddings of images that a device holds."""
 _HOST = {2: (2, 2), 3: (2, 2, 1)}
 """Chips of one host: libtpu describes whole hosts only."""
 
@@ -127,9 +130,8 @@ class Compiler:
         """With the mesh and the kernels that the server would choose."""
         devices = described_devices(topology)
         mesh = make_mesh(mesh_shape or derive_mesh_shape(config, len(devices)), devices)
-        return cls(
-            config, mesh, backends or choose_backends(None, None, Target.of(devices[0]), config.layers), page_size
-        )
+        backends = backends or choose_backends(None, None, Target.of(devices[0]), config.layers)
+        return cls(suit_kernels(config, backends.matmul.blocks_in_experts), mesh, backends, page_size)
 
     def forward(self, case: Case, *, spare_pages: int = 0) -> Measured:
         """The forward program of one bucket, with a cache that holds `rows` sequences of `context` tokens.
@@ -152,13 +154,13 @@ class Compiler:
             mesh=self.mesh,
             backends=self.backends,
         )
-        layout = Layout(case.tokens, case.rows, case.rows, columns)
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=replicated)
+        layout = self._layout(case, columns)
+        int32 = partial(jax.ShapeDtypeStruct, dtype=np.int32, sharding=self._everywhere)
         function = jax.jit(partial(step.forward, layout, self.page_size, graphdef), donate_argnums=(1,))
         started = time.perf_counter()
         with jax.set_mesh(self.mesh):
-            compiled = function.lower(leaves, cache, int32((case.rows,)), int32((layout.size,))).compile()
+            batch = (int32((case.rows,)), int32((layout.size,)), *self._pool())
+            compiled = function.lower(leaves, cache, *batch).compile()
         seconds = time.perf_counter() - started
         sizes = [_device_bytes(leaf) for leaf in leaves]
         return Measured(
@@ -170,6 +172,26 @@ class Compiler:
             max(sizes),
             measure(parse(compiled.as_text() or "")),
         )
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def _layout(self, case: Case, columns: tuple[int, ...]) -> Layout:
+        """The buffer of a bucket."""
+        vision = self.config.vision
+        if vision is None:
+            return Layout(case.tokens, case.rows, case.rows, columns)
+        axes = vision.axes
+        return Layout(case.tokens, case.rows, case.rows, columns, True, axes, vision.whole)
+
+    def _pool(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Embeddings of images, of a model that reads them."""
+        vision = self.config.vision
+        if vision is None:
+            return ()
+        shape = (_POOL, (1 + len(vision.taps)) * self.config.hidden_size)
+        return (jax.ShapeDtypeStruct(shape, np.dtype(self.dtype), sharding=self._everywhere),)
 
 
 def _device_bytes(leaf: jax.ShapeDtypeStruct) -> int:

@@ -17,6 +17,7 @@ from jaxserve.models.cache import position_bytes
 from jaxserve.models.config import AttentionSpec, LatentSpec, LayerSpec, MoeSpec
 from jaxserve.models.kernels.attention_backend import PageFormat
 from jaxserve.models.model import Blueprint, Leaf
+from jaxserve.models.weight_choice import held_formats
 
 _EXPERTS = "mlp.experts."
 _DTYPE_BYTES = 2
@@ -75,18 +76,24 @@ class Costs:
         return part
 
     @cached_property
-    def _moe(self) -> MoeSpec | None:
+    def moe(self) -> MoeSpec | None:
+        """Of the model's layers with experts; None = it has none."""
         return next((one.mlp for one in self.blueprint.config.layers if isinstance(one.mlp, MoeSpec)), None)
 
     def experts_hit(self, tokens: int) -> float:
         """Share of the experts that some of the tokens choose, when they choose evenly."""
-        moe = self._moe
+        moe = self.moe
         return 1.0 if moe is None else 1.0 - (1.0 - moe.top_k / moe.num_experts) ** tokens
 
+    @cached_property
+    def _decoder(self) -> tuple[Leaf, ...]:
+        leaves = self.blueprint.leaves
+        return leaves[: len(leaves) - self.blueprint.tower_leaves]
+
     def weights_read(self, work: Work) -> float:
-        """Bytes of parameters that one device reads in a step."""
+        """Bytes of parameters that one device reads in a step; image towers run on their own."""
         total = 0.0
-        for leaf in self.blueprint.leaves:
+        for leaf in self._decoder:
             size = float(self._bytes(leaf))
             if _EXPERTS in leaf.name:
                 size *= self.experts_hit(work.tokens)
@@ -101,6 +108,10 @@ class Costs:
         own, page = self.blueprint, PageFormat(self.page_size, self.dtype, self.platform)
         kinds = dict.fromkeys(layer.attention for layer in own.config.layers)
         return {spec: position_bytes(own.rules, own.backends, spec, page) for spec in kinds}
+
+    def layer_position_bytes(self, spec: AttentionSpec | LatentSpec) -> float:
+        """Bytes of one position of one such layer, on one device."""
+        return self._position_bytes[spec]
 
     @cached_property
     def position_bytes(self) -> float:
@@ -130,16 +141,27 @@ class Costs:
 
     def flops(self, work: Work) -> float:
         """Operations of one device: products with weights, and attention."""
-        return 2.0 * sum(self._products(work)) + sum(
-            self._attention(layer, work) for layer in self.blueprint.config.layers
-        )
+        return 2.0 * sum(self._products(work)) + self.attention_flops(work)
 
-    def _products(self, work: Work) -> Iterator[float]:
-        """Multiplications of tokens with weights."""
-        moe, config = self._moe, self.blueprint.config
-        for leaf in self.blueprint.leaves:
+    def attention_flops(self, work: Work) -> float:
+        """Of `flops`, those of attention."""
+        return sum(self._attention(layer, work) for layer in self.blueprint.config.layers)
+
+    def expert_flops(self, work: Work) -> float:
+        """Of `flops`, those of routed experts."""
+        return 2.0 * sum(self._products(work, of_experts=True))
+
+    def expert_weights_read(self, work: Work) -> float:
+        """Of `weights_read`, those of routed experts."""
+        hit = self.experts_hit(work.tokens)
+        return hit * sum(self._bytes(leaf) for leaf in self._decoder if _EXPERTS in leaf.name)
+
+    def _products(self, work: Work, *, of_experts: bool = False) -> Iterator[float]:
+        """Multiplications of tokens with weights, or with those of routed experts only."""
+        moe, config = self.moe, self.blueprint.config
+        for leaf in self._decoder:
             matrix = len(leaf.value.shape) - leaf.stacked >= 2
-            if not matrix or leaf.name.endswith("_scale"):
+            if not matrix or leaf.name.endswith("_scale") or (of_experts and _EXPERTS not in leaf.name):
                 continue
             numbers = float(math.prod(self._part(leaf)))
             if leaf.value.dtype == "uint8" and self._two_in_a_byte:
@@ -153,7 +175,7 @@ class Costs:
 
     @cached_property
     def _two_in_a_byte(self) -> bool:
-        return any(one.weights is not None and one.weights.code == "e2m1" for one in self.blueprint.config.layers)
+        return any(form.code == "e2m1" for form in held_formats(self.blueprint.config))
 
     def _attention(self, layer: LayerSpec, work: Work) -> float:
         spec, rules = layer.attention, self.blueprint.rules

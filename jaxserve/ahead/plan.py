@@ -25,6 +25,7 @@ from jaxserve.models import (
 )
 from jaxserve.models.model import plan_model
 from jaxserve.models.sharding import MESH_AXES
+from jaxserve.models.weight_choice import held_formats, suit_kernels
 from jaxserve.options import EngineOptions
 from jaxserve.startup import step_bytes
 
@@ -107,7 +108,8 @@ def make_plan(options: EngineOptions, topology: Topology, *, advise: bool = True
     shape = _mesh_shape(config, options, topology)
     mesh: Any = AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     target = Target(platform, _CAPABILITY.get(platform))
-    backends = choose_backends(options.attention, options.matmul, target, config.layers)
+    backends = choose_backends(options.attention, options.matmul_on(target.platform), target, config.layers)
+    config = suit_kernels(config, backends.matmul.blocks_in_experts)
     chosen = options.chosen(platform)
     blueprint = plan_model(config, mesh=mesh, dtype=chosen.dtype, layer_loop="unroll", backends=backends)
     costs = Costs(blueprint, options.page_size, chosen.dtype, platform)
@@ -131,7 +133,7 @@ def make_plan(options: EngineOptions, topology: Topology, *, advise: bool = True
         topology=topology,
         mesh=shape,
         backends=(backends.attention.name, backends.matmul.name),
-        weights=str(config.layers[-1].weights or chosen.dtype),
+        weights=" and ".join(map(str, held_formats(config))) or chosen.dtype,
         memory=memory,
         engine=engine,
         largest_context=0 if alone is None else alone.max_model_len,

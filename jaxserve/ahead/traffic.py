@@ -24,6 +24,8 @@ _FREE = frozenset(
 _SLICES = ("dynamic-slice", "slice", "gather")
 _STARTS = ("slice-start", "async-start", "dynamic-slice-start")
 _COLLECTIVES = ("all-", "reduce-scatter", "collective", "ragged-all-to-all")
+_RELABELS = "output_to_operand_aliasing={{}: (0"
+"""Of a fusion inside another: the same memory in another tiling."""
 COPIES = ("copy", "copy-start", "transpose")
 
 
@@ -43,6 +45,8 @@ class Operation:
     """libtpu's estimate, over all its runs; 0 where it gives none."""
     largest: int
     """Bytes of its largest result in HBM."""
+    bytes: int
+    """Of all its results, wherever they live, in one run."""
     kernel: str = ""
     """Name, of a kernel of our own."""
 
@@ -161,6 +165,7 @@ class _Walk:
                 0.0 if kernel else moved * times,
                 one.cycles * times,
                 largest,
+                one.bytes,
                 name,
             )
         )
@@ -240,7 +245,7 @@ def _touched_by(program: Program, computation: Computation, user: Instruction, n
         return user.bytes
     if user.opcode in ("dynamic-update-slice", "scatter") and user.operands[0] == name:
         return 0
-    if user.opcode == "bitcast" and not user.root:
+    if not user.root and (user.opcode == "bitcast" or _RELABELS in user.attributes):
         return _touched(program, computation, user.name)
     if user.opcode == "fusion":
         reads = _reads(program, user.called("calls") or "")

@@ -279,7 +279,7 @@ def plan(
 @app.command("compile", cls=GroupedCommand)
 @takes_options("compile")
 def compile_ahead(
-    model: Annotated[Path, typer.Argument(help="Directory with the model's config.json; weights are not needed.")],
+    model: Annotated[str, typer.Argument(help="What `serve` takes as MODEL; of a directory config.json is enough.")],
     out: Annotated[Path, typer.Argument(help="Directory to write: missing or empty.")],
     topology: Annotated[str, typer.Option(help="Where they will run: v6e, v5e:2x4 ...; here = this machine.")],
     **options: Any,
@@ -289,9 +289,11 @@ def compile_ahead(
         from jaxserve.ahead.chips import HERE, parse_topology
         from jaxserve.described import check_model
 
-        engine = build(EngineOptions, options, model_dir=model)
         if topology != HERE:
             parse_topology(topology)
+        from jaxserve.resolve import resolve_model
+
+        engine = build(EngineOptions, options, model_dir=resolve_model(model))
         check_model(engine)
         from jaxserve.ahead import compilation, compiler
 

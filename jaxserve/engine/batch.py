@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from operator import le
 from typing import Generic, TypeVar
 
 import jax
@@ -106,32 +107,35 @@ class Layout:
         lasts = parts[samples + 3] if self.whole_images else None
         return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary, image_lasts_T=lasts)
 
-    def holds(self, tokens: int, rows: int, samples: int) -> bool:
-        """Whether a plan of this size fits the bucket."""
-        return tokens <= self.tokens and rows <= self.rows and samples <= self.samples
+    def holds(self, tokens: int, rows: int, samples: int, pages: tuple[int, ...]) -> bool:
+        """Whether a plan of this size fits the bucket; `pages` are the most of a row in each page group."""
+        fits = tokens <= self.tokens and rows <= self.rows and samples <= self.samples
+        return fits and all(map(le, pages, self.columns))
 
 
 def layouts(config: EngineConfig) -> tuple[Layout, ...]:
-    """One layout for each token bucket, ascending."""
+    """One layout for each token bucket and context, ascending."""
     axes = 0 if config.images is None else config.images.rotary_axes
     return tuple(
         Layout(
             size,
             config.row_bucket(size),
             config.sample_bucket(size),
-            config.table_columns,
+            config.columns(context),
             images=config.images is not None,
             rotary_axes=axes,
             whole_images=config.images is not None and config.images.whole,
         )
         for size in config.token_buckets
+        for context in config.contexts(size)
     )
 
 
 def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
     """The smallest bucket that holds the plan."""
     tokens, rows, samples = plan.num_tokens, len(plan.rows), plan.num_samples
+    pages = tuple(max(len(held) for _, held in group) for group in zip(*(row.pages for row in plan.rows), strict=True))
     for layout in ascending:
-        if layout.holds(tokens, rows, samples):
+        if layout.holds(tokens, rows, samples, pages):
             return layout
     raise ValueError(f"a plan of {tokens} tokens in {rows} rows with {samples} samples exceeds every bucket")

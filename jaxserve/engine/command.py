@@ -73,7 +73,8 @@ def to_words(command: StepCommand) -> Int32Array:
     match command:
         case Launch():
             layout = command.layout
-            sizes = (layout.tokens, layout.rows, layout.samples, layout.images, layout.rotary_axes, *layout.columns)
+            images = (layout.images, layout.rotary_axes, layout.whole_images)
+            sizes = (layout.tokens, layout.rows, layout.samples, *images, *layout.columns)
             flags = (command.draw, command.keep_hidden, command.keep_routing, command.score_targets is not None)
             scores = () if command.score_targets is None else (command.score_targets,)
             return _join(0, (*flags, *sizes), command.loads, command.batch, *scores, *command.images)
@@ -92,8 +93,8 @@ def from_words(words: Int32Array) -> StepCommand:
     kind, header, loads, arrays = _split(words)
     match kind, arrays:
         case 0, [batch, *more]:
-            draw, hidden, routing, scored, tokens, rows, samples, images, axes, *columns = header
-            layout = Layout(tokens, rows, samples, tuple(columns), bool(images), axes)
+            draw, hidden, routing, scored, tokens, rows, samples, images, axes, whole, *columns = header
+            layout = Layout(tokens, rows, samples, tuple(columns), bool(images), axes, bool(whole))
             targets = more.pop(0) if scored else None
             return Launch(layout, batch, loads, targets, bool(draw), bool(hidden), bool(routing), tuple(more))
         case 1, [masks]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxserve.config import EngineConfig
-from jaxserve.engine import step
+from jaxserve.engine import compilations, step
 from jaxserve.engine.batch import Layout, layouts
 from jaxserve.engine.image_batch import ImageLayout, image_layouts
+from jaxserve.engine.kept_programs import KeptPrograms
 from jaxserve.engine.stored_programs import StoredPrograms
-from jaxserve.models import LoadedModel, cache_spec
+from jaxserve.models import LoadedModel, cache_spec, placement
 from jaxserve.sampling.columns import NUM_COLUMNS
 from jaxserve.sampling.packing import BIAS_COLUMNS, HISTORY_COLUMNS
 from jaxserve.sampling.pipeline import write_bias, write_history
@@ -66,6 +68,8 @@ class Programs:
         self.write_bias: Compiled = _missing
         self.by_name: dict[str, Compiled] = {}
         """All of them, as `stored_programs` names their files."""
+        self._kept: KeptPrograms | None = None
+        """Of earlier starts; only while all programs are compiled."""
 
     @property
     def pool(self) -> jax.ShapeDtypeStruct | None:
@@ -89,18 +93,21 @@ class Programs:
         Raises:
             ModelLoadError: a stored program can't be loaded.
         """
+        if stored is not None:
+            self._make(lambda job: stored.load(job.name, self._model.mesh.devices.flat), progress)
+            return
+        self._kept = KeptPrograms.of(self._model)
+        with nullcontext() if self._kept is None else compilations.afresh():
+            self._make(lambda job: job.compile(), progress)
+        self._kept = None
+
+    def _make(self, make: Callable[[_Job], Compiled], progress: Callable[[int, int], None]) -> None:
         jobs = list(self._jobs())
-        done = 0
-        progress(done, len(jobs))
-
-        def make(job: _Job) -> Compiled:
-            return job.compile() if stored is None else stored.load(job.name, self._model.mesh.devices.flat)
-
+        progress(0, len(jobs))
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            for job, compiled in zip(jobs, pool.map(make, jobs), strict=True):
+            for done, (job, compiled) in enumerate(zip(jobs, pool.map(make, jobs), strict=True), start=1):
                 job.keep(compiled)
                 self.by_name[job.name] = compiled
-                done += 1
                 progress(done, len(jobs))
 
     def _jobs(self) -> Iterator[_Job]:
@@ -113,13 +120,18 @@ class Programs:
             yield _Job(f"sample-{samples}", keep, partial(self._compile_sample, samples))
         for layout in reversed(self.layouts):
             keep = partial(self.forward.__setitem__, layout)
-            yield _Job(f"forward-{layout.tokens}", keep, partial(self._compile_forward, layout))
+            yield _Job(self._name(layout), keep, partial(self._compile_forward, layout))
         yield _Job("score", partial(setattr, self, "score"), partial(self._compile_score, self.layouts[-1]))
         for name, function, columns in (
             ("write_history", write_history, HISTORY_COLUMNS),
             ("write_bias", write_bias, BIAS_COLUMNS),
         ):
             yield _Job(name, partial(setattr, self, name), partial(self._compile_write, function, columns))
+
+    def _name(self, layout: Layout) -> str:
+        """Of a bucket's forward program."""
+        whole = layout.columns == self._config.table_columns
+        return f"forward-{layout.tokens}" + ("" if whole else "-".join(map(str, ("", *layout.columns))))
 
     def _compile_forward(self, layout: Layout) -> Compiled:
         """Compiles the forward program of one bucket."""
@@ -166,6 +178,16 @@ class Programs:
         return self._compile(function, self._state(), self._int32(columns), donate=(0,))
 
     def _compile(self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...]) -> Compiled:
+        path = None if self._kept is None else self._kept.path(function, arguments, donate)
+        if self._kept is None or path is None:
+            return self._compiled(function, *arguments, donate=donate)
+        found = self._kept.find(path)
+        if found is None:
+            found = self._compiled(function, *arguments, donate=donate)
+            self._kept.keep(path, found)
+        return found
+
+    def _compiled(self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...]) -> Compiled:
         with jax.set_mesh(self._model.mesh):
             return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
 
@@ -180,7 +202,7 @@ class Programs:
 
 
 def _abstract(leaves: list[jax.Array]) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves]
+    return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(leaf)) for leaf in leaves]
 
 
 def _missing(*arguments: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate, repeat, takewhile
+from operator import mul
 from pathlib import Path
 
 from jaxserve.config import EngineConfig, ImageSizes, table_columns
@@ -21,6 +23,8 @@ _CPU_PREFIX_SHARE = 0.25
 """Pages for the prefix cache on CPU, beside those that all slots can fill, as a share of them. Elsewhere as many."""
 _ACCELERATOR_SHARE = 0.90
 """Share of a device's memory that weights, pages and temporaries may fill together."""
+_SMALLEST_CONTEXT = 1024
+"""Of a GPU's context buckets."""
 _GPU_SHARE = 0.97
 """The same of what jax takes of a GPU (`gpu.py`), which leaves memory for others outside."""
 
@@ -63,6 +67,12 @@ def default_token_buckets(smallest: int, largest: int) -> tuple[int, ...]:
         buckets.append(size)
         size *= 2
     return (*buckets, largest)
+
+
+def default_context_buckets(platform: str, context: int) -> tuple[int, ...]:
+    """On GPUs powers of four below the context. Elsewhere loops end where a row does, and no page table is sent far."""
+    sizes = accumulate(repeat(4), mul, initial=_SMALLEST_CONTEXT)
+    return tuple(takewhile(lambda size: size < context, sizes)) if platform == "gpu" else ()
 
 
 def check_context(options: EngineOptions, context: int) -> None:
@@ -131,6 +141,7 @@ def derive_config(
         max_num_batched_tokens=buckets[-1],
         max_num_mixed_tokens=min(chosen.max_num_mixed_tokens, buckets[-1]),
         token_buckets=buckets,
+        context_buckets=_context_buckets(options, device.platform, context),
         page_windows=model.page_windows,
         mesh_shape=mesh_shape,
         layer_loop=chosen.layer_loop,
@@ -140,6 +151,12 @@ def derive_config(
         max_waiting=options.max_waiting,
         images=images,
     )
+
+
+def _context_buckets(options: EngineOptions, platform: str, context: int) -> tuple[int, ...]:
+    if options.context_buckets is None:
+        return default_context_buckets(platform, context)
+    return tuple(size for size in options.context_buckets if size < context)
 
 
 def _kv_bytes(options: EngineOptions, model: ModelFacts, device: DeviceFacts, images: ImageSizes | None) -> int:

@@ -60,13 +60,28 @@ def write(
         raise ModelLoadError(f"{directory} is not empty")
     directory.mkdir(parents=True, exist_ok=True)
     for name, compiled in programs:
-        executable, *trees = serialize_executable.serialize(compiled)
-        # A tree definition can't be pickled, a tree of numbers can.
-        templates = [jax.tree.unflatten(tree, range(tree.num_leaves)) for tree in trees]
-        (directory / name).write_bytes(pickle.dumps((executable, templates)))
+        (directory / name).write_bytes(pack(compiled))
     manifest = {"environment": environment(device), "engine": _sizes(config), "model": _fingerprint(model)}
     manifest["images"] = repr(config.images)
     (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def pack(compiled: Any) -> bytes:
+    """A compiled program; on CPUs one that did not come from jax's cache (`compilations.afresh`)."""
+    executable, *trees = serialize_executable.serialize(compiled)
+    # A tree definition can't be pickled, a tree of numbers can.
+    templates = [jax.tree.unflatten(tree, range(tree.num_leaves)) for tree in trees]
+    return pickle.dumps((executable, templates))
+
+
+def unpack(packed: bytes, devices: Iterable[Any]) -> Callable[..., Any]:
+    """A program of `pack`, ready to run on the devices. It is code: whoever writes the bytes runs it here."""
+    executable, templates = pickle.loads(packed)
+    inputs, outputs = [jax.tree.structure(template) for template in templates]
+    loaded: Callable[..., Any] = serialize_executable.deserialize_and_load(
+        executable, inputs, outputs, execution_devices=tuple(devices)
+    )
+    return loaded
 
 
 def _sizes(config: EngineConfig) -> dict[str, Any]:
@@ -135,12 +150,6 @@ class StoredPrograms:
             ModelLoadError: the file is missing, or the device refuses it.
         """
         try:
-            executable, templates = pickle.loads((self.directory / name).read_bytes())
-            trees = [jax.tree.structure(template) for template in templates]
-            inputs, outputs = trees
-            loaded: Callable[..., Any] = serialize_executable.deserialize_and_load(
-                executable, inputs, outputs, execution_devices=tuple(devices)
-            )
+            return unpack((self.directory / name).read_bytes(), devices)
         except Exception as error:
             raise ModelLoadError(f"--programs {self.directory}: {name} can't be loaded: {error}") from error
-        return loaded

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxserve.models.kernels.target import Target
     from jaxserve.models.layout import CacheLayout, cache_layout
     from jaxserve.models.loading import load_model, random_model
+    from jaxserve.models.memory_order import placement
     from jaxserve.models.metadata import AttentionMeta, ImageMeta, StepMeta
     from jaxserve.models.model import (
         ForwardOutput,
@@ -68,6 +69,7 @@ __all__ = [
     "load_model",
     "make_mesh",
     "patch_grid",
+    "placement",
     "random_model",
     "rotary_positions",
     "serves_single_tokens",
@@ -106,6 +108,7 @@ _HOMES = {
     "load_model": "loading",
     "make_mesh": "sharding",
     "patch_grid": "vision.grid",
+    "placement": "memory_order",
     "random_model": "loading",
     "rotary_positions": "vision.grid",
     "serves_single_tokens": "kernels.choice",

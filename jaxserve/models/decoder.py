@@ -27,6 +27,7 @@ from jaxserve.models.config import (
 )
 from jaxserve.models.kernels.attention_backend import AttentionShape, LayerBatch
 from jaxserve.models.layout import LayerLoop, Place, cache_layout, layer_loops
+from jaxserve.models.memory_order import ROWS, Order
 from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.mla import LatentAttention
 from jaxserve.models.mlp import GatedMlp
@@ -239,7 +240,9 @@ class Decoder(nnx.Module):
 
     def __init__(self, build: Build, config: ModelConfig, layer_loop: LayerLoop) -> None:
         small = config.hidden_size**-0.5
-        self.embed, embed_scale = _table(build, config, config.embed_weights, small if config.tie_embeddings else 1.0)
+        self.embed, embed_scale = _table(
+            build, config, config.embed_weights, small if config.tie_embeddings else 1.0, ROWS
+        )
         self.embed_scale = nnx.data(embed_scale)
         self.groups = nnx.List(
             [
@@ -308,12 +311,14 @@ class Decoder(nnx.Module):
 
 
 def _table(
-    build: Build, config: ModelConfig, form: WeightFormat | None, std: float
+    build: Build, config: ModelConfig, form: WeightFormat | None, std: float, order: Order | None = None
 ) -> tuple[nnx.Param[jax.ShapeDtypeStruct], nnx.Param[jax.ShapeDtypeStruct] | None]:
     """Declare a matrix [V, D] as it is held: values or codes, and scales."""
     shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
     return (
-        (build.parameter(shape, axes, Init("normal", std)), None) if form is None else build.weight(shape, axes, form)
+        (build.parameter(shape, axes, Init("normal", std), order=order), None)
+        if form is None
+        else build.weight(shape, axes, form, order=order)
     )
 
 

@@ -31,6 +31,7 @@ from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights
 from jaxserve.models.kernels.choice import Backends, preferred_backends
 from jaxserve.models.layout import LayerLoop
+from jaxserve.models.memory_order import on_device, placement
 from jaxserve.models.model import Blueprint, Leaf, LoadedModel, LoadedTower, plan_model
 from jaxserve.models.orbax_store import has_store, match_arrays, open_store
 from jaxserve.models.parameters import Init
@@ -38,7 +39,7 @@ from jaxserve.models.recoding import recode
 from jaxserve.models.registry import find_family
 from jaxserve.models.sharding import make_mesh
 from jaxserve.models.sources import Pieces, match_tensors
-from jaxserve.models.weight_choice import Quantize, WeightMode, choose_weights
+from jaxserve.models.weight_choice import Quantize, WeightMode, choose_weights, suit_kernels
 
 _ALIGNMENT = 64
 """Bytes."""
@@ -76,6 +77,7 @@ def load_model(
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
     config = choose_weights(load_config(model_dir), weights, quantize)
     backends = backends or preferred_backends(mesh, config.layers)
+    config = suit_kernels(config, backends.matmul.blocks_in_experts)
     if weights == "keep" and quantize is None:
         config = keep_blocks(config, model_dir, mesh, backends)
     plan = _plan(config, mesh, dtype, layer_loop, backends)
@@ -149,7 +151,7 @@ def random_model(
     for leaf in plan.leaves:
         keys = jax.random.fold_in(key, zlib.crc32(leaf.name.encode()) & 0x7FFFFFFF)
         layers = jnp.asarray(leaf.layers if leaf.layers is not None else (0,), jnp.uint32)
-        draw = _draw_function(leaf.init, leaf.value.shape, leaf.value.dtype.name, leaf.stacked, leaf.value.sharding)
+        draw = _draw_function(leaf.init, leaf.value.shape, leaf.value.dtype.name, leaf.stacked, placement(leaf.value))
         leaves.append(draw(keys, layers))
     return _loaded(plan, leaves, dtype, layer_loop)
 
@@ -226,7 +228,7 @@ def _load_leaf(leaf: Leaf, source: Pieces, counter: _Counter) -> jax.Array:
         host = _aligned_empty(tuple(stop - start for start, stop in spans), dtype)
         source.read(tuple(slice(*span) for span in spans), host, lambda count: counter.add(weight * count))
         jax.block_until_ready(shards)  # at most two shards are on the way
-        shards += [jax.device_put(host, device) for device in holders]
+        shards += [jax.device_put(host, on_device(leaf.value, device)) for device in holders]
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 

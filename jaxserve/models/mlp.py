@@ -5,9 +5,8 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec, MlpSpec
-from jaxserve.models.parameters import Build, Linear, project
+from jaxserve.models.parameters import Build, Linear, project_gated
 
 
 class GatedMlp(nnx.Module):
@@ -24,5 +23,5 @@ class GatedMlp(nnx.Module):
     def __call__(self, x_TD: jax.Array) -> jax.Array:
         """[T, D] -> [T, D]."""
         with jax.named_scope("mlp"):
-            inner_TF = glu(self.glu, *project(x_TD, self.gate_proj, self.up_proj))
+            inner_TF = project_gated(x_TD, self.gate_proj, self.up_proj, self.glu)
             return self.rules.constrain(self.down_proj(inner_TF))

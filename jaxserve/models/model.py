@@ -17,6 +17,7 @@ from jaxserve.models.config import ModelConfig
 from jaxserve.models.decoder import Decoder
 from jaxserve.models.kernels.choice import Backends, preferred_backends
 from jaxserve.models.layout import LayerLoop, layer_loops
+from jaxserve.models.memory_order import placed
 from jaxserve.models.metadata import ImageMeta, StepMeta
 from jaxserve.models.moe import ExpertLinear
 from jaxserve.models.parameters import Build, Init, Linear
@@ -215,7 +216,7 @@ def _taken_apart(
         name, layers = place(path)
         abstract, metadata = variable.get_value(), variable.get_metadata()
         sharding = rules.sharding(metadata["out_sharding"])
-        value = jax.ShapeDtypeStruct(abstract.shape, abstract.dtype, sharding=sharding)
+        value = placed(abstract.shape, abstract.dtype, sharding, metadata.get("order"))
         stacked = layers is not None and len(layers) > 1
         leaves.append(Leaf(".".join(map(str, name)), layers, stacked, value, metadata["init"]))
     return GraphDef(structure, jax.tree.structure(state)), tuple(leaves)

@@ -15,10 +15,10 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxserve.models.activations import glu
 from jaxserve.models.config import MlpSpec, MoeSpec, WeightFormat
 from jaxserve.models.kernels.matmul_backend import Experts, MatmulBackend, Projection
 from jaxserve.models.kernels.products import contract
+from jaxserve.models.memory_order import TURNED
 from jaxserve.models.mlp import GatedMlp
 from jaxserve.models.parameters import ZEROS, Build, Init, partition
 from jaxserve.models.quantization import Weight, align_blocks
@@ -38,12 +38,12 @@ class Router(nnx.Module):
         self.selection_bias = (
             build.parameter((count,), (None,), ZEROS, dtype="float32") if router.selection_bias else None
         )
-        self.spec, self.top_k = router, spec.top_k
+        self.spec, self.top_k, self.matmul = router, spec.top_k, build.backends.matmul
 
     def __call__(self, x_TD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[T, D] -> weights float32 [T, top_k] and expert numbers int32 [T, top_k], best first."""
         spec = self.spec
-        scores_TE = contract(x_TD, self.weight[...], jnp.float32)
+        scores_TE = self.multiply(x_TD, self.weight[...])
         if self.bias is not None:
             scores_TE = scores_TE + self.bias[...]
         if spec.scoring == "softmax":
@@ -59,6 +59,12 @@ class Router(nnx.Module):
         if spec.normalise or spec.scoring == "softmax_selected":
             weights_TA = weights_TA / (ordered_sum(jnp.split(weights_TA, self.top_k, axis=1)) + _TINY)
         return weights_TA * spec.scaling, experts_TA
+
+    def multiply(self, x_TD: jax.Array, weight_ED: jax.Array) -> jax.Array:
+        """Every expert's score before the activation, float32 [T, E]."""
+        if self.matmul.fixed:
+            return self.matmul.multiply(x_TD, Weight(weight_ED), jnp.float32)
+        return contract(x_TD, weight_ED, jnp.float32)
 
     def _select(self, scores_TE: jax.Array) -> jax.Array:
         """The best experts, of the best groups where there are groups."""
@@ -86,7 +92,8 @@ class ExpertLinear(nnx.Module):
     def hold(self, form: WeightFormat | None) -> None:
         """Declare the weight anew, held in this format."""
         self.format = form
-        self.weight, scale = self.build.weight(self.shape, self.axes, form)
+        turned = TURNED if form is not None and form.code == "e2m1" else None
+        self.weight, scale = self.build.weight(self.shape, self.axes, form, order=turned, scale_order=TURNED)
         self.weight_scale = nnx.data(scale)
 
     def arrays(self) -> Projection:
@@ -199,7 +206,7 @@ def _local(
     y_TD = _once(y_TD, axes.without(*axes.expert, *axes.width))
     if shared:
         gate_FD, up_FD, down_DF = shared
-        inner_TF = glu(spec.glu, *matmul.multiply_all(x_TD, (gate_FD, up_FD)))
+        inner_TF = matmul.multiply_gated(x_TD, gate_FD, up_FD, spec.glu)
         y_TD = y_TD + _once(matmul.multiply(inner_TF, down_DF, jnp.float32), axes.without(*axes.shared))
     y_TD = y_TD.astype(x_TD.dtype)
     return lax.psum(y_TD, axes.all) if axes.all else y_TD

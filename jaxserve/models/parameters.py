@@ -13,9 +13,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxserve.models.activations import glu
 from jaxserve.models.choice import with_layer
-from jaxserve.models.config import WeightFormat
+from jaxserve.models.config import GluSpec, WeightFormat
 from jaxserve.models.kernels.choice import Backends
+from jaxserve.models.memory_order import Order
 from jaxserve.models.quantization import (
     Weight,
     align_blocks,
@@ -71,24 +73,38 @@ class Build:
     """Layers stacked in front of every parameter (scanned layers); None = one layer."""
 
     def parameter(
-        self, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Init, dtype: str | None = None
+        self,
+        shape: tuple[int, ...],
+        axes: tuple[str | None, ...],
+        init: Init,
+        dtype: str | None = None,
+        order: Order | None = None,
     ) -> nnx.Param[jax.ShapeDtypeStruct]:
-        """Declare a parameter, of the model's dtype unless it says otherwise.
+        """Declare a parameter, of the model's dtype unless it says otherwise; `order` as in `memory_order`.
 
         Modules are built abstractly: values come from a checkpoint or from `init`.
         """
         if self.stack is not None:
             shape, axes = (self.stack, *shape), ("layers", *axes)
         value = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype or self.dtype))
-        return nnx.Param(value, out_sharding=axes, init=init, eager_sharding=False)
+        return nnx.Param(value, out_sharding=axes, init=init, order=order, eager_sharding=False)
 
     def weight(
-        self, shape: tuple[int, ...], axes: tuple[str | None, ...], form: WeightFormat | None
+        self,
+        shape: tuple[int, ...],
+        axes: tuple[str | None, ...],
+        form: WeightFormat | None,
+        *,
+        order: Order | None = None,
+        scale_order: Order | None = None,
     ) -> tuple[nnx.Param[jax.ShapeDtypeStruct], nnx.Param[jax.ShapeDtypeStruct] | None]:
-        """Declare the weight [..., out, in] of a projection as it is held: its values or codes, and its scales."""
+        """Declare the weight [..., out, in] of a projection as it is held: its values or codes, and its scales.
+
+        The orders are of values or codes, and of scales for each block.
+        """
         inputs = shape[-1]
         if form is None:
-            return self.parameter(shape, axes, Init("normal", inputs**-0.5)), None
+            return self.parameter(shape, axes, Init("normal", inputs**-0.5), order=order), None
         codes, scale = _random_codes(form, inputs)
         if form.tiled:
             axes = (*axes[:-1], None)
@@ -96,8 +112,14 @@ class Build:
             axes[:-1] if form.block is None else (*axes[:-1], axes[-1] if self._whole(form, inputs, axes[-1]) else None)
         )
         return (
-            self.parameter(code_shape(shape, form), axes, codes, code_dtype(form)),
-            self.parameter(scale_shape(shape, form), scale_axes, scale, scale_dtype(form)),
+            self.parameter(code_shape(shape, form), axes, codes, code_dtype(form), order),
+            self.parameter(
+                scale_shape(shape, form),
+                scale_axes,
+                scale,
+                scale_dtype(form),
+                None if form.block is None else scale_order,
+            ),
         )
 
     def _whole(self, form: WeightFormat, inputs: int, axis: str | None) -> bool:
@@ -166,6 +188,16 @@ def project(x_TI: jax.Array, *layers: Linear) -> tuple[jax.Array, ...]:
     products: tuple[jax.Array, ...] = with_layer(multiply, weights)
     biases = [layer.bias for layer in layers]
     return tuple(y if bias is None else y + bias[...] for y, bias in zip(products, biases, strict=True))
+
+
+def project_gated(x_TI: jax.Array, gate: Linear, up: Linear, spec: GluSpec) -> jax.Array:
+    """The gated activation of two layers of the same [T, in] -> [T, out]; one kernel, where there is one."""
+    matmul, local = gate.build.backends.matmul, gate.build.rules.mesh.size == 1
+    if not matmul.gates or gate.bias is not None or up.bias is not None:
+        return glu(spec, *project(x_TI, gate, up))
+    multiply = partial(matmul.multiply_gated, x_TI, spec=spec, local=local)
+    inner: jax.Array = with_layer(lambda weights: multiply(*weights), [gate.held(), up.held()])
+    return inner
 
 
 def partition(

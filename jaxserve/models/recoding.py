@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxserve.models.config import WeightFormat
+from jaxserve.models.config import ModelConfig, WeightFormat
 from jaxserve.models.family import VISION
 from jaxserve.models.model import Blueprint, Leaf
 from jaxserve.models.quantization import dequantise_host, int8_codes, int8_scales, packed
@@ -134,13 +134,13 @@ def recode(plan: Blueprint, stored: Blueprint, pieces: Sequence[Pieces]) -> list
         pieces: of the leaves of `stored`.
     """
     found = {_key(leaf.layers, leaf.name): found for leaf, found in zip(stored.leaves, pieces, strict=True)}
-    formats = {index: layer.weights for index, layer in enumerate(stored.config.layers)}
+    kept = {key for key in found if _form(plan.config, key) == _form(stored.config, key) is not None}
     tower = None if stored.config.vision is None else stored.config.vision.weights
     made: dict[tuple[int | None, str], Int8] = {}
 
     def weight(layer: int | None, name: str, shape: tuple[int, ...]) -> Readable:
         codes, scales = found[layer, name], found.get((layer, f"{name}_scale"))
-        form = tower if name.startswith(VISION) else formats[layer] if layer is not None else None
+        form = tower if name.startswith(VISION) else _form(stored.config, (layer, name))
         return codes if scales is None or form is None else Dequantised(codes, scales, form, shape)
 
     def quantised(layer: int | None, name: str, shape: tuple[int, ...]) -> Int8:
@@ -150,6 +150,8 @@ def recode(plan: Blueprint, stored: Blueprint, pieces: Sequence[Pieces]) -> list
 
     def piece(leaf: Leaf, layer: int | None, shape: tuple[int, ...]) -> Readable:
         weight_name = leaf.name.removesuffix("_scale")
+        if (layer, weight_name) in kept:
+            return found[layer, leaf.name]
         if weight_name != leaf.name:
             return Int8Scales(quantised(layer, weight_name, _weight_shape(plan, leaf, weight_name)))
         return quantised(layer, leaf.name, shape) if leaf.key in coded else weight(layer, leaf.name, shape)
@@ -162,6 +164,15 @@ def recode(plan: Blueprint, stored: Blueprint, pieces: Sequence[Pieces]) -> list
         )
         for leaf in plan.leaves
     ]
+
+
+def _form(config: ModelConfig, key: tuple[int | None, str]) -> WeightFormat | None:
+    """How a weight of a layer is held; None = plainly, or it is none of a layer."""
+    layer, name = key
+    if layer is None or name.startswith(VISION):
+        return None
+    spec, projection = config.layers[layer], name.removesuffix(".weight")
+    return None if projection in spec.unquantised else dict(spec.formats).get(projection, spec.weights)
 
 
 def _key(layers: tuple[int, ...] | None, name: str) -> tuple[int | None, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from jaxserve.errors import ModelLoadError
-from jaxserve.models.config import ModelConfig, WeightFormat
+from jaxserve.models.config import LayerSpec, ModelConfig, MoeSpec, WeightFormat
 
 WeightMode = Literal["keep", "dequantize"]
 """Quantised weights stay as they are stored and are dequantised in the product, or once, while they are loaded."""
@@ -15,6 +15,7 @@ Quantize = Literal["int8"]
 
 SELECTING = ("attention.indexer.weights_proj",)
 """Projections that choose, as routers do, and stay unquantised like them."""
+EXPERTS = tuple(f"mlp.experts.{name}_proj" for name in ("gate", "up", "down"))
 _INT8 = WeightFormat("int8")
 
 
@@ -47,6 +48,31 @@ def _with_weights(config: ModelConfig, weights: WeightFormat | None) -> ModelCon
     layers = tuple(replace(layer, weights=weights, unquantised=left) for layer in config.layers)
     tower = None if config.vision is None else replace(config.vision, weights=None)  # small beside the layers
     return replace(config, layers=layers, vision=tower)
+
+
+def suit_kernels(config: ModelConfig, blocks_in_experts: bool) -> ModelConfig:
+    """The configuration as the kernels want its weights to be held.
+
+    Args:
+        config: of `choose_weights`.
+        blocks_in_experts: kernels take FP8 with scales of blocks in experts alone. Elsewhere such a weight would be
+            decoded in memory, at several times its size, in every step; beside experts it is small, so it becomes
+            what its codes stand for while it is loaded. Models without experts keep it.
+    """
+    if not blocks_in_experts:
+        return config
+    sparse = any(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
+    return replace(config, layers=tuple(map(_blocks_in_experts, config.layers))) if sparse else config
+
+
+def _blocks_in_experts(layer: LayerSpec) -> LayerSpec:
+    form = layer.weights
+    if form is None or form.code != "e4m3" or form.block is None:
+        return layer
+    own = dict(layer.formats)
+    wanted = (*own, *(EXPERTS if isinstance(layer.mlp, MoeSpec) else ()))
+    formats = {name: own.get(name, form) for name in wanted if name not in layer.unquantised}
+    return replace(layer, weights=None, unquantised=(), formats=tuple(formats.items()))
 
 
 def describe_weights(config: ModelConfig) -> str | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxserve.native.library import Library
 
@@ -100,7 +101,7 @@ class Tiles(NamedTuple):
 def matmul_blocks(
     library: Library, x_TI: jax.Array, weights: Sequence[Tiles], *, group: int, offsets: bool
 ) -> tuple[jax.Array, ...]:
-    """x W^T for each weight, of x rounded to 8 bits: each 32 neighbours to 127ths of their largest magnitude.
+    """x W^T for each weight, of x in 16 bits: each 32 neighbours in 32,258ths of their largest magnitude.
 
     Products are added exactly within a group, and as float32 over the groups. A row's bits depend on that row and the
     weight alone.
@@ -160,3 +161,15 @@ def attention(
     numbers = {"scale": np.float32(scale), "window": np.int64(window or 0), "softcap": np.float32(softcap or 0.0)}
     out_TNH, kept = call(q_TNH, k_TKH, v_TKH, cache, *pages[:3], first_page, sinks, lasts, **numbers)
     return out_TNH, kept
+
+
+def zeros(library: Library, shape: Sequence[int], dtype: DTypeLike) -> jax.Array:
+    """An array of zeros of whose memory nothing is resident before it is touched.
+
+    Args:
+        library: whose function runs.
+        shape: of the array.
+        dtype: float32, bfloat16, float16 or a type of one byte.
+    """
+    made: jax.Array = jax.ffi.ffi_call(library.target("zeros"), jax.ShapeDtypeStruct(shape, dtype))()
+    return made

@@ -38,15 +38,15 @@ INSTRUCTION_SETS = (
 """The best first."""
 
 
-def available(features: Iterable[str] | None = None, machine: str | None = None) -> tuple[InstructionSet, ...]:
+def available(having: Iterable[str] | None = None, machine: str | None = None) -> tuple[InstructionSet, ...]:
     """The sets that a machine has, the best first; by default this machine."""
     machine = machine or platform.machine()
-    have = _features() if features is None else frozenset(features)
+    have = features() if having is None else frozenset(having)
     return tuple(one for one in INSTRUCTION_SETS if machine in (one.machines or (machine,)) and one.needs <= have)
 
 
 @cache
-def _features() -> frozenset[str]:
+def features() -> frozenset[str]:
     """What the processor can do; on Apple's, which have no such file, what all of them can."""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return frozenset({"asimddp"})

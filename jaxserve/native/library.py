@@ -13,7 +13,7 @@ import jax
 from jaxserve.native.build import BuildError, build, default_directory, prebuilt
 from jaxserve.native.instruction_sets import INSTRUCTION_SETS, InstructionSet, available
 
-TARGETS = ("attention", "matmul_blocks", "matmul_float", "matmul_scaled")
+TARGETS = ("attention", "matmul_blocks", "matmul_float", "matmul_scaled", "zeros")
 """Functions of the library, without their prefix."""
 VARIABLE = "JAXSERVE_NATIVE"
 """Environment variable: the name of an instruction set to use in place of the best, or "off"."""

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from jaxserve.config import Dtype
+from jaxserve.errors import ModelLoadError
 from jaxserve.options.declaration import Options, option
 from jaxserve.options.values import SIZE, parse_mesh
 
 _RUNS = ("serve", "generate")
 _PLANS = ("serve", "generate", "plan", "compile")
+_FIXED = "mosaic_fixed"
+"""Of the kernels of products, those that add in one order on GPUs."""
 _ALL = ("serve", "generate", "convert", "plan", "compile")
 
 
@@ -113,6 +116,13 @@ class EngineOptions(Options):
         commands=(),
         default_text="powers of two up to the budget",
     )
+    context_buckets: tuple[int, ...] | None = option(
+        None,
+        "Ascending contexts that steps of few tokens have programs of their own for, besides the whole.",
+        "Sizes",
+        commands=(),
+        default_text="powers of four from 1,024 on GPUs, none elsewhere",
+    )
     max_image_tokens: int | None = option(
         None,
         "Tokens of one image; larger images are made smaller.",
@@ -163,12 +173,19 @@ class EngineOptions(Options):
         commands=_PLANS,
         default_text="what the devices prefer",
     )
-    matmul: Literal["native", "xla", "mosaic", "pallas_tpu"] | None = option(
+    matmul: Literal["native", "xla", "mosaic", "mosaic_fixed", "pallas_tpu"] | None = option(
         None,
         "Kernels of matrix products.",
         "Devices",
         commands=_PLANS,
         default_text="what the devices prefer",
+    )
+
+    deterministic: bool = option(
+        False,
+        "Products on GPUs add in one order, however many tokens a step has: --matmul mosaic_fixed. Elsewhere they do.",
+        "Devices",
+        commands=_PLANS,
     )
 
     programs: Path | None = option(
@@ -186,6 +203,18 @@ class EngineOptions(Options):
         most=1,
         default_text="0.92, or what the environment says",
     )
+
+    def matmul_on(self, platform: str) -> str | None:
+        """Kernels of matrix products asked for on one of jax's platforms.
+
+        Raises:
+            ModelLoadError: others were asked for by name than --deterministic needs.
+        """
+        if not self.deterministic or platform != "gpu" or self.matmul == _FIXED:
+            return self.matmul
+        if self.matmul is not None:
+            raise ModelLoadError(f"--deterministic takes --matmul {_FIXED}, not {self.matmul}")
+        return _FIXED
 
     def chosen(self, platform: str) -> PlatformDefaults:
         """The platform's defaults, and in their place what was chosen."""

@@ -66,6 +66,22 @@ def test_a_loop_counts_as_often_as_it_turns_and_a_slice_as_much_as_it_is(traffic
     assert traffic.unknown_loops == ()
 
 
+def test_memory_that_is_only_tiled_anew_is_not_read():
+    """int8 weights get the tiles of the inputs: XLA says so by a fusion that is its own operand."""
+    tiled = (
+        "%tiled = bf16[4,64,64]{2,1,0} fusion(%p1), kind=kLoop, output_to_operand_aliasing={{}: (0, {})}, calls=%same"
+    )
+    text = PROGRAM.replace(
+        "  %layer = bf16[1,64,64]{2,1,0} dynamic-slice(%p1,",
+        f"  {tiled}\n  %layer = bf16[1,64,64]{{2,1,0}} dynamic-slice(%tiled,",
+    )
+    lines = ("%p = bf16[4,64,64] parameter(0)", "ROOT %c = bf16[4,64,64] copy(%p)")
+    same = "%same (p: bf16[4,64,64]) -> bf16[4,64,64] {\n  " + "\n  ".join(lines) + "\n}\n\n"
+    text = text.replace("%condition (state", same + "%condition (state")
+    product = next(one for one in measure(parse(text)).operations if one.source.endswith("dot"))
+    assert product.hbm_bytes == 4 * (LAYER + 4)
+
+
 def test_copies_exchanges_and_kernels_are_found(traffic):
     copies = traffic.copies(LAYER + 1)
     assert [(one.opcode, one.hbm_bytes) for one in copies] == [("copy", 2 * ALL)]

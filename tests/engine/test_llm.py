@@ -47,6 +47,21 @@ def test_together_equals_alone_and_again(llm):
         assert all(len(ids) == 40 for ids, _ in together)
 
 
+def test_a_context_of_its_own_programs_changes_no_token(llm):
+    """Steps of short sequences run in programs with narrow page tables, then in wider ones as they grow."""
+    with LLM(
+        max_num_seqs=4, max_model_len=320, token_buckets=(4, 32), kv_memory=64 << 20, context_buckets=(32, 96)
+    ) as narrow:
+        layouts, before = narrow._started.runner.programs.layouts, narrow.stats().compilations
+        assert [(one.tokens, one.columns) for one in layouts if one.tokens > 1] == [
+            (tokens, (columns,)) for tokens in (4, 32) for columns in (2, 6, 20)
+        ]
+        assert layouts[-3].size < layouts[-1].size
+        for sampling in (GREEDY, SamplingParams(temperature=1.1, top_p=0.95, seed=9)):
+            assert everything(narrow, sampling) == everything(llm, sampling)
+        assert narrow.stats().compilations == before
+
+
 def test_text_is_the_tokens_text(llm):
     for prompt, (ids, text) in zip(PROMPTS, everything(llm), strict=True):
         prompt_ids = llm.tokenizer.encode(prompt, add_special_tokens=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from jaxserve.errors import ModelLoadError
 from jaxserve.models import choose_weights
 from jaxserve.models.kernels.choice import choose_backends
 from jaxserve.models.kernels.target import Target
+from jaxserve.options import EngineOptions
 
 HOPPER = Target("gpu", "9.0")
 
@@ -43,6 +45,26 @@ def test_odd_heads(changes, reason):
     odd = replace(layer, attention=replace(layer.attention, **changes))
     with pytest.raises(ModelLoadError, match=reason):
         choose_backends("mosaic", None, HOPPER, [odd])
+
+
+def test_loops_of_gpus_have_fixed_ends():
+    chosen = {platform: choose_backends("blocked", None, platform).attention for platform in ("cpu", "gpu", "tpu")}
+    assert {platform: backend.fixed_trips for platform, backend in chosen.items()} == {
+        "cpu": False,
+        "gpu": True,
+        "tpu": False,
+    }
+
+
+def test_deterministic_means_products_of_one_order():
+    options = EngineOptions(Path("model"), deterministic=True)
+    assert [options.matmul_on(platform) for platform in ("gpu", "cpu", "tpu")] == ["mosaic_fixed", None, None]
+    with pytest.raises(ModelLoadError, match="--deterministic takes --matmul mosaic_fixed, not xla"):
+        replace(options, matmul="xla").matmul_on("gpu")
+    layers = model_config("qwen3-30b-a3b", 1).layers
+    assert choose_backends(None, options.matmul_on("gpu"), HOPPER, layers).matmul.fixed
+    with pytest.raises(ModelLoadError, match="--matmul mosaic_fixed needs a Hopper GPU"):
+        choose_backends(None, options.matmul_on("gpu"), Target("gpu", "8.0"), layers)
 
 
 def test_nothing_asked_for_gives_what_runs_everywhere():

@@ -91,6 +91,7 @@ def error(out, expected):
         pytest.param(12, 4, 64, {"with_sinks": True}, marks=pytest.mark.slow),
         (4, 2, 128, {"window": 40, "softcap": 5.0}),
         pytest.param(2, 2, 80, {"window": 600}, marks=pytest.mark.slow),
+        pytest.param(6, 2, 96, {}, marks=pytest.mark.slow),
     ],
 )
 def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, options):
@@ -107,6 +108,7 @@ def test_each_token_is_a_row_of_its_own(monkeypatch, heads, kv_heads, head_dim, 
         pytest.param(8, 2, 64, {}, marks=pytest.mark.slow),
         (12, 4, 64, {"with_sinks": True, "window": 40}),
         pytest.param(2, 1, 128, {"softcap": 5.0}, marks=pytest.mark.slow),
+        pytest.param(3, 1, 96, {}, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_beside_rows_that_decode(monkeypatch, heads, kv_heads, head_dim, options):

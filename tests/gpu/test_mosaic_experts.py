@@ -10,9 +10,9 @@ from jax._src.pallas.mosaic_gpu.interpret.params import force_gpu_interpret_mode
 
 from jaxserve.models.config import GluSpec
 from jaxserve.models.kernels import grouped, mosaic_work
-from jaxserve.models.kernels.expert_blocks import cut_into_blocks
+from jaxserve.models.kernels.expert_blocks import blocks_of_all_tokens, cut_into_blocks
 from jaxserve.models.kernels.matmul_backend import Experts, Projection
-from jaxserve.models.kernels.mosaic_matmul import MosaicMatmul, block_rows
+from jaxserve.models.kernels.mosaic_matmul import FixedMosaic, MosaicMatmul, block_rows
 from jaxserve.models.kernels.xla import Xla
 from jaxserve.models.quantization import Weight
 
@@ -21,11 +21,16 @@ COUNT, WIDTH, INNER = 6, 192, 128
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    def add_products(total, queries, keys):
-        return total + jnp.dot(queries[...].astype(jnp.float32), keys[...].T.astype(jnp.float32), precision="highest")
+    def add_products(total, left, right):
+        return total + jnp.dot(left[...].astype(jnp.float32), right[...].T.astype(jnp.float32), precision="highest")
+
+    def store_turned(target, value):
+        target[...] = value.T
 
     monkeypatch.setattr(mosaic_work, "filled", lambda shape, value, layout: jnp.full(shape, value, jnp.float32))
+    monkeypatch.setattr(mosaic_work, "load", lambda ref, layout: ref[...])
     monkeypatch.setattr(mosaic_work, "add_products", add_products)
+    monkeypatch.setattr(mosaic_work, "store_turned", store_turned)
     monkeypatch.setattr("jaxserve.models.kernels.mosaic_experts.PROCESSORS", 1)
     with force_gpu_interpret_mode():
         yield
@@ -56,6 +61,28 @@ def test_like_the_universal_backend(tokens, bias):
     assert np.linalg.norm(out - expected) < 6e-3 * np.linalg.norm(expected)
 
 
+def test_gate_up_and_activation_are_one_kernel():
+    """Of a dense layer, at few tokens."""
+    rng = np.random.default_rng(2)
+    gate, up = (Weight(jnp.asarray(rng.standard_normal((INNER, WIDTH)) * WIDTH**-0.5, jnp.bfloat16)) for _ in range(2))
+    x, spec = jnp.asarray(rng.standard_normal((5, WIDTH)), jnp.bfloat16), GluSpec("gelu_tanh", limit=1.5)
+    out, expected = (np.asarray(b.multiply_gated(x, gate, up, spec), np.float64) for b in (MosaicMatmul(), Xla()))
+    assert out.shape == (5, INNER)
+    assert np.linalg.norm(out - expected) < 6e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_each_chosen_expert_has_one_block_of_all_tokens(rows):
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(-1, COUNT + 1, (rows, 3)).astype(np.int32)
+    blocks = jax.tree.map(np.asarray, blocks_of_all_tokens(jnp.asarray(chosen), COUNT))
+    wanted = sorted(set(chosen[(chosen >= 0) & (chosen < COUNT)].tolist()))
+    assert blocks.experts_W[: blocks.valid[0]].tolist() == wanted
+    for token, place in np.argwhere(blocks.valid_TA):
+        assert blocks.experts_W[blocks.block_TA[token, place]] == chosen[token, place]
+        assert blocks.place_TA[token, place] == token
+
+
 @pytest.mark.parametrize("tokens", [1, 16, 300])
 def test_each_assignment_has_a_row_of_its_expert(tokens):
     rng = np.random.default_rng(0)
@@ -82,3 +109,15 @@ def test_a_loop_over_every_block_changes_no_bit():
     needed, every = (grouped._blocked(x, chosen, experts, GluSpec("silu"), every=every) for every in (False, True))
     assert np.array_equal(needed, every)
     assert np.asarray(needed).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
+def test_one_kernel_multiplies_any_number_of_rows(dtype):
+    """Sizes that the kernel does not take are padded; with several blocks of rows every one is computed."""
+    rng = np.random.default_rng(4)
+    weight = Weight(jnp.asarray(rng.standard_normal((72, 80)) * 80**-0.5, jnp.bfloat16))
+    x = jnp.asarray(rng.standard_normal((130, 80)), jnp.bfloat16)
+    out = np.asarray(FixedMosaic().multiply(x, weight, dtype), np.float64)
+    expected = np.asarray(x, np.float64) @ np.asarray(weight.values, np.float64).T
+    assert out.shape == (130, 72)
+    assert np.linalg.norm(out - expected) < (4e-3 if dtype == jnp.bfloat16 else 1e-6) * np.linalg.norm(expected)

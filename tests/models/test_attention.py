@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from jaxserve.models.kernels.blocked import Blocked, write_kv
 from jaxserve.models.kernels.blocked_loops import attend
 
 PAGE, PAGES, HEADS, KV_HEADS, DIM = 16, 64, 6, 2, 24
+DYNAMIC, FIXED = Blocked(), Blocked(fixed_trips=True)
 ROWS = ((0, 40), (299, 1), (250, 37), (0, 1), (127, 2))
 """(start, new tokens) of each row."""
 
@@ -33,10 +36,10 @@ def oracle(q, k, v, positions, scale, window, softcap, sinks):
     return out
 
 
-def batch_of(heads, kv_heads, cu, lens, table, tokens, first_page=0):
+def batch_of(heads, kv_heads, cu, lens, table, tokens, first_page=0, backend=DYNAMIC):
     """The batch of a layer, with what `blocked` prepares."""
     meta = AttentionMeta.from_rows(cu, lens, table, tokens, PAGE)
-    return LayerBatch(meta, Blocked().prepare(meta, AttentionShape(heads, kv_heads, DIM, DIM)), first_page)
+    return LayerBatch(meta, backend.prepare(meta, AttentionShape(heads, kv_heads, DIM, DIM)), first_page)
 
 
 @pytest.mark.parametrize("window", [None, 20, 150])
@@ -74,6 +77,34 @@ def test_ragged_rows(window, softcap, with_sinks):
         )
 
     np.testing.assert_allclose(run(q, kv, cu, lens, table), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("window", [None, 20, 128, 129])
+def test_fixed_trips_give_the_same(window):
+    """Rows of one token, of several, of none, and padding; a ring of pages where there is a window."""
+    rows, tokens, rng = ((0, 7), (299, 1), (250, 20), (0, 1), (127, 2)), 40, np.random.default_rng(0)
+    columns = 20 if window is None else (window - 1 + tokens) // PAGE + 2
+    table = rng.permutation(len(rows) * columns).astype(np.int32).reshape(len(rows), columns) + 1
+    kv = jnp.asarray(rng.standard_normal((table.size + 1, PAGE, 2 * KV_HEADS, DIM)).astype(np.float32))
+    q, sinks = rng.standard_normal((tokens, HEADS, DIM)).astype(np.float32), rng.standard_normal(HEADS)
+    cu = np.concatenate([[0], np.cumsum([n for _, n in rows])]).astype(np.int32)
+    lens = np.array([start + n for start, n in rows], np.int32)
+
+    def run(q, cu, lens, table, *, backend):
+        batch = batch_of(HEADS, KV_HEADS, cu, lens, table, tokens, backend=backend)
+        return attend(q, kv, batch, scale=0.3, window=window, sinks_N=jnp.asarray(sinks))
+
+    out, expected = (
+        np.asarray(jax.jit(partial(run, backend=backend))(q, cu, lens, table)) for backend in (FIXED, DYNAMIC)
+    )
+    np.testing.assert_allclose(out, expected, atol=2e-6)
+    assert np.array_equal(out[27], expected[27])
+    assert not out[31:].any()
+    loops = [
+        str(jax.make_jaxpr(partial(run, backend=backend))(q, cu, lens, table)).count("while[")
+        for backend in (FIXED, DYNAMIC)
+    ]
+    assert loops[0] == 0 < loops[1]
 
 
 def test_write_puts_padding_on_page_zero():

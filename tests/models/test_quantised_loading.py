@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -13,11 +14,15 @@ from safetensors.numpy import save_file
 from jaxserve import models
 from jaxserve.errors import ModelLoadError
 from jaxserve.models.checkpoint import open_checkpoint
-from jaxserve.models.config import WeightFormat
+from jaxserve.models.config import MoeSpec, WeightFormat
 from jaxserve.models.hub import HubConfig
 from jaxserve.models.hub_quantization import read_stored_weights
+from jaxserve.models.kernels.blocked import Blocked
+from jaxserve.models.kernels.choice import Backends
+from jaxserve.models.kernels.tpu_matmul import TpuMatmul
 from jaxserve.models.loading import find_pieces
 from jaxserve.models.model import plan_model
+from jaxserve.models.weight_choice import suit_kernels
 
 GATE = "model.layers.0.mlp.gate_proj.weight"
 EXPERT = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
@@ -322,3 +327,28 @@ def test_unknown_type(copied):
     path = copied("minimax_m2_fp8") / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"F8_E4M3"', b'"F8_E9M9"', 1))
     refused(path.parent, "has the unsupported type F8_E9M9")
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3_fp8", "minimax_m2_fp8"])
+def test_blocks_stay_in_experts_alone_where_kernels_want_it(model_fixtures, name):
+    """What the TPU's kernels take: experts are the codes of the file, all else is what codes stand for."""
+    backends = Backends(Blocked(), TpuMatmul(interpret=True))
+    config = suit_kernels(models.load_config(model_fixtures / name), blocks_in_experts=True)
+    model = models.load_model(model_fixtures / name, backends=backends)
+    assert model.config == config
+    found = values(model, config)
+    kept = models.load_model(model_fixtures / name)
+    plain = models.load_model(model_fixtures / name, weights="dequantize")
+    codes, numbers = values(kept, kept.config), values(plain, plain.config)
+    experts = {key for key in found if key[0].startswith("mlp.experts.")}
+    assert len(experts) == 6 * sum(isinstance(layer.mlp, MoeSpec) for layer in config.layers)
+    for key, value in found.items():
+        np.testing.assert_array_equal(value, codes[key] if key in experts else numbers[key], err_msg=str(key))
+    assert {found[key].dtype.name for key in experts} == {"uint8", "float32"}
+
+
+def test_models_without_experts_keep_their_blocks(model_fixtures):
+    dense = models.load_config(model_fixtures / "deepseek_v3_fp8")
+    dense = replace(dense, layers=dense.layers[:1])
+    assert not isinstance(dense.layers[0].mlp, MoeSpec)
+    assert suit_kernels(dense, blocks_in_experts=True) == dense

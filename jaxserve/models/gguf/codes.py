@@ -222,4 +222,5 @@ def _projections(config: ModelConfig, layer: LayerSpec) -> list[tuple[str, int]]
 
 def has_blocks(config: ModelConfig) -> bool:
     """Whether `hold_blocks` found any."""
-    return any((*(layer.formats for layer in config.layers), config.embed_weights, config.head_weights))
+    formats = [form for layer in config.layers for _, form in layer.formats]
+    return any(form is not None and form.tiled for form in (*formats, config.embed_weights, config.head_weights))

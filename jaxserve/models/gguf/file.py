@@ -139,10 +139,24 @@ class _Reader:
 
     def _array(self) -> Any:
         kind, count = self._number("I"), self._number("Q")
-        if kind in (_STRING, _ARRAY):
-            return [self._value(kind) for _ in range(count)]
+        if kind == _STRING:
+            return self._strings(count)
+        if kind == _ARRAY:
+            return [self._array() for _ in range(count)]
         dtype = np.dtype(f"<{_SCALARS[kind]}")
         return np.frombuffer(self._take(count * dtype.itemsize), dtype)
+
+    def _strings(self, count: int) -> list[str]:
+        """As many `_string`s: a vocabulary's, whose 100,000 take 0.05 s so and 0.4 one by one."""
+        strings, at, length_at = [], self._at, struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            first = at + 8
+            at = first + length_at(self._data, at)[0]
+            strings.append(self._data[first:at].decode("utf-8", "replace"))
+        if at > len(self._data):
+            raise ValueError("beyond the end")
+        self._at = at
+        return strings
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name, dimensions = self._string(), self._number("I")

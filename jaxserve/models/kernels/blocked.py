@@ -18,13 +18,15 @@ from jaxserve.models.kernels.attention_backend import (
     PageFormat,
     Selection,
 )
-from jaxserve.models.kernels.blocked_loops import Work, attend, attend_latent, list_work, query_block
+from jaxserve.models.kernels.blocked_loops import TokenWork, Work, attend, attend_latent, list_work, query_block
 from jaxserve.models.kernels.softmax import KEY_BLOCK
 from jaxserve.models.kernels.sparse import attend_sparse
 from jaxserve.models.kernels.target import Target
 from jaxserve.models.metadata import AttentionMeta
 
 _TPU_LANES = 128
+_SINGLE_TOKENS = 64
+"""Tokens of a step up to which fixed trips take each token as a row of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Blocked:
     """See `AttentionBackend`. Keys and values lie side by side in "kv": 2k = K, 2k + 1 = V of head k."""
 
     name: str = "blocked"
+    fixed_trips: bool = False
+    """Whether loops of steps of few tokens run to the end of the page table instead of the longest row's: nobody must
+    read their ends while the step runs."""
     page_sizes: tuple[int, ...] = tuple(size for size in range(1, KEY_BLOCK + 1) if KEY_BLOCK % size == 0)
 
     def refusal(self, spec: AttentionSpec | LatentSpec, target: Target) -> str | None:
@@ -50,8 +55,10 @@ class Blocked:
             widths["index"] = spec.indexer.head_dim
         return {name: CacheArray((page.size, width), (None, None), page.dtype) for name, width in widths.items()}
 
-    def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> Work:
-        """The items of prefill and the rows that decode."""
+    def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> Work | TokenWork:
+        """The items of prefill and the rows that decode; with fixed trips, where tokens are few, each of them."""
+        if self.fixed_trips and meta.rows_T.shape[0] <= _SINGLE_TOKENS:
+            return TokenWork(jnp.where(meta.valid_T, meta.positions_T, -1))
         return list_work(meta, query_block(shape.heads // shape.kv_heads, meta.rows_T.shape[0]))
 
     def write_and_attend(
@@ -94,6 +101,11 @@ class Blocked:
             q_TNC, latent, index, selection.queries, batch, scale=scale, value_dim=value_dim, top_k=top_k, axes=axes
         )
         return o_TNV, {"latent": latent, "index": index}
+
+
+def blocked_on_gpu() -> Blocked:
+    """As GPUs want it: a loop whose end depends on values costs a word with the host on every trip."""
+    return Blocked(fixed_trips=True)
 
 
 def write_kv(

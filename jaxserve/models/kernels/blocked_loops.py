@@ -47,6 +47,13 @@ class Work(NamedTuple):
     """Whether the token is such a query."""
 
 
+class TokenWork(NamedTuple):
+    """The same where each token is a row of its own."""
+
+    positions_T: jax.Array
+    """-1 for padding."""
+
+
 def list_work(meta: AttentionMeta, block: int) -> Work:
     """Cut the rows with several new tokens into items of at most `block` queries, and find the rows with one."""
     starts_R = meta.kv_lens - meta.q_lens
@@ -137,6 +144,8 @@ def _attend(
     q_TKGH: jax.Array, kv: jax.Array, batch: LayerBatch, sinks_KG: jax.Array | None, options: _Options
 ) -> jax.Array:
     """Attention of a step's rows, decoding and others -> [T, K, G, V]."""
+    if isinstance(batch.work, TokenWork):
+        return _each_token(q_TKGH, kv, batch, sinks_KG, options)
     decoded_TKGV = _decode(q_TKGH, kv, batch, sinks_KG, options)[batch.meta.rows_T]
     out_TKGV: jax.Array | float = 0.0
     if q_TKGH.shape[0] > 1:  # else no row has several new tokens
@@ -144,15 +153,48 @@ def _attend(
     return jnp.where(batch.work.decodes_T[:, None, None, None], decoded_TKGV, out_TKGV)
 
 
+def _each_token(
+    q_TKGH: jax.Array, kv: jax.Array, batch: LayerBatch, sinks_KG: jax.Array | None, options: _Options
+) -> jax.Array:
+    """Every token with the keys of its row, in a loop whose end is that of the page table -> [T, K, G, V]."""
+    meta, position_T = batch.meta, batch.work.positions_T
+    last_T = position_T if meta.lasts_T is None else jnp.where(position_T < 0, -1, meta.lasts_T)
+    q_TKMH, sinks_KM = _in_company(q_TKGH, sinks_KG)
+    shape = (position_T.shape[0], q_TKMH.shape[2])
+    queries = _Queries(
+        q_TKMH,
+        jnp.broadcast_to(position_T[:, None], shape),
+        _first_key(position_T, options.window),
+        last_T,
+        meta.page_table[meta.rows_T] + batch.first_page,
+        None if meta.lasts_T is None else jnp.broadcast_to(last_T[:, None], shape),
+    )
+    trips = -(-meta.page_table.shape[1] * meta.page_size // KEY_BLOCK)
+    if options.window is not None:  # what is seen begins anywhere in a block
+        trips += 1
+        if meta.lasts_T is None:
+            trips = min(trips, (options.window + KEY_BLOCK - 2) // KEY_BLOCK + 1)
+    return _block_loop(queries, kv, sinks_KM, options, trips)[:, :, : q_TKGH.shape[2]].astype(q_TKGH.dtype)
+
+
+def _in_company(q_XKGH: jax.Array, sinks_KG: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Queries and sinks of groups with padding behind.
+
+    XLA:CPU computes one row, and a rest of rows beyond a multiple of four, by other routines, with other bits.
+    """
+    group = q_XKGH.shape[2]
+    spare = 1 if group == 1 else -group % 4 if group > 2 else 0
+    q_XKMH = jnp.pad(q_XKGH, ((0, 0), (0, 0), (0, spare), (0, 0)))
+    return q_XKMH, None if sinks_KG is None else jnp.pad(sinks_KG, ((0, 0), (0, spare)))
+
+
 def _decode(
     q_TKGH: jax.Array, kv: jax.Array, batch: LayerBatch, sinks_KG: jax.Array | None, options: _Options
 ) -> jax.Array:
     """All rows with one new token at once -> [R, K, G, V]; other rows are zero."""
     group, position_R = q_TKGH.shape[2], batch.work.decodes_R
-    q_RKMH = q_TKGH[jnp.minimum(batch.meta.cu_q_lens[:-1], q_TKGH.shape[0] - 1)]
-    # XLA:CPU computes one row, and a rest of rows beyond a multiple of four, by other routines, with other bits.
-    spare = 1 if group == 1 else -group % 4 if group > 2 else 0
-    q_RKMH = jnp.pad(q_RKMH, ((0, 0), (0, 0), (0, spare), (0, 0)))
+    q_RKGH = q_TKGH[jnp.minimum(batch.meta.cu_q_lens[:-1], q_TKGH.shape[0] - 1)]
+    q_RKMH, sinks_KM = _in_company(q_RKGH, sinks_KG)
     queries = _Queries(
         q_RKMH,
         jnp.broadcast_to(position_R[:, None], (position_R.shape[0], q_RKMH.shape[2])),
@@ -160,7 +202,6 @@ def _decode(
         position_R,
         batch.meta.page_table + batch.first_page,
     )
-    sinks_KM = None if sinks_KG is None else jnp.pad(sinks_KG, ((0, 0), (0, spare)))
     return _block_loop(queries, kv, sinks_KM, options)[:, :, :group].astype(q_TKGH.dtype)
 
 
@@ -211,10 +252,16 @@ def _first_key(position: jax.Array, window: int | None) -> jax.Array:
     return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
 
 
-def _block_loop(queries: _Queries, kv: jax.Array, sinks_KM: jax.Array | None, options: _Options) -> jax.Array:
+def _block_loop(
+    queries: _Queries,
+    kv: jax.Array,
+    sinks_KM: jax.Array | None,
+    options: _Options,
+    fixed_trips: int | None = None,
+) -> jax.Array:
     """Run the online softmax over the blocks each row needs -> float32 [X, K, M, V]; zero where there is no query."""
     first_block_X = queries.first_X // KEY_BLOCK
-    trips = jnp.max(queries.last_X // KEY_BLOCK - first_block_X + 1)
+    trips = jnp.max(queries.last_X // KEY_BLOCK - first_block_X + 1) if fixed_trips is None else fixed_trips
 
     def step(index: jax.Array, state: Running) -> Running:
         keys = _keys(first_block_X + index, queries, kv, options)

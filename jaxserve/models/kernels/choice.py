@@ -29,17 +29,20 @@ class Entry:
     """Class or function of the module that makes it, without arguments."""
     platforms: tuple[str, ...]
     """Where it is chosen unless another is asked for."""
+    maker_on_gpu: str | None = None
+    """In its place on GPUs."""
 
-    def make(self) -> Any:
-        """The backend."""
-        return getattr(import_module(self.module), self.maker)()
+    def make(self, platform: str) -> Any:
+        """The backend for devices of this platform."""
+        maker = self.maker_on_gpu if platform == "gpu" and self.maker_on_gpu is not None else self.maker
+        return getattr(import_module(self.module), maker)()
 
 
 _KERNELS = "jaxserve.models.kernels."
 ATTENTION: Mapping[str, Entry] = {
     "pallas_tpu": Entry(_KERNELS + "tpu_attention", "PallasTpu", ("tpu",)),
     "native": Entry(_KERNELS + "native_attention", "NativeAttention", ("cpu",)),
-    "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu")),
+    "blocked": Entry(_KERNELS + "blocked", "Blocked", ("cpu", "gpu", "tpu"), "blocked_on_gpu"),
     "mosaic": Entry(_KERNELS + "mosaic", "Mosaic", ()),
 }
 MATMUL: Mapping[str, Entry] = {
@@ -47,6 +50,7 @@ MATMUL: Mapping[str, Entry] = {
     "native": Entry(_KERNELS + "native_matmul", "NativeMatmul", ("cpu",)),
     "xla": Entry(_KERNELS + "xla", "Xla", ("cpu", "gpu", "tpu")),
     "mosaic": Entry(_KERNELS + "mosaic_matmul", "MosaicMatmul", ()),
+    "mosaic_fixed": Entry(_KERNELS + "mosaic_matmul", "FixedMosaic", ()),
 }
 
 
@@ -109,12 +113,12 @@ def _choose(
     if name is not None:
         if name not in table:
             raise ModelLoadError(f"--{flag} {name} is unknown; there are: {', '.join(table)}.")
-        backend = table[name].make()
+        backend = table[name].make(platform)
         if (reason := refusal(backend)) is not None:
             raise ModelLoadError(f"--{flag} {name} {reason}.")
         return backend
     for entry in table.values():
-        if platform in entry.platforms and refusal(backend := entry.make()) is None:
+        if platform in entry.platforms and refusal(backend := entry.make(platform)) is None:
             return backend
     raise ModelLoadError(f"There are no {flag} kernels for the platform {platform}; there are: {', '.join(table)}.")
 

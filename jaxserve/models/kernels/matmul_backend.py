@@ -47,6 +47,11 @@ class MatmulBackend(Protocol):
         ...
 
     @property
+    def blocks_in_experts(self) -> bool:
+        """Whether FP8 with scales of blocks is multiplied as it is in experts alone (`suit_kernels`)."""
+        ...
+
+    @property
     def widens(self) -> bool:
         """Whether 16-bit weights are multiplied with float32 inputs, where arrays are whole on their device."""
         ...
@@ -54,6 +59,16 @@ class MatmulBackend(Protocol):
     @property
     def tiles(self) -> bool:
         """Whether it multiplies weights in tiles (`WeightFormat.tiled`), where arrays are whole on their device."""
+        ...
+
+    @property
+    def gates(self) -> bool:
+        """Whether `multiply_gated` is more than two products and an activation."""
+        ...
+
+    @property
+    def fixed(self) -> bool:
+        """Whether its products add in one order for any number of rows, where XLA's do not: none may go around it."""
         ...
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
@@ -84,6 +99,12 @@ class MatmulBackend(Protocol):
         self, x_TI: jax.Array, weights: Sequence[Weight], dtype: DTypeLike | None = None, *, local: bool = True
     ) -> tuple[jax.Array, ...]:
         """`multiply` with each of several weights [out, in], the outputs of which may differ in number."""
+        ...
+
+    def multiply_gated(
+        self, x_TI: jax.Array, gate: Weight, up: Weight, spec: GluSpec, *, local: bool = True
+    ) -> jax.Array:
+        """[T, in] -> [T, out]: the gated activation of the products with two weights [out, in]."""
         ...
 
     def apply_experts(

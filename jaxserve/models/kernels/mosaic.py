@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxserve.models.config import AttentionSpec, LatentSpec
 from jaxserve.models.kernels import blocked_loops
 from jaxserve.models.kernels.attention_backend import Arrays, AttentionShape, LayerBatch
-from jaxserve.models.kernels.blocked import Blocked, write_kv
+from jaxserve.models.kernels.blocked import Blocked, blocked_on_gpu, write_kv
 from jaxserve.models.kernels.mosaic_decode import DecodeWork, decode, list_splits
 from jaxserve.models.kernels.mosaic_prefill import PrefillWork, list_tiles, prefill
 from jaxserve.models.kernels.target import Target
@@ -35,7 +35,7 @@ class MosaicWork(NamedTuple):
     decode: DecodeWork
     prefill: PrefillWork | None
     """None in buckets where every token is a query of its own."""
-    blocked: blocked_loops.Work
+    blocked: blocked_loops.Work | blocked_loops.TokenWork
     """For float32."""
 
 
@@ -63,7 +63,7 @@ class Mosaic(Blocked):
     def prepare(self, meta: AttentionMeta, shape: AttentionShape) -> MosaicWork:  # type: ignore[override]
         """The splits of decoding, the tiles of prefill."""
         group, positions = shape.heads // shape.kv_heads, meta.page_table.shape[1] * meta.page_size
-        blocked = blocked_loops.list_work(meta, blocked_loops.query_block(group, meta.rows_T.shape[0]))
+        blocked = blocked_on_gpu().prepare(meta, shape)
         if meta.rows_T.shape[0] <= _SINGLE_TOKENS:
             ends_T = jnp.where(meta.valid_T, meta.positions_T + 1, 0)
             return MosaicWork(list_splits(meta.rows_T, ends_T, positions, shape.window), None, blocked)

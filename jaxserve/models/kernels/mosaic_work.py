@@ -79,14 +79,19 @@ def products(queries: Any, keys: Any) -> jax.Array:
     return product
 
 
-def add_products(total: jax.Array, queries: Any, keys: Any) -> jax.Array:
-    """`total` plus every query times every key, both in shared memory."""
+def add_products(total: jax.Array, left: Any, right: Any) -> jax.Array:
+    """`total` plus every row of `left` times every row of `right`, both in shared memory."""
 
     def multiply(out: Any) -> None:
-        plgpu.wgmma(out, queries, keys.transpose((1, 0)))
+        plgpu.wgmma(out, left, right.transpose((1, 0)))
 
     result: jax.Array = pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total))
     return result
+
+
+def store_turned(target: Any, value: jax.Array) -> None:
+    """16-bit registers [m, n] into shared memory [n, m], a `Tile`."""
+    target.transpose((1, 0))[...] = plgpu.layout_cast(value, plgpu.Layout.WGMMA_TRANSPOSED)
 
 
 def accumulate(total: jax.Array, left: jax.Array, right: Any) -> jax.Array:

@@ -10,7 +10,6 @@ The grid's first step takes all rows that decode, whose queries fit into VMEM to
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -416,9 +415,3 @@ def _decode_row(kernel: _Kernel, task: jax.Array, q_rows: Any, out_rows: Any) ->
     outs: list[jax.Array] = []
     kernel.run(task, q_rows[row].astype(jnp.float32)[None], lambda head, out: outs.append(out[0]))
     out_rows[row] = jnp.concatenate(outs, axis=0).astype(out_rows.dtype)
-
-
-def bytes_read(form: Form, kv_heads: int, positions: int, itemsize: int) -> int:
-    """What one row that decodes reads of HBM, in whole pages."""
-    seen = positions if form.window is None else min(positions, form.window + form.page)
-    return math.ceil(seen / form.page) * form.page * kv_heads * form.lanes.width * itemsize

@@ -20,8 +20,8 @@ from jax.typing import DTypeLike
 
 from jaxserve.models.quantization import Weight
 
-_TILE_BYTES = 4 << 20
-"""Of weights in VMEM, decoded; twice, because the next ones are on their way."""
+_TILE_BYTES = 6 << 20
+"""Of weights in VMEM as they are held; twice, because the next ones are on their way. Inputs are read once a tile."""
 _LANES = 128
 _VMEM = 96 << 20
 
@@ -55,7 +55,7 @@ def grouped_product(
     """
     blocks, rows, _ = x_WRI.shape
     outputs = weight.outputs
-    tile = _tile(outputs, x_WRI.shape[2])
+    tile = output_tile(outputs, weight.values.shape[-1] * weight.values.dtype.itemsize)
     body, parts = _parts(x_WRI, weight, tile)
     out: jax.Array = pl.pallas_call(
         body,
@@ -75,9 +75,9 @@ def grouped_product(
     return out
 
 
-def _tile(outputs: int, inputs: int) -> int:
+def output_tile(outputs: int, bytes_of_one: int) -> int:
     """Outputs of one step: all of them, or as many whole registers as fit."""
-    fitting = max(_LANES, _TILE_BYTES // (2 * inputs) // _LANES * _LANES)
+    fitting = max(_LANES, _TILE_BYTES // bytes_of_one // _LANES * _LANES)
     whole = [size for size in range(_LANES, fitting + 1, _LANES) if outputs % size == 0]
     best = whole[-1] if whole and whole[-1] * 2 > fitting else fitting
     return min(best, outputs + -outputs % _LANES)

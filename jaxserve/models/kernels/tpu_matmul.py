@@ -23,6 +23,8 @@ from jaxserve.models.reductions import ordered_sum
 
 _FEWEST_ROWS, _MOST_ROWS = 16, 128
 """Of a block: whole tiles of 16-bit numbers; more than 128 would not be faster."""
+_WAVE_BYTES = 16 << 20
+"""Inputs of experts that lie in HBM at a time, about; an expert that is cut between two waves is read twice."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class TpuMatmul(Xla):
 
     name: str = "pallas_tpu"
     stacked_experts: bool = True
+    blocks_in_experts: bool = True
     interpret: bool = False
     """Without a TPU, slowly: for tests."""
 
@@ -57,10 +60,37 @@ class TpuMatmul(Xla):
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec
     ) -> jax.Array:
-        """See `MatmulBackend`; experts of one layer alone are a stack of one."""
+        """See `MatmulBackend`; experts of one layer alone are a stack of one.
+
+        Where inputs of all assignments would be many, blocks are taken in waves, as many as this device's experts
+        need. A token's experts are added by their numbers: so no wave's end changes a bit.
+        """
         experts = experts if experts.layer is not None else _stack(experts)
-        count, choices = experts.gate.weight_EOI.count, experts_TA.shape[1]
-        blocks = cut_into_blocks(experts_TA, count, block_rows(experts_TA.size, count))
+        order_TA = jnp.argsort(experts_TA, axis=1)
+        experts_TA, weights_TA = (jnp.take_along_axis(x, order_TA, axis=1) for x in (experts_TA, weights_TA))
+        count = experts.gate.weight_EOI.count
+        rows = block_rows(experts_TA.size, count)
+        blocks = cut_into_blocks(experts_TA, count, rows)
+        add = partial(self._add, x_TD, weights_TA, experts, spec)
+        total_TD = jnp.zeros(x_TD.shape, jnp.float32)
+        wave = wave_blocks(rows, x_TD.shape[1] * x_TD.dtype.itemsize)
+        if wave >= blocks.experts_W.shape[0]:
+            return add(blocks, total_TD)
+        waves = (blocks.valid[0] + wave - 1) // wave
+        padded = blocks.padded(wave)
+        summed: jax.Array = lax.fori_loop(0, waves, lambda n, total: add(padded.part(n * wave, wave), total), total_TD)
+        return summed
+
+    def _add(
+        self,
+        x_TD: jax.Array,
+        weights_TA: jax.Array,
+        experts: Experts,
+        spec: GluSpec,
+        blocks: Blocks,
+        total_TD: jax.Array,
+    ) -> jax.Array:
+        """The sum with what these blocks give."""
         project = partial(self._project, experts=experts, blocks=blocks)
         x_WRD = x_TD[blocks.tokens_WR]
         gate, up = (project(x_WRD, side, x_TD.dtype) for side in (experts.gate, experts.up))
@@ -70,7 +100,7 @@ class TpuMatmul(Xla):
             y_TD = y_WRD[blocks.block_TA[:, place], blocks.place_TA[:, place]].astype(jnp.float32)
             return jnp.where(blocks.valid_TA[:, place, None], y_TD * weights_TA[:, place, None], 0.0)
 
-        return ordered_sum([chosen(place) for place in range(choices)])
+        return ordered_sum([total_TD, *(chosen(place) for place in range(weights_TA.shape[1]))])
 
     def _project(
         self, x_WRI: jax.Array, side: Projection, dtype: DTypeLike, *, experts: Experts, blocks: Blocks
@@ -80,6 +110,11 @@ class TpuMatmul(Xla):
             x_WRI, side.weight_EOI, layer, blocks.experts_W, blocks.valid, dtype, interpret=self.interpret
         )
         return y_WRO if side.bias_EO is None else y_WRO + side.bias_EO[blocks.experts_W][:, None]
+
+
+def wave_blocks(rows: int, bytes_of_one: int) -> int:
+    """Blocks whose inputs lie in HBM at a time."""
+    return max(1, _WAVE_BYTES // (rows * bytes_of_one))
 
 
 def block_rows(assignments: int, experts: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 from jax.typing import DTypeLike
 
+from jaxserve.models.activations import glu
 from jaxserve.models.config import GluSpec, WeightFormat
 from jaxserve.models.kernels.grouped import apply_experts
 from jaxserve.models.kernels.matmul_backend import Experts
@@ -22,8 +23,11 @@ class Xla:
 
     name: str = "xla"
     stacked_experts: bool = False
+    blocks_in_experts: bool = False
     widens: bool = False
     tiles: bool = False
+    gates: bool = False
+    fixed: bool = False
 
     def refusal(self, form: WeightFormat | None, target: Target) -> str | None:
         """Nothing is refused."""
@@ -44,6 +48,13 @@ class Xla:
     ) -> tuple[jax.Array, ...]:
         """One product after the other."""
         return tuple(self.multiply(x_TI, weight, dtype, local=local) for weight in weights)
+
+    def multiply_gated(
+        self, x_TI: jax.Array, gate: Weight, up: Weight, spec: GluSpec, *, local: bool = True
+    ) -> jax.Array:
+        """Two products, then the activation."""
+        gate_TF, up_TF = self.multiply_all(x_TI, (gate, up), local=local)
+        return glu(spec, gate_TF, up_TF)
 
     def apply_experts(
         self, x_TD: jax.Array, weights_TA: jax.Array, experts_TA: jax.Array, experts: Experts, spec: GluSpec

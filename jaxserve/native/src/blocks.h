@@ -1,4 +1,4 @@
-// y = x W^T with weights of 4 or 8 bits in groups of 16 or 32 inputs, as GGUF's blocks are, and inputs of 8 bits.
+// y = x W^T with weights of 4 or 8 bits in groups of 16 or 32 inputs, as GGUF's blocks are, and inputs of 16 bits.
 //
 // 16 outputs lie side by side in a tile: for each four inputs, four codes of the first output, four of the second ... So a
 // vector of sums belongs to as many outputs, and nothing is added across lanes. The products of a group are whole numbers,
@@ -70,21 +70,21 @@ JAXSERVE_INLINE Fours high_halves(Fours a) {
 }
 #endif
 
-// The sum of a group's products for one row and kLanes outputs: begin, add four inputs at a time, read.
+// The sum of a group's products with bytes of one row for kLanes outputs: begin, add four inputs at a time, read.
 template <class Code>
-struct Dot;
+struct Bytewise;
 
 #if defined(__AVX512VNNI__)
 
 template <>
-struct Dot<Nibbles> {
+struct Bytewise<Nibbles> {
   Fours sum;
   JAXSERVE_INLINE void begin(int32_t) { sum = _mm512_setzero_si512(); }
   JAXSERVE_INLINE void add(Fours codes, const int8_t* x) { sum = _mm512_dpbusd_epi32(sum, codes, spread_four(x)); }
   JAXSERVE_INLINE Vec read() const { return as_floats(sum); }
 };
 template <>
-struct Dot<Bytes> : Dot<Nibbles> {  // codes are 128 too large, to have no sign
+struct Bytewise<Bytes> : Bytewise<Nibbles> {  // codes are 128 too large, to have no sign
   JAXSERVE_INLINE void begin(int32_t total) { sum = _mm512_set1_epi32(-128 * total); }
 };
 JAXSERVE_INLINE Fours prepared(Fours codes) { return _mm512_xor_si512(codes, _mm512_set1_epi8(-128)); }
@@ -92,14 +92,14 @@ JAXSERVE_INLINE Fours prepared(Fours codes) { return _mm512_xor_si512(codes, _mm
 #elif defined(__AVX512F__) || defined(__AVX2__)
 
 template <>
-struct Dot<Nibbles> {  // in 16 bits: a lane gets 16 products of at most 15 * 127
+struct Bytewise<Nibbles> {  // in 16 bits: a lane gets 16 products of at most 15 * 127
   Fours sum;
   JAXSERVE_INLINE void begin(int32_t) { sum = Fours{}; }
   JAXSERVE_INLINE void add(Fours codes, const int8_t* x) { sum = add_pairs(sum, pairs(codes, spread_four(x))); }
   JAXSERVE_INLINE Vec read() const { return as_floats(widened(sum)); }
 };
 template <>
-struct Dot<Bytes> {  // |code| times the input with the code's sign: two products fit into 16 bits
+struct Bytewise<Bytes> {  // |code| times the input with the code's sign: two products fit into 16 bits
   Fours sum;
   JAXSERVE_INLINE void begin(int32_t) { sum = Fours{}; }
   JAXSERVE_INLINE void add(Fours codes, const int8_t* x) {
@@ -112,7 +112,7 @@ JAXSERVE_INLINE Fours prepared(Fours codes) { return codes; }
 #else
 
 template <class Code>
-struct Dot {
+struct Bytewise {
 #if defined(__ARM_FEATURE_DOTPROD)
   int32x4_t sum[2];
   JAXSERVE_INLINE void begin(int32_t) { sum[0] = sum[1] = vdupq_n_s32(0); }
@@ -143,6 +143,15 @@ struct Dot {
 JAXSERVE_INLINE Fours prepared(Fours codes) { return codes; }
 
 #endif
+
+// The same with inputs of 16 bits, of whose low numbers the first lies `gap` bytes behind that of the high ones.
+template <class Code>
+struct Dot {
+  Bytewise<Code> high, low;
+  JAXSERVE_INLINE void begin(const int32_t* totals) { high.begin(totals[0]), low.begin(totals[1]); }
+  JAXSERVE_INLINE void add(const Fours& codes, const int8_t* x, size_t gap) { high.add(codes, x), low.add(codes, x + gap); }
+  JAXSERVE_INLINE Vec read() const { return fma(high.read(), splat(kStep), low.read()); }
+};
 
 // A weight: tiles of codes [tiles, inputs, 16], packed as above; for each tile and group 16 scales and, with offsets, 16 offsets.
 struct BlockRows {
@@ -175,11 +184,11 @@ template <int R, class Code, class Scale, size_t Group>
 JAXSERVE_INLINE void block_sums(const Activations& x, size_t row, const BlockRows& w, size_t tile, size_t lane, Vec (&sums)[R]) {
   const uint8_t* codes = w.codes + tile * packed_bytes(kTile * w.inputs, Code());
   const Scale* factors = static_cast<const Scale*>(w.scales) + tile * w.groups() * w.factors() + lane;
-  const int8_t* from = x.codes + row * x.inputs;
+  const int8_t* from = x.codes + 2 * row * x.inputs;
   for (size_t g = 0; g < w.groups(); ++g, factors += w.factors()) {
     Dot<Code> dots[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) dots[r].begin(x.totals[(row + r) * x.groups() + g]);
+    for (int r = 0; r < R; ++r) dots[r].begin(x.totals + 2 * ((row + r) * x.groups() + g));
 #pragma GCC unroll 4
     for (int step = 0; step < static_cast<int>(Group / 8); ++step) {
       size_t k = g * Group + 8 * step;
@@ -187,9 +196,9 @@ JAXSERVE_INLINE void block_sums(const Activations& x, size_t row, const BlockRow
       if (R == 1) __builtin_prefetch(codes + packed_bytes(k * kTile, Code()) + 2048);
       if (R == 1 && packed_bytes(2, Code()) == 2) __builtin_prefetch(codes + k * kTile + 2112);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) dots[r].add(eight.low, from + r * x.inputs + k);
+      for (int r = 0; r < R; ++r) dots[r].add(eight.low, from + 2 * r * x.inputs + k, x.inputs);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) dots[r].add(eight.high, from + r * x.inputs + k + 4);
+      for (int r = 0; r < R; ++r) dots[r].add(eight.high, from + 2 * r * x.inputs + k + 4, x.inputs);
     }
     Vec scale = load(factors);
 #pragma GCC unroll 8

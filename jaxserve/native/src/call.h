@@ -68,7 +68,7 @@ class Call {
 
   // Answers the question that registration asks; false for a real call.
   bool describes_itself() const {
-    XLA_FFI_Extension_Base* first = frame_->extension_start;
+    auto* first = frame_->extension_start;  // its type has another name since jaxlib 0.11
     if (first == nullptr || first->type != XLA_FFI_Extension_Metadata) return false;
     XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(first)->metadata;
     metadata->api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, nullptr, XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
