@@ -28,6 +28,9 @@ from jaxserve.sampling.rule import Rule
 from jaxserve.sampling.state import SlotState, abstract_state
 
 Compiled = Callable[..., Any]
+OPTIONS: dict[str, str | bool] = {"xla_allow_excess_precision": False}
+"""Of XLA, for all programs. By default it leaves out roundings to bfloat16 that are widened again, in the programs of
+some buckets and not of others, and a row's bits then depend on how many there are."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ class Programs:
 
     def _compiled(self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...]) -> Compiled:
         with jax.set_mesh(self._model.mesh):
-            return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+            lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
+            return lowered.compile(compiler_options=OPTIONS)
 
     def _leaves(self) -> list[jax.ShapeDtypeStruct]:
         return _abstract(self._model.leaves)

@@ -9,13 +9,11 @@ from benchmarks.soak.churn import STAGES, churn
 from benchmarks.soak.reproducing import compare, flags, measured
 from benchmarks.soak.server import Watched, serving
 
-OPEN = pytest.mark.xfail(reason="products of the native backend with bfloat16 activations depend on the batch")
-
 
 @pytest.fixture(scope="module")
 def crowded(serve) -> Watched:
-    """So few pages that sequences lose theirs."""
-    server = serve(None, *flags("float32"))
+    """So few pages that sequences lose theirs; bfloat16, which shows more than float32 (roundings left out by XLA)."""
+    server = serve(None, *flags("bfloat16"))
     return Watched(server.url, server.process.pid)
 
 
@@ -35,7 +33,7 @@ def check_flat(found, server, *, threads=8, megabytes):
 
 @pytest.mark.timeout(600)
 def test_requests_of_all_kinds_have_the_same_answers_alone_and_under_load(crowded):
-    check_same(compare(crowded, "float32", 40), preemptions=1)
+    check_same(compare(crowded, "bfloat16", 40), preemptions=1)
 
 
 @pytest.mark.timeout(600)
@@ -45,7 +43,7 @@ def test_clients_that_leave_at_every_stage_leave_nothing_behind(crowded):
 
 @pytest.mark.slow
 @pytest.mark.timeout(6 * 3600)
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=OPEN)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ten_thousand_requests_have_the_same_answers_alone_and_under_load(dtype):
     check_same(measured(dtype, 10_000), preemptions=1000)
 
