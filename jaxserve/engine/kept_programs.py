@@ -51,7 +51,9 @@ class KeptPrograms:
     directory: Path
     devices: tuple[Any, ...]
     facts: str
-    """What all of its programs are made from."""
+    """What any program is made from: sources, versions, process, devices."""
+    model: str
+    """What those that compute the model are made from besides."""
 
     @classmethod
     def of(cls, model: LoadedModel) -> KeptPrograms | None:
@@ -66,9 +68,10 @@ class KeptPrograms:
             _process(),
             environment(devices[0]),
             [device.id for device in devices],
-            (model.config, model.dtype, model.layer_loop, model.backends, model.mesh),
+            model.mesh,
         )
-        return cls(Path(directory) / "programs", devices, repr(made_from))
+        about_model = (model.config, model.dtype, model.layer_loop, model.backends)
+        return cls(Path(directory) / "programs", devices, repr(made_from), repr(about_model))
 
     def path(self, function: Callable[..., Any], arguments: tuple[Any, ...], donate: tuple[int, ...]) -> Path | None:
         """The file of a program; None = it depends on what can't be named.
@@ -82,8 +85,9 @@ class KeptPrograms:
         if not all(isinstance(each, Layout | ImageLayout | GraphDef | int | None) for each in bound):
             return None
         named = [each for each in bound if not isinstance(each, GraphDef)]  # graphs follow from the configuration
+        model = self.model if len(named) < len(bound) else ""  # samplers are those of every model of their sizes
         about = (called.__module__, called.__qualname__, named, jax.tree.flatten(arguments), donate)
-        return self.directory / _digest([self.facts, repr(about)])
+        return self.directory / _digest([self.facts, model, repr(about)])
 
     def find(self, path: Path) -> Callable[..., Any] | None:
         """The program of a file; None = there is none that can be read."""

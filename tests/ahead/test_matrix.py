@@ -55,6 +55,7 @@ def test_bounds_notice_what_is_too_much():
 
 
 @needs_libtpu
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_tables_and_experts_stay_where_they_are():
     """GPT-OSS on one chip: rows of 2,880 numbers, MXFP4, sinks, windows, heads of 64."""

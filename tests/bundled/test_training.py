@@ -64,6 +64,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     return plan, run(plan, checkpoint), checkpoint
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns(tiny_run) -> None:
     plan, result, _ = tiny_run
     assert result.held_out_loss < 5.2 < np.log(plan.shape.vocab_size)
@@ -80,6 +81,7 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(tiny_run) -> None:
         np.testing.assert_allclose(resumed.params[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_export_is_a_model_directory(tiny_run, tmp_path: Path) -> None:
     import sentencepiece as spm
     from train_bundled.export import export

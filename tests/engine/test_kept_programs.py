@@ -116,8 +116,7 @@ def test_a_directory_that_takes_no_files_costs_one_warning(model, first, tmp_pat
 
 def test_names_tell_apart_what_programs_depend_on(model, tmp_path, monkeypatch):
     shape = (jax.ShapeDtypeStruct((3,), jnp.float32),)
-
-    plain = partial(step.sample, None)
+    plain, score = partial(step.sample, None), partial(step.score, model.graphdef)
 
     def name(function=plain, arguments=shape, donate=(0,), model=model):
         with cached_in(tmp_path):
@@ -130,8 +129,9 @@ def test_names_tell_apart_what_programs_depend_on(model, tmp_path, monkeypatch):
         name(arguments=(jax.ShapeDtypeStruct((4,), jnp.float32),)),
         name(arguments=(jax.ShapeDtypeStruct((3,), jnp.bfloat16),)),
         name(donate=()),
-        name(model=replace(model, dtype="bfloat16")),
-        name(model=replace(model, config=replace(model.config, vocab_size=7))),
+        name(function=score),
+        name(function=score, model=replace(model, dtype="bfloat16")),
+        name(function=score, model=replace(model, config=replace(model.config, vocab_size=7))),
         name(function=partial(step.forward, Programs(CONFIG, model).layouts[0], 16)),
         name(function=partial(step.forward, Programs(CONFIG, model).layouts[0], 8)),
     }
@@ -142,8 +142,8 @@ def test_names_tell_apart_what_programs_depend_on(model, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(kept_programs, "_package", lambda: "other sources")
         names.add(name())
-    assert len(names) == 12
-    assert name() == name()
+    assert len(names) == 13
+    assert name() == name() == name(model=replace(model, dtype="bfloat16")), "samplers know no model"
     assert name(function=partial(step.sample, lambda logits, rows: logits)) is None, "a rule of one's own has no name"
 
 

@@ -23,7 +23,7 @@ def compile_step(model: str, topology: str, devices: int, tokens: int, num_pages
     return report
 
 
-@pytest.mark.parametrize("tokens", [64, 512])
+@pytest.mark.parametrize("tokens", [64, pytest.param(512, marks=pytest.mark.slow)])
 def test_tensor_parallel_over_a_v5e_slice(tokens):
     report = compile_step("llama", "v5e:2x4", 8, tokens, 4096)
     assert report["mesh"] == {"replica": 1, "kv": 8, "group": 1}
