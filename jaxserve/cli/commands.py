@@ -19,7 +19,7 @@ from jaxserve import __version__
 from jaxserve.cli.curl import base_url, curl_lines
 from jaxserve.cli.help_text import GroupedCommand
 from jaxserve.cli.parameters import ignore_service_links, takes_only, takes_options
-from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, output
+from jaxserve.cli.progress import AboveBars, Bars, clear_errors, console, leave_full_disks, output
 from jaxserve.errors import ExitCode, ModelLoadError
 from jaxserve.options import ApiOptions, BenchOptions, EngineOptions, HostsOptions, ServeOptions, build
 
@@ -305,7 +305,10 @@ def compile_ahead(
 
 def main() -> None:
     """Entry point of the `jaxserve` script."""
-    app()
+    try:
+        app()
+    finally:
+        leave_full_disks()
 
 
 def default_compilation_cache() -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import ClassVar, NoReturn, Self
+from contextlib import contextmanager, suppress
+from typing import IO, Any, ClassVar, NoReturn, Self, cast
 
 import typer
 from rich.console import Console
@@ -14,7 +15,37 @@ from rich.table import Table
 
 from jaxserve.errors import ExitCode, HostLost, JaxserveError
 
-console = Console(stderr=True)
+
+class _Stderr:
+    """Standard error, whatever it is by then. What a full disk refuses is lost; a server goes on without its log."""
+
+    def write(self, text: str) -> int:
+        """As of a file."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of a file."""
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def leave_full_disks() -> None:
+    """What can't be written any more must not become the exit code of a process that did its work (Python's 120)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            setattr(sys, name, None)
+
+
+console = Console(file=cast("IO[str]", _Stderr()))
 output = Console(highlight=False)
 """For what a command was asked to say."""
 
