@@ -211,3 +211,12 @@ def test_sets_are_chosen_by_what_the_machine_has():
     assert [one.name for one in available(["avx2", "fma", "f16c", "sse4_2"], "x86_64")] == ["avx2", "portable"]
     assert [one.name for one in available(["asimd", "asimddp"], "aarch64")] == ["dotprod", "portable"]
     assert [one.name for one in available([], "riscv64")] == ["portable"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("shape", [(3, 5), (70_001,), (300, 7, 1024)])
+def test_zeros_where_other_numbers_were(library, shape, dtype):
+    jax.block_until_ready([jnp.ones(shape, dtype) for _ in range(3)])  # memory that may be had again
+    made = jax.jit(lambda: calls.zeros(library, shape, dtype))()
+    assert made.shape == shape
+    assert not np.asarray(made, np.float32).any()
