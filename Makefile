@@ -9,6 +9,7 @@ PYTEST = "$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist loadfile
 VENV ?= .venv
 BIN ?= $(VENV)/bin
 SETUP ?= VENV="$(VENV)" scripts/venv.sh
+ALL = test dev --optional aot --optional clients --optional deploy --optional otel
 VERSION_TESTS ?= tests/gpu tests/models tests/sampling tests/engine
 SHELL_SCRIPTS = tpu_setup.sh .ci/run scripts/*.sh
 
@@ -23,7 +24,7 @@ serve: ## serve a model: MODEL=directory, .gguf, hub id or story (default: SmolL
 	@exec "$(BIN)/jaxserve" serve $(if $(MODEL),"$(MODEL)") --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 test: ## run the tests, two at a time: PYTEST_ARGS='-k name' WORKERS=2
-	@$(SETUP) test dev --optional aot --optional clients --optional deploy
+	@$(SETUP) $(ALL)
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # jaxlib's exceptions need the C++ library before the sanitizer's; the test left out loads a whole model, whose kernels
@@ -35,7 +36,7 @@ sanitize: ## the C++ kernels' tests with the address sanitizer
 	  "$(BIN)/python" -m pytest -q tests/models/test_native.py -k "not bfloat16_that_is_stored" $(PYTEST_ARGS)
 
 test-slow: ## run the sweeps that `make test` leaves out
-	@$(SETUP) test dev --optional aot --optional clients --optional deploy
+	@$(SETUP) $(ALL)
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-versions: ## the core's tests with Python 3.12 and its jax, and programs for an H100 compiled without one
@@ -53,7 +54,7 @@ judges: ## run other people's tests against a server: ARGS='--url http://127.0.0
 check: check-format check-lint check-types check-imports check-shell ## format, lint, types, import contracts, shell scripts
 
 check-env:
-	@$(SETUP) test dev --optional aot --optional clients --optional deploy
+	@$(SETUP) $(ALL)
 
 check-format: check-env
 	"$(BIN)/ruff" format --check .

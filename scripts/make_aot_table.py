@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from generated import main, table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -29,7 +30,7 @@ def rows(data: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
         row = data.get(program.name)
         if row is None:
             continue
-        findings = "; ".join(beyond(row)).replace("|", "/")
+        findings = "; ".join(beyond(row))
         if "error" in row:
             yield (program.model, program.topology, f"{program.step} {program.tokens}", *("",) * 7, findings)
             continue
@@ -67,10 +68,9 @@ def _program(row: dict[str, Any], findings: str) -> tuple[str, ...]:
 
 def tables(data: dict[str, dict[str, Any]]) -> str:
     """The generated part."""
-    lines = [HEADER, tuple("---" for _ in HEADER), *rows(data)]
     measured, count = sum("error" not in row for row in data.values()), sum(1 for _ in programs())
     said = f"{measured} of the {count} programs that `make aot` compiles; wished ratios are those of decoding."
-    return f"{said}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return f"{said}\n\n{table(HEADER, rows(data))}"
 
 
 def render() -> str:
@@ -80,13 +80,5 @@ def render() -> str:
     return f"{before}{BEGIN}\n\n{tables(json.loads(RESULTS.read_text()))}\n{END}{after}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the file is current")
-    if parser.parse_args().check:
-        sys.exit(0 if OUTPUT.read_text() == render() else f"{OUTPUT} is out of date: run {Path(__file__).name}")
-    OUTPUT.write_text(render())
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, OUTPUT, render)

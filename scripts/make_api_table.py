@@ -6,12 +6,12 @@ from the tests that are marked `proves(field)`. Usage: make_api_table.py [--chec
 
 from __future__ import annotations
 
-import argparse
 import ast
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from generated import main, table
 
 from jaxserve.api.openapi import ERRORS, schemas
 from jaxserve.api.rules import UNSUPPORTED
@@ -272,19 +272,5 @@ def render() -> str:
     )
 
 
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    every = (columns, ["---"] * len(columns), *lines)
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in every)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the file is current")
-    if parser.parse_args().check:
-        sys.exit(0 if OUTPUT.read_text() == render() else f"{OUTPUT} is out of date: run {Path(__file__).name}")
-    OUTPUT.write_text(render())
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, OUTPUT, render)

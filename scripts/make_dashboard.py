@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from generated import main
 
 OUTPUT = Path(__file__).resolve().parents[1] / "deploy" / "grafana.json"
 _RATE = "[$__rate_interval]"
@@ -96,13 +96,5 @@ def render() -> str:
     return json.dumps(dashboard, indent=2) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the file is current")
-    if parser.parse_args().check:
-        sys.exit(None if OUTPUT.read_text() == render() else f"{OUTPUT.name} is not current: run make_dashboard.py")
-    OUTPUT.write_text(render())
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, OUTPUT, render)

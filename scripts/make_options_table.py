@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from itertools import groupby
 from pathlib import Path
+
+from generated import main, table
 
 from jaxserve.errors import ExitCode
 from jaxserve.options import ApiOptions, Declared, EngineOptions, HostsOptions, ServeOptions, declared
@@ -73,21 +73,11 @@ def render() -> str:
     )
     parts = [HEADER]
     for group, members in groupby(options, key=lambda each: each.option.group):
-        lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(row, members)]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"## {group}\n\n{table}\n")
-    codes = "\n".join(f"| {code.value} | {CODES[code]} |" for code in ExitCode)
-    parts.append(f"## Exit codes\n\n| Code | Meaning |\n| --- | --- |\n{codes}\n")
+        parts.append(f"## {group}\n\n{table(COLUMNS, map(row, members))}")
+    codes = table(("Code", "Meaning"), [(str(code.value), CODES[code]) for code in ExitCode])
+    parts.append(f"## Exit codes\n\n{codes}")
     return "\n".join(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the file is current")
-    if parser.parse_args().check:
-        sys.exit(0 if OUTPUT.read_text() == render() else f"{OUTPUT} is out of date: run {Path(__file__).name}")
-    OUTPUT.write_text(render())
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, OUTPUT, render)

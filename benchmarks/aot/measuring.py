@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,16 +112,15 @@ def _heaviest(traffic: Traffic) -> list[dict[str, Any]]:
 
 def _collectives(measured: Measured) -> list[dict[str, Any]]:
     """By kind and type: how often, and bytes of all results."""
-    sums: dict[tuple[str, str], list[float]] = {}
+    times: defaultdict[tuple[str, str], float] = defaultdict(float)
+    sizes: defaultdict[tuple[str, str], float] = defaultdict(float)
     for one in measured.traffic.collectives:
-        times, size = sums.setdefault((one.opcode.removesuffix("-start"), one.result.split("[")[0]), [0.0, 0.0])
-        sums[one.opcode.removesuffix("-start"), one.result.split("[")[0]] = [
-            times + one.times,
-            size + one.times * one.bytes,
-        ]
+        sort = one.opcode.removesuffix("-start"), one.result.split("[")[0]
+        times[sort] += one.times
+        sizes[sort] += one.times * one.bytes
     return [
-        {"kind": kind, "type": dtype, "times": times, "mb": round(size / 1e6, 2)}
-        for (kind, dtype), (times, size) in sorted(sums.items())
+        {"kind": kind, "type": dtype, "times": times[kind, dtype], "mb": round(sizes[kind, dtype] / 1e6, 2)}
+        for kind, dtype in sorted(sizes)
     ]
 
 

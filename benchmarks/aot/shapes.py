@@ -74,9 +74,7 @@ _DEEPSEEK = _latent(
     quantization_config=_FP8,
 )
 _QWEN_VL = {"rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}}
-_QWEN3_MOE = {
-    **SHARED["qwen3-30b-a3b"],
-}
+_QWEN3_MOE = SHARED["qwen3-30b-a3b"]
 _LLAMA = SHARED["llama-3.1-8b"]
 
 

@@ -27,6 +27,7 @@ from benchmarks.gpu.hlo import Program
 from benchmarks.gpu.program import PAGE_SIZE, Bucket, abstract_batch, step_of
 from benchmarks.gpu.shapes import SHAPES, model_config
 from jaxserve import models
+from jaxserve.engine.programs import OPTIONS
 from jaxserve.models.cache import cache_spec
 from jaxserve.models.config import ModelConfig
 from jaxserve.models.kernels.choice import Backends, choose_backends
@@ -66,7 +67,8 @@ def compile_step(config: ModelConfig, bucket: Bucket, mesh: Mesh, backends: Back
     cache = cache_spec(config, num_pages=_PAGES, page_size=PAGE_SIZE, **arguments)
     batch = abstract_batch(config, bucket, NamedSharding(mesh, PartitionSpec()))
     with jax.set_mesh(mesh):
-        return jax.jit(step_of(graphdef), donate_argnums=(1,)).lower(leaves, cache, *batch).compile()
+        lowered = jax.jit(step_of(graphdef), donate_argnums=(1,)).lower(leaves, cache, *batch)
+        return lowered.compile(compiler_options=OPTIONS)
 
 
 def needed_weights(config: ModelConfig, mesh: Mesh, backends: Backends) -> int:

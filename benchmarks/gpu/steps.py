@@ -18,6 +18,7 @@ from benchmarks.gpu.hlo import Program
 from benchmarks.gpu.program import PAGE_SIZE, Bucket, abstract_batch, random_tables, step_of
 from benchmarks.gpu.shapes import model_config
 from jaxserve import models
+from jaxserve.engine.programs import OPTIONS
 from jaxserve.models.kernels.choice import choose_backends
 from jaxserve.models.kernels.target import Target
 
@@ -118,7 +119,7 @@ class Run:
             lowered = jax.jit(step_of(model.graphdef), donate_argnums=1).lower(
                 model.leaves, cache, *abstract_batch(config, bucket, jax.sharding.NamedSharding(model.mesh, jax.P()))
             )
-            step = lowered.compile()
+            step = lowered.compile(compiler_options=OPTIONS)
         report = Program(step.as_text() or "").report()
         told = {"compile_seconds": time.perf_counter() - started, "kernels": report.kernels}
         return step, cache, tables, told | {"unknown_loops": report.unknown_loops}

@@ -24,7 +24,7 @@ class Figures:
     free_pages: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watched:
     """A server that answers requests at `url` from process `pid`."""
 

@@ -18,9 +18,8 @@ from jaxserve.engine.programs import Programs
 from jaxserve.engine.sizing import DeviceFacts, derive_config
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import LoadedModel, Target, choose_backends, choose_weights, load_config, make_mesh
-from jaxserve.models.loading import keep_blocks
+from jaxserve.models.loading import as_held
 from jaxserve.models.model import plan_model
-from jaxserve.models.weight_choice import suit_kernels
 from jaxserve.options import EngineOptions
 from jaxserve.prepared import mesh_shape
 from jaxserve.startup import model_facts
@@ -54,10 +53,8 @@ def _model(options: EngineOptions, shape: tuple[int, int, int], devices: list[An
     backends = choose_backends(
         options.attention, options.matmul_on(devices[0].platform), Target.of(devices[0]), config.layers
     )
-    config = suit_kernels(config, backends.matmul.blocks_in_experts)
     chosen, mesh = options.chosen(devices[0].platform), make_mesh(shape, devices)
-    if options.weights == "keep" and options.quantize is None:
-        config = keep_blocks(config, options.model_dir, mesh, backends)
+    config = as_held(config, options.model_dir, options.weights, options.quantize, mesh, backends)
     blueprint = plan_model(config, mesh=mesh, dtype=chosen.dtype, layer_loop=chosen.layer_loop, backends=backends)
     leaves: list[Any] = [leaf.value for leaf in blueprint.leaves]
     return LoadedModel(config, blueprint.graphdef, leaves, mesh, chosen.dtype, chosen.layer_loop, backends)

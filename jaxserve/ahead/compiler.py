@@ -22,6 +22,7 @@ from jaxserve.ahead.traffic import Traffic, measure
 from jaxserve.config import table_columns
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout
+from jaxserve.engine.programs import OPTIONS
 from jaxserve.errors import ModelLoadError
 from jaxserve.models import (
     Backends,
@@ -160,7 +161,7 @@ class Compiler:
         started = time.perf_counter()
         with jax.set_mesh(self.mesh):
             batch = (int32((case.rows,)), int32((layout.size,)), *self._pool())
-            compiled = function.lower(leaves, cache, *batch).compile()
+            compiled = function.lower(leaves, cache, *batch).compile(compiler_options=OPTIONS)
         seconds = time.perf_counter() - started
         sizes = [_device_bytes(leaf) for leaf in leaves]
         return Measured(

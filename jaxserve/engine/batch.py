@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from operator import le
 from typing import Generic, TypeVar
 
 import jax
@@ -107,10 +106,9 @@ class Layout:
         lasts = parts[samples + 3] if self.whole_images else None
         return replace(views, image_rows_T=parts[samples + 1], rotary_AT=rotary, image_lasts_T=lasts)
 
-    def holds(self, tokens: int, rows: int, samples: int, pages: tuple[int, ...]) -> bool:
-        """Whether a plan of this size fits the bucket; `pages` are the most of a row in each page group."""
-        fits = tokens <= self.tokens and rows <= self.rows and samples <= self.samples
-        return fits and all(map(le, pages, self.columns))
+    def holds(self, tokens: int, rows: int, samples: int) -> bool:
+        """Whether a plan of this size fits the bucket, its page tables aside."""
+        return tokens <= self.tokens and rows <= self.rows and samples <= self.samples
 
 
 def layouts(config: EngineConfig) -> tuple[Layout, ...]:
@@ -134,8 +132,13 @@ def layouts(config: EngineConfig) -> tuple[Layout, ...]:
 def choose_layout(plan: Plan, ascending: tuple[Layout, ...]) -> Layout:
     """The smallest bucket that holds the plan."""
     tokens, rows, samples = plan.num_tokens, len(plan.rows), plan.num_samples
-    pages = tuple(max(len(held) for _, held in group) for group in zip(*(row.pages for row in plan.rows), strict=True))
+    whole = ascending[-1].columns  # every plan's page tables fit, so its rows are looked at for narrower ones only
     for layout in ascending:
-        if layout.holds(tokens, rows, samples, pages):
+        if layout.holds(tokens, rows, samples) and (layout.columns == whole or _are_within(plan, layout.columns)):
             return layout
     raise ValueError(f"a plan of {tokens} tokens in {rows} rows with {samples} samples exceeds every bucket")
+
+
+def _are_within(plan: Plan, columns: tuple[int, ...]) -> bool:
+    """Whether no row has more pages of a group than its table would have columns."""
+    return all(len(held) <= most for row in plan.rows for (_, held), most in zip(row.pages, columns, strict=True))

@@ -2,7 +2,7 @@
 
 jax's own cache is asked with a lowered program, and tracing and lowering are most of a start that finds everything
 there: 7.4 of 10.7 s of processor time for SmolLM2-135M. Here a program's name is a digest of all that it is made from:
-the package's sources, versions, devices, the model's configuration, the static sizes, the shapes of its arguments.
+the sources of programs, versions, devices, the model's configuration, the static sizes, the shapes of its arguments.
 Files lie in `programs` within jax's directory; they are code, as jax's are, so the directory must be its user's own.
 """
 
@@ -32,6 +32,8 @@ from jaxserve.native.instruction_sets import features
 _log = logging.getLogger("jaxserve.programs")
 _MOST_BYTES = 1 << 30
 """Of all files together; those that were used longest ago go first."""
+_PARTS, _SUFFIXES = ("engine", "models", "native", "sampling"), (".py", ".h", ".cc")
+"""Packages, and files of theirs, that programs are traced from."""
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAXSERVE_NATIVE")
 _SETTINGS = (
     "jax_enable_x64",
@@ -64,7 +66,7 @@ class KeptPrograms:
             return None
         devices = tuple(model.mesh.devices.flat)
         made_from = (
-            _package(),
+            _sources(),
             _process(),
             environment(devices[0]),
             [device.id for device in devices],
@@ -72,6 +74,11 @@ class KeptPrograms:
         )
         about_model = (model.config, model.dtype, model.layer_loop, model.backends)
         return cls(Path(directory) / "programs", devices, repr(made_from), repr(about_model))
+
+    @property
+    def needs_afresh(self) -> bool:
+        """Whether only programs can be kept that did not come from jax's cache (`compilations.afresh`)."""
+        return bool(self.devices[0].platform == "cpu")
 
     def path(self, function: Callable[..., Any], arguments: tuple[Any, ...], donate: tuple[int, ...]) -> Path | None:
         """The file of a program; None = it depends on what can't be named.
@@ -138,9 +145,12 @@ def _write(path: Path, content: bytes) -> None:
 
 def _prune(files: Iterable[Path], most: int) -> None:
     """Removes the files that were used longest ago, until the others are small enough together."""
-    kept = sorted(((path.stat(), path) for path in files), key=lambda each: each[0].st_mtime, reverse=True)
+    found = []
+    for path in files:
+        with suppress(FileNotFoundError):  # another process has written or removed it meanwhile
+            found.append((path.stat(), path))
     total = 0
-    for stat, path in kept:
+    for stat, path in sorted(found, key=lambda each: each[0].st_mtime, reverse=True):
         total += stat.st_size
         if total > most:
             path.unlink(missing_ok=True)
@@ -151,11 +161,11 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 @cache
-def _package() -> str:
-    """A digest of the package's sources."""
-    root = Path(__file__).parents[1]
-    files = sorted(path for ending in ("*.py", "*.h", "*.cc") for path in root.rglob(ending))
-    return _digest(part for path in files for part in (str(path.relative_to(root)), path.read_text()))
+def _sources(package: Path = Path(__file__).parents[1]) -> str:
+    """A digest of all that programs are traced from; who changes the API compiles nothing anew."""
+    files = [package / "config.py", *(path for part in _PARTS for path in sorted((package / part).rglob("*.*")))]
+    named = [(str(path.relative_to(package)), path.read_text()) for path in files if path.suffix in _SUFFIXES]
+    return _digest(part for pair in named for part in pair)
 
 
 def _process() -> tuple[Any, ...]:

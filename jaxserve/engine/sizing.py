@@ -117,6 +117,7 @@ def derive_config(
     largest = chosen.max_num_batched_tokens
     while options.max_num_batched_tokens is None and largest < least:
         largest *= 2
+    _check_ascending(token_buckets=options.token_buckets, context_buckets=options.context_buckets)
     buckets = options.token_buckets or default_token_buckets(chosen.smallest_bucket, largest)
     if buckets[-1] < least:
         raise ModelLoadError(
@@ -151,6 +152,12 @@ def derive_config(
         max_waiting=options.max_waiting,
         images=images,
     )
+
+
+def _check_ascending(**given: tuple[int, ...] | None) -> None:
+    for name, sizes in given.items():
+        if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
+            raise ModelLoadError(f"{name} {list(sizes)}: sizes ascend, from 1 on")
 
 
 def _context_buckets(options: EngineOptions, platform: str, context: int) -> tuple[int, ...]:

@@ -77,9 +77,7 @@ def load_model(
     mesh = make_mesh((1, 1, 1)) if mesh is None else mesh
     config = choose_weights(load_config(model_dir), weights, quantize)
     backends = backends or preferred_backends(mesh, config.layers)
-    config = suit_kernels(config, backends.matmul.blocks_in_experts)
-    if weights == "keep" and quantize is None:
-        config = keep_blocks(config, model_dir, mesh, backends)
+    config = as_held(config, model_dir, weights, quantize, mesh, backends)
     plan = _plan(config, mesh, dtype, layer_loop, backends)
     sources = find_pieces(plan, model_dir)
     planned = [_as_stored(plan, leaf, source) for leaf, source in zip(plan.leaves, sources, strict=True)]
@@ -91,11 +89,16 @@ def load_model(
     return _loaded(plan, leaves, dtype, layer_loop)
 
 
-def keep_blocks(config: ModelConfig, model_dir: Path, mesh: Mesh, backends: Backends) -> ModelConfig:
-    """The configuration with the blocks of a GGUF file held as they are, where kernels multiply them; else the same."""
-    if not has_gguf(model_dir) or mesh.size > 1 or not backends.matmul.tiles:
-        return config
-    return hold_as_stored(config, open_listed(model_dir))
+def as_held(
+    config: ModelConfig, model_dir: Path, weights: WeightMode, quantize: Quantize | None, mesh: Mesh, backends: Backends
+) -> ModelConfig:
+    """The configuration of `choose_weights` with its weights as these kernels want them.
+
+    Blocks of a GGUF file stay as they are where kernels multiply them.
+    """
+    config = suit_kernels(config, backends.matmul.blocks_in_experts)
+    tiles = backends.matmul.tiles and mesh.size == 1 and weights == "keep" and quantize is None
+    return hold_as_stored(config, open_listed(model_dir)) if tiles and has_gguf(model_dir) else config
 
 
 def _as_stored(plan: Blueprint, leaf: Leaf, source: Pieces) -> Leaf:

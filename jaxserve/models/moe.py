@@ -38,12 +38,12 @@ class Router(nnx.Module):
         self.selection_bias = (
             build.parameter((count,), (None,), ZEROS, dtype="float32") if router.selection_bias else None
         )
-        self.spec, self.top_k, self.matmul = router, spec.top_k, build.backends.matmul
+        self.spec, self.top_k, self.build = router, spec.top_k, build
 
     def __call__(self, x_TD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[T, D] -> weights float32 [T, top_k] and expert numbers int32 [T, top_k], best first."""
         spec = self.spec
-        scores_TE = self.multiply(x_TD, self.weight[...])
+        scores_TE = self._multiply(x_TD, self.weight[...])
         if self.bias is not None:
             scores_TE = scores_TE + self.bias[...]
         if spec.scoring == "softmax":
@@ -60,10 +60,11 @@ class Router(nnx.Module):
             weights_TA = weights_TA / (ordered_sum(jnp.split(weights_TA, self.top_k, axis=1)) + _TINY)
         return weights_TA * spec.scaling, experts_TA
 
-    def multiply(self, x_TD: jax.Array, weight_ED: jax.Array) -> jax.Array:
+    def _multiply(self, x_TD: jax.Array, weight_ED: jax.Array) -> jax.Array:
         """Every expert's score before the activation, float32 [T, E]."""
-        if self.matmul.fixed:
-            return self.matmul.multiply(x_TD, Weight(weight_ED), jnp.float32)
+        matmul, local = self.build.backends.matmul, self.build.rules.mesh.size == 1
+        if matmul.fixed:
+            return matmul.multiply(x_TD, Weight(weight_ED), jnp.float32, local=local)
         return contract(x_TD, weight_ED, jnp.float32)
 
     def _select(self, scores_TE: jax.Array) -> jax.Array:

@@ -1,14 +1,12 @@
-"""Makes the training scripts importable and names the bundled model's directory."""
+"""Names the bundled model's directory."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 
 @pytest.fixture(scope="session")

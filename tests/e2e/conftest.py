@@ -18,6 +18,7 @@ import httpx
 import pytest
 import uvicorn
 
+from benchmarks.soak.server import Watched
 from jaxserve import LLM
 from jaxserve.api.app import create_app
 from jaxserve.api.connection import guarded
@@ -31,25 +32,9 @@ START_SECONDS = 600
 
 
 @dataclass
-class LiveServer:
+class LiveServer(Watched):
     process: subprocess.Popen[bytes]
-    url: str
     log: Path
-
-    def metrics(self) -> dict[str, float]:
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
-        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
-
-    def engine(self, field: str) -> float:
-        found = self.metrics()
-        return next(found[name] for end in ("", "_total") if (name := f"jaxserve_engine_{field}{end}") in found)
-
-    def wait_idle(self, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while self.engine("running") or self.engine("waiting"):
-            assert time.monotonic() < deadline, "the engine is still busy"
-            time.sleep(0.05)
 
     def stop(self, seconds: float = 40) -> int:
         if self.process.poll() is None:
@@ -90,7 +75,7 @@ def serve(tmp_path_factory, cache_home) -> Iterator[Serve]:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache_home), **(env or {})}
         with log.open("wb") as output:
             process = subprocess.Popen([*command, *flags], stdout=output, stderr=output, env=environment)
-        server = LiveServer(process, f"http://127.0.0.1:{port}", log)
+        server = LiveServer(f"http://127.0.0.1:{port}", process.pid, process, log)
         running.append(server)
         _wait_ready(server)
         return server

@@ -13,8 +13,8 @@ from benchmarks.soak.server import Watched, serving
 @pytest.fixture(scope="module")
 def crowded(serve) -> Watched:
     """So few pages that sequences lose theirs; bfloat16, which shows more than float32 (roundings left out by XLA)."""
-    server = serve(None, *flags("bfloat16"))
-    return Watched(server.url, server.process.pid)
+    server: Watched = serve(None, *flags("bfloat16"))
+    return server
 
 
 def check_same(found, preemptions):

@@ -140,11 +140,24 @@ def test_names_tell_apart_what_programs_depend_on(model, tmp_path, monkeypatch):
             patch.setenv(variable, "other")
             names.add(name())
     with monkeypatch.context() as patch:
-        patch.setattr(kept_programs, "_package", lambda: "other sources")
+        patch.setattr(kept_programs, "_sources", lambda: "other sources")
         names.add(name())
     assert len(names) == 13
     assert name() == name() == name(model=replace(model, dtype="bfloat16")), "samplers know no model"
     assert name(function=partial(step.sample, lambda logits, rows: logits)) is None, "a rule of one's own has no name"
+
+
+def test_sources_of_programs_are_told_apart_and_no_others(tmp_path):
+    def digest(**changed):
+        for name in ("config.py", "models/deep/a.py", "native/src/b.h", "api/c.py", "models/notes.txt"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(changed.get(path.stem, "before"))
+        kept_programs._sources.cache_clear()
+        return kept_programs._sources(tmp_path)
+
+    assert digest() == digest(c="after") == digest(notes="after")
+    assert len({digest(), digest(config="after"), digest(a="after"), digest(b="after")}) == 4
 
 
 def test_without_jaxs_cache_nothing_is_kept(model, tmp_path):

@@ -66,9 +66,9 @@ class BrokenProperty:
         pass
 
 
-def engine_of(runner, **sizes):
+def engine_of(runner, scheduler=Scheduler, **sizes):
     config = engine_config(max_model_len=256, num_pages=200, **sizes)
-    return Engine(Scheduler(config), runner, Letters(), total_pages=config.num_pages - 1, vocab_size=VOCAB)
+    return Engine(scheduler(config), runner, Letters(), total_pages=config.num_pages - 1, vocab_size=VOCAB)
 
 
 def outputs(engine, requests):
@@ -148,8 +148,7 @@ def test_a_failure_with_nobody_running_ends_the_engine():
         def plan(self, *wishes):
             raise KeyError("a defect")
 
-    config = engine_config(max_model_len=256, num_pages=200)
-    engine = Engine(Planless(config), Counting(), Letters(), total_pages=199, vocab_size=VOCAB)
+    engine = engine_of(Counting(), Planless)
     found = outputs(engine, others(2))
     assert all(isinstance(deltas[-1].error, EngineStopped) for deltas in found.values())
     wait_until(lambda: not engine.healthy)
@@ -181,8 +180,7 @@ class FailsToPlan(Scheduler):
 
 
 def test_a_plan_that_fails_once_ends_nobody():
-    config = engine_config(max_model_len=256, num_pages=200)
-    engine = Engine(FailsToPlan(config), Counting(), Letters(), total_pages=199, vocab_size=VOCAB)
+    engine = engine_of(Counting(), FailsToPlan)
     everybody = others(5)
     check_others(outputs(engine, everybody), everybody)
     check_rest(engine)

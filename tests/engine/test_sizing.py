@@ -90,6 +90,9 @@ def test_windows_alone_fit_any_context():
         ({"kv_memory": 1000}, "--kv-memory"),
         ({"max_num_batched_tokens": 8, "max_num_seqs": 2}, "--max-num-batched-tokens"),
         ({"max_num_seqs": 600, "max_num_batched_tokens": 512}, "--max-num-seqs"),
+        ({"token_buckets": (64, 32)}, "token_buckets"),
+        ({"context_buckets": (64, 64)}, "context_buckets"),
+        ({"context_buckets": (0, 64)}, "context_buckets"),
     ],
 )
 def test_contradictions_name_their_flag(more, flag):

@@ -25,6 +25,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.aot.shapes import SHAPES
 from jaxserve import models
 from jaxserve.engine import step
 from jaxserve.engine.batch import Layout
@@ -126,26 +129,8 @@ QWEN2_5_VL_7B = {
     "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584, "depth": 3, "fullatt_block_indexes": [2]},
 }
 """With 3 of its tower's 32 blocks, one of them full."""
-GEMMA3_4B = {
-    "model_type": "gemma3",
-    "text_config": {
-        "model_type": "gemma3_text",
-        "hidden_size": 2560,
-        "intermediate_size": 10240,
-        "num_hidden_layers": 34,
-        "sliding_window": 1024,
-        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
-    },
-    "vision_config": {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 3,
-        "image_size": 896,
-        "patch_size": 14,
-    },
-}
+GEMMA3_4B = SHAPES["gemma-3-4b"]
+GEMMA3_4B = GEMMA3_4B | {"vision_config": GEMMA3_4B["vision_config"] | {"num_hidden_layers": 3}}
 """With 3 of its tower's 27 blocks."""
 MODELS |= {"qwen3_vl": QWEN3_VL_8B, "qwen2_5_vl": QWEN2_5_VL_7B, "gemma3": GEMMA3_4B}
 POOL = 10241
