@@ -37,7 +37,8 @@ def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
 def afresh() -> Iterator[None]:
     """Compiles without jax's cache of programs, for programs that are to be stored.
 
-    On a CPU a program that was read from the cache runs, but stored again it lacks the functions it calls.
+    On a CPU a program that was read from the cache runs, but stored again it lacks the functions it calls, which shows
+    when it runs. What other platforms do is not known.
     """
     enabled = getattr(jax.config, _CACHE)
     _use_cache(False)

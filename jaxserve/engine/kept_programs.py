@@ -75,11 +75,6 @@ class KeptPrograms:
         about_model = (model.config, model.dtype, model.layer_loop, model.backends)
         return cls(Path(directory) / "programs", devices, repr(made_from), repr(about_model))
 
-    @property
-    def needs_afresh(self) -> bool:
-        """Whether only programs can be kept that did not come from jax's cache (`compilations.afresh`)."""
-        return bool(self.devices[0].platform == "cpu")
-
     def path(self, function: Callable[..., Any], arguments: tuple[Any, ...], donate: tuple[int, ...]) -> Path | None:
         """The file of a program; None = it depends on what can't be named.
 

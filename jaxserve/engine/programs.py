@@ -100,7 +100,7 @@ class Programs:
             self._make(lambda job: stored.load(job.name, self._model.mesh.devices.flat), progress)
             return
         self._kept = KeptPrograms.of(self._model)
-        with compilations.afresh() if self._kept is not None and self._kept.needs_afresh else nullcontext():
+        with nullcontext() if self._kept is None else compilations.afresh():
             self._make(lambda job: job.compile(), progress)
         self._kept = None
 

@@ -91,6 +91,14 @@ def test_the_smallest_bucket_that_holds_the_plan() -> None:
         choose_layout(Plan((two, two, two)), buckets)
 
 
+def test_a_context_is_as_wide_as_the_row_with_most_pages() -> None:
+    narrow, whole = Layout(8, 2, 2, (2, 1)), Layout(8, 2, 2, (4, 2))
+    few, many = row(0, (1,), (0, [1, 2]), (0, [3])), row(0, (1,), (0, [1, 2]), (0, [3, 4]))
+    assert choose_layout(Plan((few, few)), (narrow, whole)) is narrow
+    assert choose_layout(Plan((few, many)), (narrow, whole)) is whole
+    assert choose_layout(Plan((row(0, (1,), (0, [1, 2, 3]), (0, [4])),)), (narrow, whole)) is whole
+
+
 def test_a_slot_is_loaded_before_its_first_sample_and_after_an_admission() -> None:
     layout = Layout(8, 2, 2, (4,))
     encoder = Encoder((layout,))
@@ -114,7 +122,8 @@ def commands() -> list[Launch | Draw | Redraw]:
     encoder = Encoder((layout,))
     started = encoder.launch(Plan((loud,)), draw=False)
     redraw = encoder.redraw(Plan((loud,)), layout, {0}, masks)
-    return [started, launch(Plan((quiet,)), layout), Draw(masks), redraw]
+    seeing = dataclasses.replace(layout, images=True, rotary_axes=3, whole_images=True)
+    return [started, launch(Plan((quiet,)), layout), launch(Plan((quiet,)), seeing), Draw(masks), redraw]
 
 
 def arrays(command: object) -> list[object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -14,31 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from engine_configs import engine_config
-from jax.experimental.compilation_cache import compilation_cache
+from program_cache import cached_programs
 
 from jaxserve import models
 from jaxserve.engine import compilations, kept_programs, step
 from jaxserve.engine.kept_programs import KeptPrograms
 from jaxserve.engine.programs import Programs
 from jaxserve.resolve import bundled_model_dir
+from jaxserve.sampling.packing import BIAS_COLUMNS
+from jaxserve.sampling.state import init_state
 
 
 @pytest.fixture(scope="module")
 def model():
     return models.load_model(bundled_model_dir())
-
-
-@contextmanager
-def cached_in(directory):
-    """jax keeps programs in a directory, as `serve` has it do."""
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    compilation_cache.reset_cache()
-    try:
-        yield directory / "programs"
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-        compilation_cache.reset_cache()
 
 
 CONFIG = engine_config(max_num_seqs=2, max_num_batched_tokens=8, page_size=16, num_pages=9)
@@ -70,7 +58,7 @@ def output(model, programs):
 @pytest.fixture(scope="module")
 def first(model, tmp_path_factory):
     """The first start's programs, and where they were kept."""
-    with cached_in(tmp_path_factory.mktemp("kept")) as directory:
+    with cached_programs(tmp_path_factory.mktemp("kept")) as directory:
         programs, compiled = started(model)
     assert compiled >= len(programs.by_name) == len(list(directory.iterdir()))
     return programs, directory
@@ -80,7 +68,7 @@ def first(model, tmp_path_factory):
 def cache(first, tmp_path):
     """What the first start kept, to be damaged."""
     shutil.copytree(first[1], tmp_path / "programs")
-    with cached_in(tmp_path) as directory:
+    with cached_programs(tmp_path) as directory:
         yield directory
 
 
@@ -104,9 +92,26 @@ def test_what_cannot_be_read_is_compiled_anew(model, cache, caplog):
     assert sorted(cache.iterdir()) == sorted(small)
 
 
+def test_what_jax_has_kept_is_compiled_afresh(model, tmp_path, monkeypatch):
+    """On CPUs a program that came from jax's cache, written again, fails when it runs."""
+    jobs = Programs._jobs
+    monkeypatch.setattr(Programs, "_jobs", lambda self: (job for job in jobs(self) if job.name == "write_bias"))
+    with cached_programs(tmp_path) as directory:
+        with monkeypatch.context() as patch:
+            patch.setattr(KeptPrograms, "of", lambda model: None)
+            started(model)
+        assert not directory.exists()
+        started(model)
+        programs, compiled = started(model)
+    assert compiled == 0
+    state = init_state(CONFIG.max_num_seqs, model.config.vocab_size)
+    words = np.zeros(BIAS_COLUMNS, np.int32)
+    jax.block_until_ready(programs.write_bias(jax.device_put(state, programs.replicated), words))
+
+
 def test_a_directory_that_takes_no_files_costs_one_warning(model, first, tmp_path, caplog):
     (tmp_path / "programs").write_text("a file where the directory should be")
-    with cached_in(tmp_path), caplog.at_level(logging.WARNING):
+    with cached_programs(tmp_path), caplog.at_level(logging.WARNING):
         kept = KeptPrograms.of(model)
     for name, compiled in first[0].by_name.items():
         assert kept.find(tmp_path / "programs" / name) is None
@@ -119,7 +124,7 @@ def test_names_tell_apart_what_programs_depend_on(model, tmp_path, monkeypatch):
     plain, score = partial(step.sample, None), partial(step.score, model.graphdef)
 
     def name(function=plain, arguments=shape, donate=(0,), model=model):
-        with cached_in(tmp_path):
+        with cached_programs(tmp_path):
             path = KeptPrograms.of(model).path(function, arguments, donate)
         return None if path is None else path.name
 
@@ -161,7 +166,7 @@ def test_sources_of_programs_are_told_apart_and_no_others(tmp_path):
 
 
 def test_without_jaxs_cache_nothing_is_kept(model, tmp_path):
-    with cached_in(tmp_path):
+    with cached_programs(tmp_path):
         with compilations.afresh():
             assert KeptPrograms.of(model) is None
         for directory in (None, "gs://bucket/cache"):

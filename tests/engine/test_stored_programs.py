@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from engine_configs import engine_config
-from jax.experimental.compilation_cache import compilation_cache
+from program_cache import cached_programs
 
 from jaxserve import models
 from jaxserve.engine import compilations
@@ -19,22 +18,6 @@ from jaxserve.engine.stored_programs import StoredPrograms, write
 from jaxserve.errors import ModelLoadError
 from jaxserve.resolve import bundled_model_dir
 from jaxserve.sampling.state import abstract_state, init_state
-from jaxserve.startup import use_compilation_cache
-
-
-@contextmanager
-def cached_programs(directory):
-    """jax keeps every program in a directory, as `serve` has it do."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    use_compilation_cache(directory)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from dataclasses import replace
 
 import gguf
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxserve import models
+from jaxserve.errors import ModelLoadError
 from jaxserve.models.gguf import pieces
 from jaxserve.models.gguf.file import open_gguf
 from jaxserve.models.quantization import Weight
@@ -131,6 +133,18 @@ def test_latent_keys_and_values_may_be_apart(model_fixtures, tmp_path, converted
     loaded, expected = models.load_model(resolve_model(path)), models.load_model(hub)
     for ours, theirs in zip(loaded.leaves, expected.leaves, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("lengths", [(2, 9), (2, 1 << 62), (9,)])
+def test_a_vocabulary_that_ends_beyond_the_file_is_refused(lengths, tmp_path):
+    """Nothing is behind it that would be missed."""
+    string, array = 8, 9
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 4) + b"list"
+    texts = b"".join(struct.pack("<Q", length) + b"ab" for length in lengths)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(head + struct.pack("<IIQ", array, string, len(lengths)) + texts)
+    with pytest.raises(ModelLoadError, match="truncated"):
+        open_gguf([path])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # scales of random bits overflow
