@@ -274,7 +274,8 @@ def _summary(started: Started, chat_format: str, name: str, seconds: float) -> d
         "KV cache": f"{config.num_pages - 1} pages of {config.page_size} tokens: {whole:.1f} whole contexts",
         "chat format": chat_format,
         "token buckets": " ".join(map(str, config.token_buckets)),
-        "context buckets": " ".join(map(str, (*config.context_buckets, config.max_model_len))),
         "ready after": f"{seconds:.1f} s",
     }
+    if config.context_buckets:
+        rows["context buckets"] = " ".join(map(str, (*config.context_buckets, config.max_model_len)))
     return rows | {f"note {index + 1}": remark for index, remark in enumerate(started.remarks)}

@@ -108,7 +108,7 @@ def _as_stored(plan: Blueprint, leaf: Leaf, source: Pieces) -> Leaf:
     whole = plan.backends.matmul.widens and plan.rules.mesh.size == 1 and leaf.name in _FACTORS
     if not whole or leaf.value.dtype != jnp.float32 or len(kinds) != 1 or not kinds <= {"bfloat16", "float16"}:
         return leaf
-    value = jax.ShapeDtypeStruct(leaf.value.shape, jnp.dtype(kinds.pop()), sharding=leaf.value.sharding)
+    value = jax.ShapeDtypeStruct(leaf.value.shape, jnp.dtype(kinds.pop()), sharding=placement(leaf.value))
     return replace(leaf, value=value)
 
 

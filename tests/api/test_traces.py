@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from api_client import CHAT, COMPLETIONS
 
+from jaxserve.api.request_log import new_record
 from jaxserve.api.traces import Traces, trace_id, traces_from_environment
+from jaxserve.api.usage import Ledger, Stopwatch
+from jaxserve.engine.requests import Timing
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
@@ -52,6 +57,19 @@ def test_a_request_is_a_span_and_its_phases(traced: Any, exporter: Any) -> None:
         assert phase.start_time <= phase.end_time
     assert spans["queue"].end_time <= spans["decode"].end_time <= request.end_time + 1_000_000
     assert not any(secret in request.to_json() for secret in ("Hi", "Hello", "hush"))
+
+
+def test_phases_lie_between_the_engines_times(exporter: Any) -> None:
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    now, record = time.monotonic(), new_record({"headers": [], "method": "POST", "path": "/"})
+    record.ledger = Ledger(SimpleNamespace(prompts=()), Stopwatch(now, now, now))  # type: ignore[arg-type]
+    record.ledger.timings["one"] = Timing(now - 8, now - 7, now - 5, now - 1)
+    record.ledger.timings["two"] = Timing(now - 8)
+    Traces(SimpleSpanProcessor(exporter)).write(record)
+    spans = by_name(exporter)
+    seconds = {name: round((span.end_time - span.start_time) / 1e9) for name, span in spans.items() if " " not in name}
+    assert seconds == {"queue": 1, "prefill": 2, "decode": 4}
 
 
 def test_a_client_s_own_trace_goes_on(traced: Any, exporter: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxserve.models.config import GluSpec, WeightFormat
 from jaxserve.models.kernels import tpu_matmul
+from jaxserve.models.kernels.expert_blocks import cut_into_blocks
 from jaxserve.models.kernels.matmul_backend import Experts, Projection
 from jaxserve.models.kernels.tpu_matmul import TpuMatmul
 from jaxserve.models.kernels.xla import Xla
@@ -35,6 +36,18 @@ def stack(rng, outputs, inputs, form, bias):
     scale = rng.integers(118, 123, scale_shape(shape, form), np.uint8) if form.scale == "e8m0" else np.float32(small)
     codes = codes.view(np.int8) if form.code == "int8" else codes
     return Projection(Weight(jnp.asarray(codes), jnp.asarray(scale), form), biases)
+
+
+def test_waves_have_every_block_and_every_assignment_once():
+    chosen = jnp.asarray(np.random.default_rng(3).integers(-1, EXPERTS + 1, (TOKENS, CHOICES)), jnp.int32)
+    blocks = cut_into_blocks(chosen, EXPERTS, 4)
+    padded = blocks.padded(3)
+    waves = [padded.part(jnp.int32(first), 3) for first in range(0, padded.experts_W.shape[0], 3)]
+    valid = [int(one.valid[0]) for one in waves]
+    assert sum(valid) == int(blocks.valid[0]) > 6
+    assert valid == sorted(valid, reverse=True)
+    assert np.array_equal(sum(one.valid_TA.astype(jnp.int32) for one in waves), blocks.valid_TA.astype(jnp.int32))
+    assert np.array_equal(jnp.concatenate([one.experts_W for one in waves]), padded.experts_W)
 
 
 @pytest.mark.parametrize(
