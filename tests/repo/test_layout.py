@@ -28,6 +28,12 @@ def test_root_links_lead_into_the_package(room: str) -> None:
     assert (ROOT / room).readlink() == Path("jaxserve") / room
 
 
+def test_no_merge_was_left_half_done() -> None:
+    marks = [b"\n" + mark * 7 + b" " for mark in (b"<", b">")]
+    files = [path for path in tracked() if path.is_file() and not path.is_symlink()]
+    assert [path.name for path in files if any(mark in path.read_bytes() for mark in marks)] == []
+
+
 def test_nothing_requires_torch() -> None:
     optional = PROJECT["optional-dependencies"]
     required = [*PROJECT["dependencies"], *optional["test"], *optional["dev"], *optional["tpu"], *optional["gpu"]]
